@@ -1,0 +1,64 @@
+"""Checks for public doors. Every message says what came, what was wanted and what to do."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, unit: bool = True) -> Tensor:
+    """Return a batch of images, or say in one sentence what is wrong with it.
+
+    Args:
+        x: `[B, C, H, W]`, uint8 in 0..255 or floating point; returned unchanged.
+        who: the caller as the user wrote it, for example `ColorSplit(lab)`; it opens every message.
+        channels: the number of channels wanted; None accepts any.
+        smallest: the least height and width wanted, in pixels.
+        unit: whether floating-point values must lie in [0, 1] (NaN never does).
+
+    Raises:
+        TypeError: not a tensor, or a dtype that is neither uint8 nor floating point.
+        ValueError: wrong shape, too small, empty, NaN, Inf or out of range.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{who}: images must be a torch.Tensor [B, {channels or 'C'}, H, W], got {type(x).__name__}; "
+                        "convert it first, for example with torchvision.transforms.v2.functional.to_image")
+    if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
+        raise ValueError(f"{who}: images must have the shape [B, {channels or 'C'}, H, W], got {list(x.shape)}; "
+                         "add a batch axis with images[None] or put the channels second")
+    if 0 in x.shape or min(x.shape[2:]) < smallest:
+        raise ValueError(f"{who}: images must be {smallest} px or more on each side and at least one, got {list(x.shape)}; use larger images")
+    if x.dtype != torch.uint8 and not x.is_floating_point():
+        raise TypeError(f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8)")
+    if not torch.compiler.is_compiling() and x.is_floating_point():
+        _values(x, who, unit)
+    return x
+
+
+def _values(x: Tensor, who: str, unit: bool) -> None:
+    low, high = (v.item() for v in torch.aminmax(x.detach()))
+    if not (low > -float("inf") and high < float("inf")):  # false for NaN too: aminmax hands it on
+        raise ValueError(f"{who}: images must be finite, got {int((~torch.isfinite(x)).sum())} pixels that are NaN or Inf; repair or drop those images")
+    if unit and (low < -1e-3 or high > 1 + 1e-3):
+        raise ValueError(f"{who}: floating-point images must lie in [0, 1], got [{low:.4g}, {high:.4g}]; divide by 255 or pass uint8")
+
+
+def unit(x: Tensor) -> Tensor:
+    """Scale uint8 images to float32 in [0, 1]; leave floating point as it is."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def known(name: str, names: Iterable[str], what: str) -> str:
+    """Return `name` if it is among `names`; otherwise list the known ones in a ValueError."""
+    names = list(names)
+    if name not in names:
+        raise ValueError(f"{what}: got {name!r}, wanted one of {', '.join(names)}; pick one of those")
+    return name
+
+
+def positive(value: float, what: str, *, zero: bool = False) -> float:
+    """Return a finite number above zero (or at least zero); otherwise say so in a ValueError."""
+    good = isinstance(value, int | float) and (value >= 0 if zero else value > 0) and value < float("inf")
+    if not good:
+        raise ValueError(f"{what}: got {value!r}, wanted a finite number {'of 0 or more' if zero else 'above 0'}; change it")
+    return value

@@ -1,0 +1,177 @@
+"""Encoders: a view `[B, C, H, W]` to features `[B, D]`."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from .check import known, positive
+
+
+class Encoder(nn.Module):
+    """A network with its contract: which images it takes and how many features it returns.
+
+    Args:
+        name: as in `ENCODERS`; opens the error messages.
+        channels: C of the images.
+        features: D of the result.
+        smallest: least height and width of an image, in pixels.
+        body: `[B, C, H, W]` -> `[B, D]`; its state dict is what travels to other code.
+    """
+
+    def __init__(self, name: str, channels: int, features: int, smallest: int, body: nn.Module) -> None:
+        super().__init__()
+        self.name, self.channels, self.features, self.smallest = name, channels, features, smallest
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features `[B, D]` of images `[B, C, H, W]` of any range; a ValueError for a wrong shape."""
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"{self.name}: images must have the shape [B, {self.channels}, H, W], got {list(x.shape)}; "
+                             "build the encoder with the channels of the view")
+        if min(x.shape[2:]) < self.smallest:
+            raise ValueError(f"{self.name}: images must be {self.smallest} px or more on each side, "
+                             f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder")
+        return self.body(x)
+
+
+class Grid(nn.Module):
+    """Averages over a grid of size x size cells, flattened: `[B, C, H, W]` -> `[B, size * size * C]`, channels fastest.
+
+    Unlike a global average it keeps where something is. Channels come last because that is how channels_last holds them:
+    no copy, and a backward pass in the same layout.
+
+    >>> Grid(2)(torch.arange(16.0).reshape(1, 1, 4, 4)).tolist()
+    [[2.5, 4.5, 10.5, 12.5]]
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != (self.size, self.size):  # the average would change nothing, and its backward pass is slow
+            x = nn.functional.adaptive_avg_pool2d(x, self.size)
+        return torch.flatten(x.permute(0, 2, 3, 1), 1)
+
+
+def tiny(channels: int = 3, width: float = 1.0) -> Encoder:
+    """Four 3x3 convolutions of stride 2 with 16, 32, 64, 128 channels, then a 2x2 grid: 512 features, for 32 px on a CPU.
+
+    Args:
+        channels: C of the images, 17 px or more (smaller ones leave less than the 2x2 grid).
+        width: factor on the numbers of channels, each at least 8.
+
+    >>> tiny(channels=2, width=0.5)(torch.zeros(4, 2, 32, 32)).shape
+    torch.Size([4, 256])
+    """
+    sizes = _scaled((16, 32, 64, 128), width)
+    layers = [_conv(i, o, stride=2) for i, o in zip([channels, *sizes], sizes, strict=False)]
+    return Encoder("tiny", channels, 4 * sizes[-1], 17, nn.Sequential(*layers, Grid(2)))
+
+
+def alexnet(channels: int = 3, width: float = 1.0) -> Encoder:
+    """AlexNet for 64 px: 3x3 convolutions of 96, 192, 384, 384, 192 channels, two layers of 4096 features.
+
+    Args:
+        channels: C of the images, 63 px or more (smaller ones leave less than the 7x7 grid that the first full layer sees).
+        width: factor on all of those numbers, each at least 8; 0.5 is the half network, one per view.
+
+    Source: CMC, its network for STL-10, without the last layer: that is the projection head.
+
+    >>> alexnet(channels=1, width=0.05).features
+    205
+    """
+    a, b, c, d, e, full = _scaled((96, 192, 384, 384, 192, 4096), width)
+    body = nn.Sequential(
+        _conv(channels, a), nn.MaxPool2d(3, 2), _conv(a, b), nn.MaxPool2d(3, 2),
+        _conv(b, c), _conv(c, d), _conv(d, e), nn.MaxPool2d(3, 2), Grid(7),
+        nn.Linear(49 * e, full, bias=False), nn.BatchNorm1d(full), nn.ReLU(inplace=True),
+        nn.Linear(full, full, bias=False), nn.BatchNorm1d(full), nn.ReLU(inplace=True))
+    return Encoder("alexnet", channels, full, 63, body)
+
+
+def resnet18(channels: int = 3, width: float = 1.0) -> Encoder:
+    """ResNet-18 for small images: 3x3 stem of stride 1, no max-pool, global average, 512 features.
+
+    Args:
+        channels: C of the images, 8 px or more.
+        width: factor on 64, 128, 256, 512 channels, each at least 8.
+
+    Source: He et al., "Deep Residual Learning for Image Recognition", 2016; blocks and names of torchvision, so at width 1
+    everything but the stem loads from and into torchvision's.
+
+    >>> resnet18(channels=2, width=0.125).features
+    64
+    """
+    return _resnet("resnet18", BasicBlock, (2, 2, 2, 2), channels, width)
+
+
+def resnet50(channels: int = 3, width: float = 1.0) -> Encoder:
+    """ResNet-50 for small images: as `resnet18`, with bottleneck blocks and 2048 features.
+
+    >>> resnet50(channels=2, width=0.125).features
+    256
+    """
+    return _resnet("resnet50", Bottleneck, (3, 4, 6, 3), channels, width)
+
+
+ENCODERS: dict[str, Callable[[int, float], Encoder]] = {
+    "tiny": tiny,
+    "alexnet": alexnet,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+}
+
+
+def build(name: str, channels: int, width: float = 1.0) -> Encoder:
+    """Build an encoder by name; its `.features` is the size of the result.
+
+    Args:
+        name: a key of `ENCODERS`.
+        channels: C of the images.
+        width: factor on the numbers of channels, above 0.
+
+    Raises:
+        ValueError: an unknown name, or channels or width not above 0.
+
+    >>> build("tiny", channels=3).features
+    512
+    """
+    known(name, ENCODERS, "encoder")
+    positive(channels, f"{name}(channels)")
+    return ENCODERS[name](channels, width)
+
+
+def _scaled(sizes: tuple[int, ...], width: float) -> list[int]:
+    positive(width, "encoder(width)")
+    return [max(8, round(size * width)) for size in sizes]
+
+
+def _conv(i: int, o: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(i, o, 3, stride, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+
+
+def _stage(block: type[BasicBlock | Bottleneck], i: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+    o = planes * block.expansion
+    skip = None
+    if stride != 1 or i != o:
+        skip = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+    return nn.Sequential(block(i, planes, stride, skip), *(block(o, planes) for _ in range(blocks - 1)))
+
+
+def _resnet(name: str, block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], channels: int, width: float) -> Encoder:
+    # torchvision's ResNet fixes 64 channels in its constructor; its blocks do not
+    planes = _scaled((64, 128, 256, 512), width)
+    inputs = [planes[0], *(p * block.expansion for p in planes)]
+    layers: dict[str, nn.Module] = {"conv1": nn.Conv2d(channels, planes[0], 3, padding=1, bias=False),
+                                    "bn1": nn.BatchNorm2d(planes[0]), "relu": nn.ReLU(inplace=True)}
+    for n in range(4):
+        layers[f"layer{n + 1}"] = _stage(block, inputs[n], planes[n], blocks[n], stride=1 if n == 0 else 2)
+    body = nn.Sequential(OrderedDict(**layers, grid=Grid(1)))
+    for m in body.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+    return Encoder(name, channels, inputs[-1], 8, body)

@@ -1,0 +1,12 @@
+"""What every method returns."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Step(NamedTuple):
+    """One step of a method: the scalar to go down, and scalars to be logged by name (no gradient), `i_nce` in nats among them."""
+
+    loss: Tensor
+    stats: dict[str, Tensor]

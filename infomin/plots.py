@@ -1,0 +1,180 @@
+"""Rows in, figure out; never trains. Every number in a figure is a row's, or a mean over seeds of rows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .table import summary
+
+Rows = Sequence[Mapping[str, Any]] | pd.DataFrame
+INK, SOFT, ACCENT = "#1b1b1e", "#8a8f98", "#c1121f"
+REGIMES = (("missing information", "#e8f1f8"), ("excess noise", "#fdf0e3"))
+STYLE = {
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",
+    "legend.frameon": False, "savefig.dpi": 200, "figure.constrained_layout.use": True, "svg.hashsalt": "infomin",
+}
+
+
+def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
+    """One point per value of `by`: mean and deviation over seeds of accuracy, nats and what else a curve needs, in order of information.
+
+    Args:
+        rows: as `run` returns them or `table.read` reads them; diverged ones only count.
+        task: a task of the data, for example `digit`.
+        by: the column that is varied.
+
+    Raises:
+        ValueError: no row says anything about the task; the message lists the tasks there are.
+    """
+    frame = pd.DataFrame(rows)
+    tasks = [column[4:] for column in frame if column.startswith("acc_")]
+    if task not in tasks:
+        raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
+    numbers = ["i_nce", f"acc_{task}", f"knn_{task}"] + [name for name in ("true_nats",) if name in frame]
+    found = summary(frame, by, numbers).dropna(subset=["i_nce_mean"])
+    order = "true_nats_mean" if "true_nats_mean" in found and found["true_nats_mean"].notna().all() else "i_nce_mean"
+    found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
+    return found.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def verdict(rows: Rows, task: str) -> str:
+    """One sentence on what the curve shows, derived from its numbers: whether the best point is interior, and by how much."""
+    at = points(rows, task)
+    acc, names = at[f"acc_{task}_mean"], at["view"]
+    best, last = int(acc.idxmax()), len(at) - 1
+
+    def say(i: int) -> str:
+        return f"{names[i]} ({at['i_nce_mean'][i]:.2f} nats, accuracy {acc[i]:.2f} ± {at['spread'][i]:.2f})"
+
+    if best in (0, last):
+        return f"No inverted U: the best of {len(at)} points is an end, {say(best)}; the other end is {say(last - best)}."
+    gains = acc[best] - acc[0], acc[best] - acc[last]
+    clear = all(gain > at["spread"][best] + at["spread"][end] for gain, end in zip(gains, (0, last), strict=True))
+    return (f"{'An inverted U' if clear else 'No clear inverted U, for the gains are within the spread over seeds'}: the best point is {say(best)}, "
+            f"{gains[0]:.2f} above {say(0)}, where the least is shared, and {gains[1]:.2f} above {say(last)}, where the most is.")
+
+
+def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
+    """Accuracy against held-out I_NCE, one point a view, with error bars over seeds (one standard deviation).
+
+    Drawn with it: the ceiling log K, the line I(x; y) = H(y), the regimes on its sides (InfoMin, section 3), the single seeds as
+    dots and, where the shared information is known in closed form, a second panel that holds I_NCE against the truth.
+
+    Args:
+        rows: of one task and one K.
+        path: the picture, `.png`, `.pdf` or `.svg`.
+        task: what accuracy is measured on.
+
+    Returns:
+        the path.
+    """
+    frame, at = pd.DataFrame(rows), points(rows, task)
+    known = "true_nats_mean" in at and at["true_nats_mean"].notna().all()
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 4.0) if known else (5.8, 4.0))
+        axes = figure.subplots(1, 2 if known else 1, width_ratios=(1.55, 1) if known else None, squeeze=False)[0]
+        _accuracy(axes[0], frame, at, task)
+        if known:
+            _calibration(axes[1], frame, at)
+        return _save(figure, path)
+
+
+def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> None:
+    entropy, ceiling = float(frame[f"entropy_{task}"].iloc[0]), float(frame["ceiling"].iloc[0])
+    right = max(ceiling, at["i_nce_mean"].max()) * 1.06
+    for (name, shade), (a, b) in zip(REGIMES, ((-0.06 * right, entropy), (entropy, right)), strict=True):
+        axes.axvspan(a, b, color=shade, lw=0, zorder=0)
+        axes.text((max(a, 0) + b) / 2, 1.02, name, ha="center", va="bottom", color=SOFT, transform=axes.get_xaxis_transform())
+    axes.text(entropy, 1.07, "sweet spot", ha="center", va="bottom", color=ACCENT, transform=axes.get_xaxis_transform())
+    axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
+    axes.axvline(ceiling, color=SOFT, lw=1, ls=":", label=f"ceiling log K = {ceiling:.2f} nats")
+    done = frame[frame["status"] != "diverged"]
+    axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, alpha=0.7, label="a seed")
+    axes.errorbar(at["i_nce_mean"], at[f"acc_{task}_mean"], xerr=at["i_nce_std"].fillna(0), yerr=at["spread"], fmt="o-", color=INK, ms=4.5, lw=1.2,
+                  capsize=2.5, label="mean and deviation")
+    for x, y, name in zip(at["i_nce_mean"], at[f"acc_{task}_mean"], at["view"], strict=True):
+        axes.annotate(name.partition(":")[2], (x, y), xytext=(5, 6), textcoords="offset points", fontsize=7.5, color=INK)
+    axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}", xlim=(-0.06 * right, right), ylim=(0, 1))
+    axes.legend(loc="lower center", fontsize=7.5, ncols=2)
+
+
+def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
+    ceiling = float(frame["ceiling"].iloc[0])
+    edge = max(1.12 * ceiling, 1.0)
+    shown = at["true_nats_mean"].clip(upper=edge)
+    axes.plot([0, ceiling], [0, ceiling], color=ACCENT, lw=1, ls="--", label="$I_{NCE} = I$")
+    axes.axhline(ceiling, color=SOFT, lw=1, ls=":", label="ceiling log K")
+    axes.errorbar(shown, at["i_nce_mean"], yerr=at["i_nce_std"].fillna(0), fmt="o", color=INK, ms=4.5, capsize=2.5)
+    for x, y, true in zip(shown, at["i_nce_mean"], at["true_nats_mean"], strict=True):
+        if true > edge:
+            axes.annotate(f"I = {true:.1f} →", (x, y), xytext=(-6, -11), textcoords="offset points", ha="right", fontsize=7.5)
+    axes.set(xlabel="true $I(v_1; v_2)$ of the factors [nats]", ylabel="held-out $I_{NCE}$ [nats]", ylim=(min(-0.3, at["i_nce_mean"].min()), 1.1 * ceiling))
+    axes.legend(loc="upper left", fontsize=7.5, bbox_to_anchor=(0, 0.9))
+
+
+def dial_curve(rows: Rows, path: str | Path, task: str, dial: str = "view") -> Path:
+    """I_NCE and accuracy, one above the other, against the dial: numbers on a line, or names in order of information.
+
+    Args:
+        rows: as `run` returns them.
+        path: the picture.
+        task: what accuracy is measured on.
+        dial: the column that was varied, for example `view` or `tau`.
+    """
+    at = points(rows, task, by=dial)
+    numeric = pd.api.types.is_numeric_dtype(at[dial])
+    at = at.sort_values(dial) if numeric else at
+    x = at[dial] if numeric else [str(name).partition(":")[2] or str(name) for name in at[dial]]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(max(4.6, 0.75 * len(at)), 4.4))
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        form = {"fmt": "o-" if numeric else "o", "color": INK, "ms": 4.5, "lw": 1.2, "capsize": 2.5}
+        upper.errorbar(x, at["i_nce_mean"], yerr=at["i_nce_std"].fillna(0), **form)
+        lower.errorbar(x, at[f"acc_{task}_mean"], yerr=at["spread"], **form)
+        upper.set(ylabel="held-out $I_{NCE}$ [nats]")
+        lower.set(ylabel=f"linear-probe accuracy, {task}", xlabel=dial)
+        return _save(figure, path)
+
+
+def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path) -> Path:
+    """A sheet of pictures: a row per name, a picture per view.
+
+    Args:
+        views: name -> views of one image, each `[C, H, W]`. One channel is shown grey, two as red and blue, three as they are; each
+            is stretched to its own range unless it lies in [0, 1].
+        path: the picture.
+    """
+    columns = max(map(len, views.values()))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(1.5 * columns + 0.8, 1.5 * len(views)))
+        for axes, (name, row) in zip(figure.subplots(len(views), columns, squeeze=False), views.items(), strict=True):
+            for i, place in enumerate(axes):
+                place.set_axis_off()
+                if i < len(row):
+                    place.imshow(_picture(row[i]), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
+            axes[0].set_title(name, fontsize=8)
+        return _save(figure, path)
+
+
+def _picture(view: Tensor) -> Any:
+    view = view.detach().float().cpu()
+    low, high = view.amin(), view.amax()
+    if low < 0 or high > 1:
+        view = (view - low) / (high - low).clamp_min(1e-6)
+    if len(view) == 2:
+        view = torch.stack([view[0], torch.zeros_like(view[0]), view[1]])
+    return view[0].numpy() if len(view) == 1 else view[:3].permute(1, 2, 0).numpy()
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
+    return path

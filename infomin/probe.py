@@ -1,0 +1,170 @@
+"""What a representation is worth: linear probe, nearest neighbours, and the nats its views share, all on frozen features."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .bounds import infonce_both_ways
+from .critics import Separable
+from .optim import rate
+from .seeds import generator
+
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe chooses from
+PROTOCOL = "linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, 10; nats: separable critic, 300 steps"
+
+
+@torch.no_grad()
+def features(method: nn.Module, view: nn.Module, inputs: Any, *, seed: int = 0, precision: str = "fp32", batch: int = 512) -> list[Tensor]:
+    """Features of every view, in eval mode.
+
+    Args:
+        method: with `features(views) -> tuple`; its mode is put back afterwards.
+        view: `(batch, generator) -> (v1, v2, …)`.
+        inputs: `[N]` of what the view takes, sliceable.
+        seed: of the views' random draws; equal for all runs that are to be compared.
+        precision: `fp32` or `bf16`, as in training.
+        batch: images at a time.
+
+    Returns:
+        one float32 `[N, D]` a view.
+    """
+    modes = [(module, module.training) for module in (*method.modules(), *view.modules())]
+    method.eval(), view.eval()
+    parts = []
+    for i in range(0, len(inputs), batch):
+        views = [v.contiguous(memory_format=torch.channels_last) for v in view(inputs[i : i + batch], generator(seed, "probe", i))]
+        with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
+            parts.append([h.flatten(1).float() for h in method.features(views)])
+    for module, mode in modes:
+        module.training = mode
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Shift and scale the columns of all `[N, D]` so that those of `train` have mean 0 and deviation 1; constant ones become 0."""
+    mean, deviation = train.mean(0), train.std(0)
+    scale = torch.where(deviation > 1e-4 * deviation.mean(), 1 / deviation, 0)
+    return tuple((x - mean) * scale for x in (train, *others))
+
+
+def linear(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, penalties: Sequence[float] = PENALTIES) -> float:
+    """Accuracy (0..1) of a linear probe: multinomial logistic regression by LBFGS on standardised features.
+
+    The penalty is the one that does best on the last fifth of the training set; the probe is then fitted to all of it.
+
+    Args:
+        train: `[N, D]`; labels: long `[N]`.
+        test: `[M, D]`; test_labels: long `[M]`.
+        penalties: candidates for the factor on the squared weights, half of it per image as in ridge regression.
+    """
+    train, test = standardise(train, test)
+    classes, cut = int(labels.max()) + 1, len(train) * 4 // 5
+    weights = train.new_zeros(train.shape[1] + 1, classes)
+    scores, fits = [], []
+    for penalty in sorted(penalties, reverse=True):  # from stiff to loose, each starting where the last one ended
+        weights = logistic(train[:cut], labels[:cut], penalty, weights)
+        scores.append(_accuracy(weights, train[cut:], labels[cut:]))
+        fits.append((penalty, weights))
+    penalty, weights = fits[max(range(len(scores)), key=scores.__getitem__)]
+    return _accuracy(logistic(train, labels, penalty, weights), test, test_labels)
+
+
+def logistic(x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 30) -> Tensor:
+    """Weights `[D + 1, classes]`, bias last, that minimise mean cross entropy + penalty / 2 * |weights|^2, from `start`."""
+    weights = start.clone().requires_grad_()
+    solver = torch.optim.LBFGS([weights], max_iter=iterations, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = F.cross_entropy(torch.addmm(weights[-1], x, weights[:-1]), y) + penalty / 2 * weights[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return weights.detach()
+
+
+def _accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
+    return (torch.addmm(weights[-1], x, weights[:-1]).argmax(1) == y).double().mean().item()
+
+
+def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = 10) -> float:
+    """Accuracy (0..1) of the majority among the nearest neighbours by cosine similarity; shapes as in `linear`."""
+    train, test = (F.normalize(x, dim=1) for x in standardise(train, test))
+    found = torch.cat([labels[(part @ train.T).topk(neighbours).indices] for part in test.split(1024)])
+    votes = F.one_hot(found, int(labels.max()) + 1).sum(1)
+    return (votes.argmax(1) == test_labels).double().mean().item()
+
+
+def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1024, steps: int = 300, batch: int = 512, seed: int = 0) -> float:
+    """Held-out I_NCE between the features of two views, by a critic of the probe's own; the mean over pairs if there are more views.
+
+    The same measure for every method, whatever it was trained with. A lower bound of the nats between the features, which bound
+    those between the views from below; never above log(candidates).
+
+    Args:
+        train: one `[N, D]` a view: the pairs that the critic learns from.
+        test: one `[M, D]` a view: the pairs that it is read on, in blocks of `candidates`.
+        candidates: K, the positive included; at most M.
+    """
+    if candidates > len(test[0]):
+        raise ValueError(f"probe.nats: got {candidates} candidates, wanted at most the {len(test[0])} test images; use fewer")
+    pairs = combinations(zip(train, test, strict=True), 2)
+    return sum(each := [_nats(a, b, candidates, steps, batch, seed) for a, b in pairs]) / len(each)
+
+
+def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidates: int, steps: int, batch: int, seed: int) -> float:
+    (x, x_test), (y, y_test) = standardise(*first), standardise(*second)
+    draws = generator(seed, "critic")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draws.initial_seed())  # the critic's first weights and its dropout
+        critic = Separable(x.shape[1], y.shape[1]).to(x.device)
+        solver = torch.optim.AdamW(critic.parameters(), lr=3e-3)
+        for step in range(steps):
+            solver.param_groups[0]["lr"] = 3e-3 * rate("cosine", step, steps)
+            rows = torch.randint(len(x), (batch,), generator=draws).to(x.device)
+            loss = -infonce_both_ways(critic(x[rows], y[rows]))
+            solver.zero_grad()
+            loss.backward()
+            solver.step()
+    critic.eval()
+    with torch.no_grad():
+        blocks = range(0, len(x_test) - candidates + 1, candidates)
+        return torch.stack([infonce_both_ways(critic(x_test[i : i + candidates], y_test[i : i + candidates])) for i in blocks]).mean().item()
+
+
+def entropy(labels: Tensor) -> float:
+    """H(y) in nats of long labels `[N]`, from their frequencies.
+
+    >>> round(entropy(torch.arange(10)), 3)
+    2.303
+    """
+    share = labels.bincount().double() / len(labels)
+    return float(-torch.xlogy(share, share).sum())
+
+
+def all_of(method: nn.Module, view: nn.Module, train: tuple[Any, Mapping[str, Tensor]], test: tuple[Any, Mapping[str, Tensor]], *,
+           readout: Sequence[int], candidates: int, precision: str = "fp32") -> dict[str, float]:
+    """Everything a row says of a trained method.
+
+    Args:
+        train, test: (inputs of the view, task -> labels).
+        readout: the views whose features the linear probe and the neighbours read, concatenated.
+        candidates: K of the held-out I_NCE.
+
+    Returns:
+        `i_nce` (nats), `candidates`, `ceiling` (nats), and for each task `acc_TASK`, `knn_TASK` (0..1), `entropy_TASK` (H(y), nats).
+    """
+    seen, unseen = (features(method, view, part[0], precision=precision) for part in (train, test))
+    row: dict[str, float] = {"i_nce": nats(seen, unseen, candidates=candidates), "candidates": candidates, "ceiling": math.log(candidates)}
+    x, x_test = (torch.cat([part[i] for i in readout], 1) for part in (seen, unseen))
+    for task in train[1]:
+        row[f"acc_{task}"] = linear(x, train[1][task], x_test, test[1][task])
+        row[f"knn_{task}"] = knn(x, train[1][task], x_test, test[1][task])
+        row[f"entropy_{task}"] = entropy(train[1][task])
+    return row

@@ -1,0 +1,234 @@
+"""One function turns a recipe into a row. The only file that knows every room."""
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import table
+from .check import known, positive
+from .data import DATA, Split, load, order
+from .dist import main_process, rank, start, world
+from .encoders import ENCODERS
+from .methods import METHODS
+from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
+from .probe import PROTOCOL, all_of
+from .train import Diverged, fit
+from .version import __version__
+from .views import parse
+
+LOG_EVERY = 10  # steps
+PROBE_TRAIN = 4096  # training images that the probe reads
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a row depends on. Two runs that differ in one field differ in that alone."""
+
+    view: str = "shared:digit"
+    """How the views are made, as family:dial, parts joined by +; `infomin views` lists the families."""
+    method: str = "infonce"
+    """How the encoders learn from the views."""
+    data: str = "digits"
+    """What the views are made from: digits (handwriting over photographs) or photos (patches of photographs)."""
+    size: int = 32
+    """Side of an image in pixels, 24 to 96."""
+    encoder: str = "tiny"
+    """The network: tiny (32 px and more), alexnet (64 px), resnet18 or resnet50."""
+    width: float = 1.0
+    """Factor on the encoder's channels; 0.5 makes half a network for each of two views."""
+    share_encoder: bool = False
+    """Whether one encoder serves all views; they must then have equally many channels."""
+    dim: int = 64
+    """Size of the embedding that the critic compares."""
+    head: str = "linear"
+    """What stands between features and embedding: none, linear or mlp."""
+    tau: float = 0.1
+    """Temperature of the critic; small values look at the hardest negatives only."""
+    steps: int = 300
+    """Optimiser steps."""
+    batch: int = 256
+    """Images in a batch, over all processes; each is contrasted with all others, so I_NCE in training ends at log batch."""
+    optimizer: str = "adamw"
+    """The optimiser: sgd, adamw or lars."""
+    lr: float = 3e-3
+    """Learning rate at the top of its schedule."""
+    weight_decay: float = 1e-4
+    """Weight decay."""
+    schedule: str = "cosine"
+    """How the learning rate falls after the warm-up: cosine, step or constant."""
+    warmup: int = 20
+    """Steps in which the learning rate rises from zero to its top."""
+    precision: str = "auto"
+    """Arithmetic of the encoders: fp32, bf16 (autocast), or auto: bf16 where the hardware multiplies it faster."""
+    device: str = "auto"
+    """Where to compute: cpu, cuda, or auto: cuda if there is one."""
+    candidates: int = 1024
+    """Candidates K of the held-out I_NCE, the true partner among them; its ceiling is log K."""
+    seed: int = 0
+    """Seed of weights, batches and views; the data and the probe are the same for all seeds."""
+
+    def __post_init__(self) -> None:
+        for name, names in _CHOICES.items():
+            known(getattr(self, name), names, f"recipe: {name}")
+        for name in ("size", "width", "dim", "tau", "steps", "batch", "lr", "candidates"):
+            positive(getattr(self, name), f"recipe: {name}")
+        for name in ("weight_decay", "warmup", "seed"):
+            positive(getattr(self, name), f"recipe: {name}", zero=True)
+        parse(self.view)
+
+    @property
+    def key(self) -> str:
+        """12 hex digits that name the run's folder."""
+        return table.key(asdict(self))
+
+
+_CHOICES: dict[str, Iterable[str]] = {
+    "method": METHODS, "data": DATA, "encoder": ENCODERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
+    "precision": ("auto", "fp32", "bf16"), "device": ("auto", "cpu", "cuda"),
+}
+
+
+def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, tensorboard: bool = False) -> dict[str, Any]:
+    """Train, probe, and return a row.
+
+    Args:
+        recipe: what to do.
+        out: folder of runs; this one writes into `out/<key>`. If its row is there already it is returned; if the run was cut, it
+            goes on from its last checkpoint, with the same result. None writes nothing.
+        bar: show progress and the time left.
+        tensorboard: also write what is logged as TensorBoard events (needs `pip install infomin[tensorboard]`).
+
+    Returns:
+        the recipe's fields; `status` (`done` or `diverged`); `i_nce`, `ceiling`, `true_nats` (nats; the last where it is known),
+        `candidates`, `acc_TASK`, `knn_TASK` (0..1); and where the row comes from: versions, commit, host, seconds.
+
+    Raises:
+        ValueError: a field does not fit the others, or the run's files are damaged.
+        table.Locked: another process is carrying out this very run.
+    """
+    device = start(None if recipe.device == "auto" else recipe.device)
+    if out is None:
+        return _carry_out(recipe, None, device, bar, tensorboard)
+    folder = Path(out) / recipe.key
+    if not main_process():
+        return _carry_out(recipe, folder, device, False, False)
+    with table.lock(folder):
+        if (folder / "row.json").exists():
+            return table.read_json(folder / "row.json")
+        table.write_json(folder / "recipe.json", asdict(recipe))
+        row = _carry_out(recipe, folder, device, bar, tensorboard)
+        table.write_json(folder / "row.json", row)
+    return row
+
+
+def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
+    began = time.perf_counter()
+    view = parse(recipe.view).to(device)
+    train, test = (_inputs(split, view, recipe, device) for split in load(recipe.data, recipe.size))
+    torch.manual_seed(recipe.seed)
+    method = METHODS[recipe.method](view.channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau)
+    method = method.to(device, memory_format=torch.channels_last)
+    precision = recipe.precision if recipe.precision != "auto" else "bf16" if _fast_bf16(device) else "fp32"
+    row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
+    if hasattr(view, "nats"):
+        row["true_nats"] = view.nats(train[0])
+    steps = fit(
+        method, view, _batches(train, recipe, device), steps=recipe.steps, seed=recipe.seed, precision=precision, log_every=LOG_EVERY,
+        optimizer=optimizer(recipe.optimizer, nn.ModuleList([method, view]), recipe.lr, recipe.weight_decay),
+        rate=lambda step: rate(recipe.schedule, step, recipe.steps, recipe.warmup),
+        checkpoint=folder and folder / "checkpoint.pt",
+    )
+    try:
+        _follow(steps, recipe, folder, bar, tensorboard)
+        row |= all_of(method, view, (train[0][:PROBE_TRAIN], {k: v[:PROBE_TRAIN] for k, v in train[1].items()}), test,
+                      readout=view.readout, candidates=recipe.candidates, precision=precision)
+    except Diverged as reason:
+        row |= {"status": "diverged", "reason": str(reason)}
+    return row | _origin(device, precision) | {"seconds": time.perf_counter() - began}
+
+
+def _inputs(split: Split, view: nn.Module, recipe: Recipe, device: torch.device) -> tuple[Any, dict[str, Tensor]]:
+    """What the view takes, on the device, and the labels."""
+    wants_scenes = getattr(view, "takes", "images") == "scenes"
+    if wants_scenes and split.scenes is None:
+        raise ValueError(f"view {recipe.view!r}: got data {recipe.data!r}, whose images have no known factors; use data='digits'")
+    inputs = split.scenes if wants_scenes else split.images
+    return inputs.to(device), {task: labels.to(device) for task, labels in split.labels.items()}
+
+
+def _batches(part: tuple[Any, dict[str, Tensor]], recipe: Recipe, device: torch.device) -> Callable[[int], tuple[Any, Tensor, Any]]:
+    inputs, labels = part
+    if recipe.batch % world():
+        raise ValueError(f"batch: got {recipe.batch} for {world()} processes, wanted a multiple; change one of them")
+
+    def batch(step: int) -> tuple[Any, Tensor, Any]:
+        index = order(len(inputs), recipe.batch, step, seed=recipe.seed, rank=rank(), world=world()).to(device)
+        return inputs[index], index, {task: values[index] for task, values in labels.items()}
+
+    return batch
+
+
+def _follow(steps: Iterable[tuple[int, dict[str, float]]], recipe: Recipe, folder: Path | None, bar: bool, tensorboard: bool) -> None:
+    """Log the training to the run's folder, the screen and TensorBoard."""
+    log, first = folder / "log.jsonl" if folder and main_process() else None, True
+    events = _events(folder) if tensorboard and log else None
+    with tqdm(total=recipe.steps, desc=recipe.view, unit="step", disable=not bar) as line:
+        for step, stats in steps:
+            if log and first:  # lines later than the checkpoint that this run goes on from
+                table.truncate_log(log, step - 1)
+            first = False
+            if log:
+                table.append(log, {"step": step, **stats})
+            if events:
+                for name, value in stats.items():
+                    events.add_scalar(name, value, step)
+            line.update(step - line.n)
+            line.set_postfix_str(f"I_NCE {stats['i_nce_ema']:.2f} nats")
+    if events:
+        events.close()
+
+
+def _events(folder: Path | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError("tensorboard: it is not installed; run pip install 'infomin[tensorboard]', or leave the option out") from error
+    return SummaryWriter(str(folder))
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def _origin(device: torch.device, precision: str) -> dict[str, Any]:
+    """Where a row comes from."""
+    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+    return {
+        "protocol": PROTOCOL, "precision_used": precision, "device_used": device.type, "threads": torch.get_num_threads(), "processes": world(),
+        "host": f"{chip}, {os.cpu_count()} cores", "commit": _commit(),
+        "infomin": __version__, "torch": torch.__version__, "python": platform.python_version(),
+    }
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of this code, marked if it was changed since; None where it is not under git."""
+    def git(*words: str) -> str:
+        try:
+            return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+        except OSError:  # no git
+            return ""
+    tracked = git("ls-files", Path(__file__).name)  # an installed copy may lie inside a repository that is not ours
+    return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None if tracked else None

@@ -1,0 +1,88 @@
+"""Many recipes, many rows: in parallel processes, skipping what is done, going on where it was cut."""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
+
+from . import table
+from .run import LOG_EVERY, Recipe, run
+
+
+def grid(base: Recipe, **axes: Sequence[Any]) -> list[Recipe]:
+    """Every combination of the given values, the last axis running fastest.
+
+    >>> [recipe.seed for recipe in grid(Recipe(), view=["color:lab", "color:rgb"], seed=[0, 1])]
+    [0, 1, 0, 1]
+    """
+    return [replace(base, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
+
+
+def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None, bar: bool = True) -> list[dict[str, Any]]:
+    """Carry out recipes and return their rows, in the order given.
+
+    Run the same command again after a crash: rows that exist are read, runs that were cut go on, with the same result. A run that
+    diverges gives a row that says so, and the others go on.
+
+    Args:
+        recipes: what to do.
+        out: folder; every run writes into `out/<key>`.
+        jobs: processes at a time; by default one per core, one if there is a GPU. Cores are shared out among them.
+        bar: show progress and the time left.
+
+    Raises:
+        table.Locked: another sweep is writing into the folder.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = min(jobs or (1 if torch.cuda.is_available() else cores), max(1, len(recipes)))
+    threads = max(1, cores // jobs)
+    with table.lock(out), _progress(recipes, Path(out), bar):
+        # A reused worker inherits nothing from the one before: all draws come from the recipe's seed.
+        with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
+            todo = [recipe for recipe in recipes if not (Path(out) / recipe.key / "row.json").exists()]
+            Parallel()(delayed(_one)(recipe, out, threads) for recipe in todo)
+        return [table.read_json(Path(out) / recipe.key / "row.json") for recipe in recipes]
+
+
+def _one(recipe: Recipe, out: str | Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    run(recipe, out)
+
+
+@contextmanager
+def _progress(recipes: Sequence[Recipe], out: Path, bar: bool) -> Iterator[None]:
+    """A bar over all steps of all runs, read off their logs: the runs themselves are in other processes."""
+    logs = [(out / recipe.key, recipe.steps) for recipe in dict.fromkeys(recipes)]
+    stop = threading.Event()
+    with tqdm(total=sum(steps for _, steps in logs), unit="step", disable=not bar, smoothing=0.05, desc=f"{len(logs)} runs") as line:
+        line.update(line.initial)
+
+        def look() -> None:
+            done = 0
+            for folder, steps in logs:
+                finished = (folder / "row.json").exists()
+                rows = [] if finished or not (folder / "log.jsonl").exists() else (folder / "log.jsonl").read_bytes().splitlines()
+                done += steps if finished else min(steps, len(rows) * LOG_EVERY)
+            line.update(done - line.n)
+            line.set_postfix_str(f"{sum((folder / 'row.json').exists() for folder, _ in logs)} rows")
+
+        def watch() -> None:
+            while not stop.wait(1.0):
+                look()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+            look()
+        finally:
+            stop.set()
+            watcher.join()

@@ -1,0 +1,299 @@
+"""Rows on disk that survive a crash: whole files, logs, locks, and the table that gathers them.
+
+Every whole file is written beside its final place, flushed and renamed: a reader sees the older file or the newer one, never a
+part. Only the log is appended to, and its reader forgives the one line that a crash can tear. JSON has no NaN or Inf: null stands
+in their place (the `status` of a diverged run says why), and finite floats come back bit by bit.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import socket
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:  # at run time pandas is imported where it is used: 0.2 s that a process which only trains need not wait
+    import pandas as pd
+
+Where = str | os.PathLike[str]
+
+
+class Locked(RuntimeError):
+    """Another holder has the folder."""
+
+
+@contextmanager
+def atomic(path: Where) -> Iterator[BinaryIO]:
+    """Yield a binary file whose bytes stand at `path`, all of them, once the block ends; if it fails the older file is as it was.
+
+    Args:
+        path: the file to write; its folder is made if missing.
+
+    Raises:
+        OSError: the disk is full, read-only or not there; the message says what to do, and no temporary file is left.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            raise _unwritten(error, path) from error
+        raise
+    with suppress(OSError):  # the file is in its place, and some network file systems cannot flush a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _unwritten(error: OSError, path: Path) -> OSError:
+    return OSError(error.errno or errno.EIO, f"cannot write {path.name} in {path.parent}: {error.strerror or error}; what was "
+                   "there is as it was; free some space or choose a folder that can be written, then run the same command again")
+
+
+def _plain(x: Any, whole: bool = False) -> Any:
+    """Numbers of numpy and torch as Python's own, tuples as lists, NaN and Inf as None; with `whole` also 1.0 as 1."""
+    if isinstance(x, Mapping):
+        return {str(name): _plain(value, whole) for name, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(value, whole) for value in x]
+    if hasattr(x, "tolist"):
+        return _plain(x.tolist(), whole)
+    if isinstance(x, float) and not math.isfinite(x):
+        return None
+    return int(x) if whole and isinstance(x, float) and x.is_integer() else x
+
+
+def _line(x: Any) -> bytes:
+    return json.dumps(_plain(x), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def write_json(path: Where, obj: Any) -> None:
+    """Write one JSON file atomically; NaN and Inf become null, numpy and torch numbers become plain ones.
+
+    Raises:
+        OSError: it cannot be written; an older file is as it was.
+        TypeError: `obj` holds something that JSON has no word for.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(f"{folder}/row.json", {"seed": 0, "i_nce": 0.1, "loss": float("nan")})
+    ...     read_json(f"{folder}/row.json")
+    {'seed': 0, 'i_nce': 0.1, 'loss': None}
+    """
+    text = json.dumps(_plain(obj), allow_nan=False, indent=2)
+    with atomic(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_json(path: Where) -> Any:
+    """Read one JSON file; a truncated one is a ValueError that says what to do."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except ValueError as error:  # a JSONDecodeError or a UnicodeDecodeError
+        raise ValueError(f"{path}: wanted a whole JSON file, got {error}; "
+                         "delete it and run the same command again, this run will be repeated") from error
+
+
+def write_rows(path: Where, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows into one .jsonl file atomically, one JSON object a line, in the order given; `read` takes the file back."""
+    lines = [_line(row) for row in rows]
+    with atomic(path) as file:
+        file.writelines(lines)
+
+
+def key(recipe: Mapping[str, Any]) -> str:
+    """Return the name of a recipe: 12 hex digits of the sha256 of its canonical JSON (sorted keys, no spaces).
+
+    Equal recipes have equal keys: the order of the fields, lists or tuples, and 1 or 1.0 make no difference.
+
+    >>> key({"view": "color:lab", "tau": 1}) == key({"tau": 1.0, "view": "color:lab"})
+    True
+    >>> key({"seed": 0})
+    'bd0488843468'
+    """
+    text = json.dumps(_plain(recipe, whole=True), allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def append(path: Where, row: Mapping[str, Any]) -> None:
+    """Append one JSON object to a log, in one write: a killed process loses nothing, a power cut the last few lines."""
+    line = _line(row)
+    try:
+        with open(path, "ab", buffering=0) as file:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise _unwritten(error, Path(path)) from error
+
+
+def read_log(path: Where, upto_step: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a log; a torn last line is left out, and a missing file is an empty log.
+
+    Args:
+        upto_step: keep only the rows whose `step` is at most this; None keeps all.
+
+    Raises:
+        ValueError: a line before the last one is not a JSON object.
+    """
+    if not Path(path).exists():
+        return []
+    lines = _lines(path)
+    bad = [number for number, row in lines[:-1] if row is None]
+    if bad:
+        raise ValueError(f"{path}: wanted one JSON object a line, got something else in line {bad[0]}; "
+                         "delete that line, or the folder of this run to repeat it")
+    rows = [row for _, row in lines if row is not None]
+    return [row for row in rows if upto_step is None or row.get("step", 0) <= upto_step]
+
+
+def truncate_log(path: Where, step: int) -> None:
+    """Drop, atomically, the lines later than `step`: a run that goes on from its checkpoint will write them again.
+
+    A torn last line goes too, so that the next line is not joined to it. A missing log stays missing.
+    """
+    if Path(path).exists():
+        write_rows(path, read_log(path, step))
+
+
+def _lines(path: Where) -> list[tuple[int, dict[str, Any] | None]]:
+    """The lines of a .jsonl file: each one's number, from 1, and its row, None where it is not a JSON object."""
+    lines = enumerate(Path(path).read_bytes().split(b"\n"), start=1)
+    return [(number, _object(line)) for number, line in lines if line.strip()]
+
+
+def _object(text: bytes | Path) -> dict[str, Any] | None:
+    try:
+        row = json.loads(text.read_bytes() if isinstance(text, Path) else text)
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+@contextmanager
+def lock(folder: Where) -> Iterator[None]:
+    """Hold a folder for this block alone; the kernel lets go of it when the process ends, kill -9 included.
+
+    The file `.lock` stays behind on purpose: if it were deleted, a process that had opened the old file and one that made a
+    new file could each lock its own and both believe to be alone. What a killed writer left half-written in the folder goes.
+
+    Raises:
+        Locked: it is held, by another process or by this one.
+    """
+    folder, owner = Path(folder), os.getpid()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # programs started from here do not inherit it
+    except OSError as error:
+        raise _unwritten(error, folder / ".lock") from error
+    try:
+        _take(handle, folder)
+        yield
+    finally:
+        if os.getpid() == owner:  # a forked child shares the lock: it may leave this block too, and must not unlock ours
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path) -> None:
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, me.encode(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(handle, 300, 0).decode(errors="replace") or "another process"
+        raise Locked(f"{folder} is in use by {holder}{' (this very process)' if holder == me else ''}; "
+                     "wait until it has ended, or choose another folder with --out") from error
+    except OSError as error:
+        raise _unwritten(error, folder / ".lock") from error
+    for part in folder.glob(".*.tmp"):  # nobody else writes here now, so these are what a killed process left
+        part.unlink(missing_ok=True)
+
+
+def read(folder: Where) -> "pd.DataFrame":
+    """Gather rows into a DataFrame: each row.json below a folder in the order of the paths, or the lines of one .jsonl file.
+
+    Rows that cannot be read are left out with one warning that names them.
+
+    Args:
+        folder: a folder of runs, at any depth, or a .jsonl file.
+
+    Raises:
+        FileNotFoundError: no such folder or file.
+        ValueError: it holds no row.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for seed in (0, 1):
+    ...         write_json(f"{folder}/{key({'seed': seed})}/row.json", {"seed": seed, "i_nce": 2.0 + seed})
+    ...     list(read(folder).i_nce)
+    [2.0, 3.0]
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: wanted a folder of runs or a .jsonl file, got a path where there is nothing; "
+                                "check its name, or run a sweep with --out first")
+    if folder.is_dir():
+        found = [(str(path), _object(path)) for path in sorted(folder.rglob("row.json"))]
+    else:
+        found = [(f"{folder}, line {number}", row) for number, row in _lines(folder)]
+    bad = [name for name, row in found if row is None]
+    if bad:
+        warnings.warn(f"left out {len(bad)} rows that cannot be read: {'; '.join(bad)}; "
+                      "delete them and run the same command again, these runs will be repeated", stacklevel=2)
+    rows = [row for _, row in found if row is not None]
+    if not rows:
+        raise ValueError(f"{folder}: wanted row.json files below it or a row a line, got none that can be read; "
+                         "run a sweep with --out first, or wait until its first row is there")
+    return pd.DataFrame(rows)
+
+
+def summary(frame: "pd.DataFrame", by: str | Sequence[str], columns: str | Sequence[str]) -> "pd.DataFrame":
+    """Mean and standard deviation over seeds, a row per group in the order of first appearance.
+
+    Args:
+        frame: rows as `read` returns them.
+        by: the column or columns that make a group, for example `view`.
+        columns: the numbers to summarise, each in its own unit.
+
+    Returns:
+        `by`, `<column>_mean` and `<column>_std` for each column, `n`, `diverged`. Rows whose `status` is "diverged" only count in
+        `diverged`. std divides by n - 1, so it is NaN for one seed: unknown, not zero. Where another row lacks a number, that
+        mean and std are NaN, since n would not be true of them.
+
+    Raises:
+        ValueError: a column that the frame does not have.
+    """
+    import pandas as pd
+
+    by, columns = ([names] if isinstance(names, str) else list(names) for names in (by, columns))
+    missing = [name for name in [*by, *columns] if name not in frame]
+    if missing:
+        raise ValueError(f"summary: got unknown columns {', '.join(missing)}, wanted some of {', '.join(frame)}; pick from those")
+    groups = []
+    for values, rows in frame.groupby(by, sort=False, dropna=False):
+        done = rows[rows["status"] != "diverged"] if "status" in rows else rows
+        group = dict(zip(by, values, strict=True))
+        for name in columns:
+            numbers = done[name].astype(float)
+            group |= {f"{name}_mean": numbers.mean(skipna=False), f"{name}_std": numbers.std(skipna=False)}
+        groups.append(group | {"n": len(done), "diverged": len(rows) - len(done)})
+    return pd.DataFrame(groups)

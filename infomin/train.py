@@ -1,0 +1,92 @@
+"""The training loop. It knows no view and no method by name, so a difference between two runs can only come from these."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from . import checkpoint as disk
+from .dist import rank, world
+from .seeds import generator
+
+SAVE_EVERY = 5.0  # seconds between checkpoints: what a crash can cost
+EMA = 0.02  # weight of the newest step in the logged averages
+
+
+class Diverged(RuntimeError):
+    """The loss became NaN or Inf; the state at that moment is in the checkpoint."""
+
+
+def fit(method: nn.Module, view: nn.Module, batches: Callable[[int], tuple[Any, Tensor, Any]], *, steps: int,
+        optimizer: torch.optim.Optimizer, rate: Callable[[int], float], seed: int = 0, precision: str = "fp32",
+        checkpoint: Path | None = None, log_every: int = 10) -> Iterator[tuple[int, dict[str, float]]]:
+    """Train `method` on views of batches; yield `(step, stats)` every `log_every` steps and after the last.
+
+    The caller's for-loop is the log, the plot and the brake. With a checkpoint the loop goes on where it was cut, and the
+    result is equal bit for bit: batches, views and the schedule are functions of the step, everything else is in the state.
+
+    Args:
+        method: `(views, index, labels) -> Step`; trained in place.
+        view: `(batch, generator) -> (v1, v2, …)`.
+        batches: step -> (what the view takes, index `[B]`, labels), this process's part of the batch.
+        steps: optimiser steps in all.
+        optimizer: over the method's (and view's) parameters; its learning rates are those of factor one.
+        rate: step -> factor on the learning rates.
+        seed: of the views' random draws.
+        precision: `fp32`, or `bf16` for autocast.
+        checkpoint: file to save to every few seconds, and to go on from if it exists.
+        log_every: steps between yields.
+
+    Yields:
+        step from 1, and floats: the method's own, `loss_ema` and `i_nce_ema` (nats), `rate`.
+
+    Raises:
+        Diverged: the loss is NaN or Inf (looked at when stats are due; reading it at each step would stall a GPU).
+        ValueError: the checkpoint is unreadable or belongs to another recipe.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    state: dict[str, Any] = {"method": method, "view": view, "optimizer": optimizer, "progress": {"step": 0, "average": {}}}
+    if checkpoint is not None and checkpoint.exists():
+        state.update(disk.load(checkpoint, state))
+    average: dict[str, Tensor] = state["progress"]["average"]
+    method.train()
+    step_method = DistributedDataParallel(method) if world() > 1 else method
+    saved = time.monotonic()
+    for step in range(state["progress"]["step"], steps):
+        for group, base in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = base * rate(step)
+        stats = _step(step_method, view, batches(step), optimizer, generator(seed, "views", step, rank()), precision)
+        method.after_step()
+        average = {k: torch.lerp(average[k].to(v.device), v, max(EMA, 1 / (step + 1))) if average else v for k, v in stats.items()}
+        state["progress"] = {"step": step + 1, "average": average}
+        last = step + 1 == steps
+        values = _read(stats, average) if last or (step + 1) % log_every == 0 else {}
+        bad = not all(map(math.isfinite, values.values()))
+        if values and not bad:
+            yield step + 1, {**values, "rate": rate(step)}  # before the save: a log that is ahead can be cut, one behind has a hole
+        if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > SAVE_EVERY):
+            disk.save(checkpoint, state)
+            saved = time.monotonic()
+        if bad:
+            raise Diverged(f"step {step + 1}: the loss is {values['loss']}; lower the learning rate or raise tau")
+
+
+def _step(method: nn.Module, view: nn.Module, batch: tuple[Any, Tensor, Any], optimizer: torch.optim.Optimizer,
+          draws: torch.Generator, precision: str) -> dict[str, Tensor]:
+    inputs, index, labels = batch
+    views = [v.contiguous(memory_format=torch.channels_last) for v in view(inputs, draws)]
+    with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
+        loss, stats = method(views, index, labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return stats
+
+
+def _read(stats: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> dict[str, float]:
+    return {**{k: float(v) for k, v in stats.items()}, **{f"{k}_ema": float(v) for k, v in average.items()}}
