@@ -43,7 +43,7 @@ def save(path: Where, state: Mapping[str, Any]) -> None:
     ({'step': 7}, True)
     """
     captured = _capture(state)
-    buffer = io.BytesIO()  # given the file itself, torch.save makes a RuntimeError about positions out of a full disk
+    buffer = io.BytesIO()  # given the file itself, torch.save turns a full disk into a RuntimeError about positions
     torch.save({"state": captured, "layout": _layout(state)}, buffer)
     with atomic(path) as file:
         file.write(buffer.getbuffer())
@@ -52,7 +52,8 @@ def save(path: Where, state: Mapping[str, Any]) -> None:
 def load(path: Where, state: Mapping[str, Any]) -> dict[str, Any]:
     """Load a file that `save` wrote into the same things, and return the plain values.
 
-    Everything is checked before anything is loaded: the bytes, the names, and the shape and dtype of every tensor.
+    Checked before anything is loaded: the bytes, the names, and the shape and dtype of the modules' tensors, of the optimisers'
+    parameters and of plain tensors.
 
     Args:
         path: the file.

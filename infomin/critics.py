@@ -81,8 +81,8 @@ class Separable(nn.Module):
 
     Made to be trained on a few thousand pairs and read on held-out ones, in eval mode. There dropout decides, because a critic
     that remembers its training pairs reads far below 0 where nothing is shared: of d inputs about sqrt(32 d) are kept, at most
-    half. Columns must be standardised. Trained by AdamW (learning rate 3e-3, cosine, 300 steps of 512 pairs from 4096) it read
-    0, 2.3 and 3 nats within 0.1, and a little below the truth as log K comes near.
+    half. Columns must be standardised. Trained by AdamW (learning rate 3e-3, cosine, 300 steps of 512 pairs from 4096; with fewer
+    pairs as many passes, so fewer steps) it read 0, 2.3 and 3 nats within 0.1, and less than the truth as log K comes near.
 
     Args:
         d1: size of the first features, `x`.

@@ -104,7 +104,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         whole = x.new_empty(world() * x.shape[0], *x.shape[1:])
-        c10d.all_gather_into_tensor(whole, x.contiguous())
+        c10d.all_gather_into_tensor(whole, x.contiguous())  # gloo would take any strides, nccl does not
         return whole
 
     @staticmethod

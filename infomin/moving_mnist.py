@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .check import known
@@ -36,8 +37,8 @@ class World:
     backgrounds: Tensor
     background_class: Tensor
     size: int = 32
-    cells: int = 4
-    dim: float = 0.6
+    cells: int = 3
+    dim: float = 0.5
 
     def to(self, device: torch.device | str) -> "World":
         """The same world on a device."""
@@ -176,17 +177,17 @@ def nats(scenes: Scenes, share: str) -> float:
 
 def render(scenes: Scenes) -> Tensor:
     """Draw scenes: `[B]` scenes -> float32 `[B, 3, size, size]` in [0, 1]; white ink over a dimmed crop of the background."""
-    world = scenes.world
-    grid = torch.arange(world.size, device=scenes.crop.device)
-    rows, columns = (scenes.crop[:, i, None] + grid for i in (0, 1))
-    ground = world.backgrounds.permute(0, 2, 3, 1)[scenes.background_image[:, None, None], rows[:, :, None], columns[:, None, :]]
+    world, size = scenes.world, scenes.world.size
     height, width = world.digits.shape[1:]
+    # Windows are views of the banks, so that picking one copies whole rows of pixels instead of looking up each.
+    windows = world.backgrounds.unfold(2, size, 1).unfold(3, size, 1)
+    ground = windows[scenes.background_image, :, scenes.crop[:, 0], scenes.crop[:, 1]]
+    sheets = F.pad(world.digits[scenes.digit_image], (size - width, size - width, size - height, size - height))
     top, left = corners(scenes).unbind(1)
-    y, x = grid - top[:, None], grid - left[:, None]
-    inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
-    ink = world.digits[scenes.digit_image[:, None, None], y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None, :]] * inside
+    rows = torch.arange(len(scenes), device=top.device)
+    ink = sheets.unfold(1, size, 1).unfold(2, size, 1)[rows, size - height - top, size - width - left]
     alpha = ink[:, None] / 255
-    return alpha + (1 - alpha) * (world.dim / 255) * ground.permute(0, 3, 1, 2)
+    return alpha + (1 - alpha) * (ground * (world.dim / 255))
 
 
 def corners(scenes: Scenes) -> Tensor:

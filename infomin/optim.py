@@ -59,10 +59,10 @@ class LARS(Optimizer):
 def _scaled(p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
     if p.dim() <= 1:
         return g
-    decay, w_norm, g_norm = group["weight_decay"], p.norm(), g.norm()
+    decay, size = group["weight_decay"], p.norm()
+    whole = g.norm() + decay * size
     # a tensor that is still zero could never move: it takes the plain rate; where() keeps the decision on the device
-    scale = torch.where((w_norm > 0) & (g_norm > 0), group["trust"] * w_norm / (g_norm + decay * w_norm), 1.0)
-    return scale * (g + decay * p)
+    return torch.where((size > 0) & (whole > 0), group["trust"] * size / whole, 1.0) * (g + decay * p)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

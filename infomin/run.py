@@ -27,7 +27,6 @@ from .version import __version__
 from .views import parse
 
 LOG_EVERY = 10  # steps
-PROBE_TRAIN = 4096  # training images that the probe reads
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ class Recipe:
     """Size of the embedding that the critic compares."""
     head: str = "linear"
     """What stands between features and embedding: none, linear or mlp."""
-    tau: float = 0.1
+    tau: float = 0.2
     """Temperature of the critic; small values look at the hardest negatives only."""
-    steps: int = 300
+    steps: int = 400
     """Optimiser steps."""
-    batch: int = 256
+    batch: int = 128
     """Images in a batch, over all processes; each is contrasted with all others, so I_NCE in training ends at log batch."""
     optimizer: str = "adamw"
     """The optimiser: sgd, adamw or lars."""
@@ -74,13 +73,15 @@ class Recipe:
     """Where to compute: cpu, cuda, or auto: cuda if there is one."""
     candidates: int = 1024
     """Candidates K of the held-out I_NCE, the true partner among them; its ceiling is log K."""
+    probe_images: int = 4096
+    """Images that the probe learns from, and as many other ones that it is tested on."""
     seed: int = 0
     """Seed of weights, batches and views; the data and the probe are the same for all seeds."""
 
     def __post_init__(self) -> None:
         for name, names in _CHOICES.items():
             known(getattr(self, name), names, f"recipe: {name}")
-        for name in ("size", "width", "dim", "tau", "steps", "batch", "lr", "candidates"):
+        for name in ("size", "width", "dim", "tau", "steps", "batch", "lr", "candidates", "probe_images"):
             positive(getattr(self, name), f"recipe: {name}")
         for name in ("weight_decay", "warmup", "seed"):
             positive(getattr(self, name), f"recipe: {name}", zero=True)
@@ -150,8 +151,9 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     )
     try:
         _follow(steps, recipe, folder, bar, tensorboard)
-        row |= all_of(method, view, (train[0][:PROBE_TRAIN], {k: v[:PROBE_TRAIN] for k, v in train[1].items()}), test,
-                      readout=view.readout, candidates=recipe.candidates, precision=precision)
+        some = slice(recipe.probe_images)
+        seen, unseen = ((inputs[some], {task: values[some] for task, values in labels.items()}) for inputs, labels in (train, test))
+        row |= all_of(method, view, seen, unseen, readout=view.readout, candidates=recipe.candidates, precision=precision)
     except Diverged as reason:
         row |= {"status": "diverged", "reason": str(reason)}
     return row | _origin(device, precision) | {"seconds": time.perf_counter() - began}

@@ -166,8 +166,17 @@ def test_grey_has_no_hue_and_black_no_chroma() -> None:
     hue, saturation, value = rgb_to_hsv(x).unbind(1)
     assert not hue.any() and not saturation.any() and torch.equal(value, x[:, 0])
     assert not torch.autograd.grad(hue.sum(), x)[0].any()
-    black = SPACES["luv"].from_rgb(torch.zeros(1, 3, 1, 1))
-    assert black.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_luv_is_zero_at_black_and_so_is_the_gradient_of_its_chroma(dtype: torch.dtype) -> None:
+    for darkest in (0.0, 1e-17):
+        x = torch.full((1, 3, 1, 1), darkest, dtype=dtype, requires_grad=True)
+        light, u, v = SPACES["luv"].from_rgb(x).unbind(1)
+        assert light.abs() < 1e-5 and not u.any() and not v.any()
+        assert not torch.autograd.grad((u + v).sum(), x, retain_graph=True)[0].any()
+        (gradient,) = torch.autograd.grad(light.sum(), x)
+        assert gradient.sum().item() == pytest.approx(100 * LIGHTNESS.dark / LIGHTNESS.dim / 12.92, 1e-5)
 
 
 @every_space

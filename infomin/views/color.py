@@ -68,7 +68,7 @@ class Curve(NamedTuple):
 
 
 SRGB = Curve(0.055, 2.4, 0.04045)  # IEC 61966-2-1, its foot of slope 12.92
-LIGHTNESS = Curve(0.16, 3, 0.08)  # CIE 15, its foot of slope (29 / 6) ** 2 / 3 * 1.16; in 0..1 where L is in 0..100
+LIGHTNESS = Curve(0.16, 3, 0.08)  # CIE 15 in 0..1; exact fractions, within 1e-6 of the usual rounded 903.3 and 7.787
 
 
 def _power(x: Tensor, p: float) -> Tensor:
@@ -144,7 +144,8 @@ def rgb_to_luv(x: Tensor) -> Tensor:
     big_x, big_y, big_z = _mix(_linear(x), XYZ)
     light = 100 * compress(big_y, LIGHTNESS)
     total = big_x + 15 * big_y + 3 * big_z
-    over = 13 * light / total.masked_fill(total == 0, torch.inf)  # black has no chromaticity: u, v and their gradients are 0
+    black = total.abs() < torch.finfo(total.dtype).eps  # it has no chromaticity: u, v and their gradients are 0
+    over = 13 * light / total.masked_fill(black, torch.inf)
     return _image((light, over * (4 * big_x - _U * total), over * (9 * big_y - _V * total)), x)
 
 

@@ -1,0 +1,139 @@
+"""The command `infomin`: demo, run, sweep, plot, views. Its help is the sentences under Recipe's fields."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from docstring_parser import parse_from_object
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from . import table
+from .demo import PRESETS, demo, report
+from .run import Recipe, run
+from .sweep import grid, sweep
+from .version import __version__
+from .views.compose import DIALS
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+FIELDS = [field.name for field in fields(Recipe)]
+
+
+class Parser(ArgumentParser):
+    """Says what was wrong in one line, and where to look, instead of printing all options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:  # noqa: ARG002
+        """Exit with status 2."""
+        about = f"; wanted one of --{', --'.join(FIELDS)}" if "nrecognized" in message or "does not accept" in message else ""
+        print(f"infomin: {' '.join(message.split())}{about}; see {self.prog.replace('[options] ', '')} --help", file=sys.stderr)
+        self.exit(2)
+
+
+def several(kind: type) -> Callable[[Any], list[Any]]:
+    """A reader of values joined by commas, such as `0,1,2`, or of a list in a YAML file."""
+    def read(words: Any) -> list[Any]:
+        given = words if isinstance(words, list) else str(words).split(",")
+        if kind is bool:
+            return [{"true": True, "false": False}[str(word).strip().lower()] for word in given]
+        return [kind(word.strip() if isinstance(word, str) else word) for word in given]
+
+    read.__name__ = f"{kind.__name__}s joined by commas"
+    return read
+
+
+def build() -> Parser:
+    """The parser, without having read anything."""
+    parser = Parser(prog="infomin", description="What makes good views? Vary the view, hold everything else fixed, read nats and accuracy.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subcommands(title="commands")
+    for name, (make, line) in {"demo": (_demo, DEMO), "run": (_run, RUN), "sweep": (_sweep, SWEEP), "plot": (_plot, PLOT), "views": (_views, VIEWS)}.items():
+        commands.add_subcommand(name, make(Parser(description=line)), help=line)
+    return parser
+
+
+DEMO = "Draw the inverted U on data that are embedded: minutes on two cores, nothing is downloaded."
+RUN = "Carry out one recipe and print its row."
+SWEEP = "Carry out every combination of the values given, in parallel; the same command again goes on where it was cut."
+PLOT = "Draw the U-curve of a folder of runs, or of a .jsonl file of rows."
+VIEWS = "List the families of views with their dials."
+
+
+def _demo(parser: Parser) -> Parser:
+    parser.add_argument("--out", type=str, default="runs/demo", help="Folder that runs, table and figure go to.")
+    parser.add_argument("--preset", type=str, default="quick", choices=list(PRESETS), help="Budget: tiny only shows that it runs.")
+    parser.add_argument("--jobs", type=int, default=0, help="Processes at a time; 0 means one per core.")
+    return parser
+
+
+def _run(parser: Parser) -> Parser:
+    parser.add_argument("--config", action="config", help="YAML file with any of the fields; --print_config writes one.")
+    parser.add_class_arguments(Recipe)
+    parser.add_argument("--out", type=str, default="runs/run", help="Folder of runs; this one writes into a folder of its own there.")
+    parser.add_argument("--tensorboard", type=bool, default=False, help="Also log TensorBoard events into the run's folder.")
+    return parser
+
+
+def _sweep(parser: Parser) -> Parser:
+    parser.add_argument("--config", action="config", help="YAML file with any of the fields, lists allowed; --print_config writes one.")
+    sentences = {p.arg_name: p.description for p in parse_from_object(Recipe).params}
+    kinds = get_type_hints(Recipe)
+    for field in fields(Recipe):
+        parser.add_argument(f"--{field.name}", type=several(kinds[field.name]), default=[field.default], help=f"{sentences[field.name]} Several: joined by commas.")
+    parser.add_argument("--out", type=str, default="runs/sweep", help="Folder that every run writes a folder of its own into.")
+    parser.add_argument("--jobs", type=int, default=0, help="Processes at a time; 0 means one per core.")
+    return parser
+
+
+def _plot(parser: Parser) -> Parser:
+    parser.add_argument("rows", type=str, help="Folder of runs, or a .jsonl file of rows.")
+    parser.add_argument("--task", type=str, default="digit", help="What accuracy is measured on.")
+    parser.add_argument("--out", type=str, default="", help="Folder for table and figure; by default that of the rows.")
+    return parser
+
+
+def _views(parser: Parser) -> Parser:
+    return parser
+
+
+def _do_run(options: Namespace) -> None:
+    row = run(Recipe(**{name: options[name] for name in FIELDS}), options.out, bar=True, tensorboard=options.tensorboard)
+    print(json.dumps(row, indent=2))
+
+
+def _do_sweep(options: Namespace) -> None:
+    recipes = grid(Recipe(), **{name: options[name] for name in FIELDS})
+    report(sweep(recipes, options.out, jobs=options.jobs or None), options.out)
+
+
+def _do_plot(options: Namespace) -> None:
+    where = Path(options.rows)
+    report(table.read(where), options.out or (where if where.is_dir() else where.parent), options.task)
+
+
+def _do_views(_: Namespace) -> None:
+    print("A view is written family:dial; parts are joined by +, and each part is applied to the views of the one before.\n")
+    for family, dial in DIALS.items():
+        print(f"{family:8} {dial}")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Carry out a command line; returns the exit status: 0 done, 2 for a mistake that the message explains, 130 when interrupted."""
+    parsed = build().parse_args(words)
+    name, options = parsed.subcommand, parsed[parsed.subcommand]
+    actions = {"run": _do_run, "sweep": _do_sweep, "plot": _do_plot, "views": _do_views,
+               "demo": lambda o: demo(o.out, o.preset, o.jobs or None)}
+    try:
+        actions[name](options)
+    except (ValueError, TypeError, OSError, table.Locked) as error:
+        print(f"infomin {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninfomin {name}: stopped; run the same command again to go on where it was cut", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
