@@ -24,7 +24,7 @@ FIELDS = [field.name for field in fields(Recipe)]
 class Parser(ArgumentParser):
     """Says what was wrong in one line, and where to look, instead of printing all options."""
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # noqa: ARG002
+    def error(self, message: str, ex: Exception | None = None) -> Any:
         """Exit with status 2."""
         about = f"; wanted one of --{', --'.join(FIELDS)}" if "nrecognized" in message or "does not accept" in message else ""
         print(f"infomin: {' '.join(message.split())}{about}; see {self.prog.replace('[options] ', '')} --help", file=sys.stderr)
@@ -33,6 +33,7 @@ class Parser(ArgumentParser):
 
 def several(kind: type) -> Callable[[Any], list[Any]]:
     """A reader of values joined by commas, such as `0,1,2`, or of a list in a YAML file."""
+
     def read(words: Any) -> list[Any]:
         given = words if isinstance(words, list) else str(words).split(",")
         if kind is bool:
@@ -45,10 +46,18 @@ def several(kind: type) -> Callable[[Any], list[Any]]:
 
 def build() -> Parser:
     """The parser, without having read anything."""
-    parser = Parser(prog="infomin", description="What makes good views? Vary the view, hold everything else fixed, read nats and accuracy.")
+    parser = Parser(
+        prog="infomin", description="What makes good views? Vary the view, hold everything else fixed, read nats and accuracy."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(title="commands")
-    for name, (make, line) in {"demo": (_demo, DEMO), "run": (_run, RUN), "sweep": (_sweep, SWEEP), "plot": (_plot, PLOT), "views": (_views, VIEWS)}.items():
+    for name, (make, line) in {
+        "demo": (_demo, DEMO),
+        "run": (_run, RUN),
+        "sweep": (_sweep, SWEEP),
+        "plot": (_plot, PLOT),
+        "views": (_views, VIEWS),
+    }.items():
         commands.add_subcommand(name, make(Parser(description=line)), help=line)
     return parser
 
@@ -62,7 +71,9 @@ VIEWS = "List the families of views with their dials."
 
 def _demo(parser: Parser) -> Parser:
     parser.add_argument("--out", type=str, default="runs/demo", help="Folder that runs, table and figure go to.")
-    parser.add_argument("--preset", type=str, default="quick", choices=list(PRESETS), help="Budget: tiny only shows that it runs.")
+    parser.add_argument(
+        "--preset", type=str, default="quick", choices=list(PRESETS), help="Budget: tiny only shows that it runs."
+    )
     parser.add_argument("--jobs", type=int, default=0, help="Processes at a time; 0 means one per core.")
     return parser
 
@@ -70,17 +81,26 @@ def _demo(parser: Parser) -> Parser:
 def _run(parser: Parser) -> Parser:
     parser.add_argument("--config", action="config", help="YAML file with any of the fields; --print_config writes one.")
     parser.add_class_arguments(Recipe)
-    parser.add_argument("--out", type=str, default="runs/run", help="Folder of runs; this one writes into a folder of its own there.")
+    parser.add_argument(
+        "--out", type=str, default="runs/run", help="Folder of runs; this one writes into a folder of its own there."
+    )
     parser.add_argument("--tensorboard", type=bool, default=False, help="Also log TensorBoard events into the run's folder.")
     return parser
 
 
 def _sweep(parser: Parser) -> Parser:
-    parser.add_argument("--config", action="config", help="YAML file with any of the fields, lists allowed; --print_config writes one.")
+    parser.add_argument(
+        "--config", action="config", help="YAML file with any of the fields, lists allowed; --print_config writes one."
+    )
     sentences = {p.arg_name: p.description for p in parse_from_object(Recipe).params}
     kinds = get_type_hints(Recipe)
     for field in fields(Recipe):
-        parser.add_argument(f"--{field.name}", type=several(kinds[field.name]), default=[field.default], help=f"{sentences[field.name]} Several: joined by commas.")
+        parser.add_argument(
+            f"--{field.name}",
+            type=several(kinds[field.name]),
+            default=[field.default],
+            help=f"{sentences[field.name]} Several: joined by commas.",
+        )
     parser.add_argument("--out", type=str, default="runs/sweep", help="Folder that every run writes a folder of its own into.")
     parser.add_argument("--jobs", type=int, default=0, help="Processes at a time; 0 means one per core.")
     return parser
@@ -119,11 +139,16 @@ def _do_views(_: Namespace) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Carry out a command line; returns the exit status: 0 done, 2 for a mistake that the message explains, 130 when interrupted."""
+    """Carry out a command line; returns 0 when done, 2 for a mistake that the message explains, 130 when interrupted."""
     parsed = build().parse_args(words)
     name, options = parsed.subcommand, parsed[parsed.subcommand]
-    actions = {"run": _do_run, "sweep": _do_sweep, "plot": _do_plot, "views": _do_views,
-               "demo": lambda o: demo(o.out, o.preset, o.jobs or None)}
+    actions = {
+        "run": _do_run,
+        "sweep": _do_sweep,
+        "plot": _do_plot,
+        "views": _do_views,
+        "demo": lambda o: demo(o.out, o.preset, o.jobs or None),
+    }
     try:
         actions[name](options)
     except (ValueError, TypeError, OSError, table.Locked) as error:

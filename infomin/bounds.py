@@ -32,4 +32,3 @@ def infonce(scores: Tensor, partner: Tensor | None = None) -> Tensor:
 def infonce_both_ways(scores: Tensor) -> Tensor:
     """Mean of I_NCE over both directions of a square score matrix `[K, K]`: rows choose columns, columns choose rows."""
     return (infonce(scores) + infonce(scores.T)) / 2
-

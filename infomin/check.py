@@ -21,15 +21,23 @@ def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, 
         ValueError: wrong shape, too small, empty, NaN, Inf or out of range.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(f"{who}: images must be a torch.Tensor [B, {channels or 'C'}, H, W], got {type(x).__name__}; "
-                        "convert it first, for example with torchvision.transforms.v2.functional.to_image")
+        raise TypeError(
+            f"{who}: images must be a torch.Tensor [B, {channels or 'C'}, H, W], got {type(x).__name__}; "
+            "convert it first, for example with torchvision.transforms.v2.functional.to_image"
+        )
     if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
-        raise ValueError(f"{who}: images must have the shape [B, {channels or 'C'}, H, W], got {list(x.shape)}; "
-                         "add a batch axis with images[None] or put the channels second")
+        raise ValueError(
+            f"{who}: images must have the shape [B, {channels or 'C'}, H, W], got {list(x.shape)}; "
+            "add a batch axis with images[None] or put the channels second"
+        )
     if 0 in x.shape or min(x.shape[2:]) < smallest:
-        raise ValueError(f"{who}: images must be {smallest} px or more on each side and at least one, got {list(x.shape)}; use larger images")
+        raise ValueError(
+            f"{who}: images must be {smallest} px or more on each side and at least one, got {list(x.shape)}; use larger images"
+        )
     if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise TypeError(f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8)")
+        raise TypeError(
+            f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8)"
+        )
     if not torch.compiler.is_compiling() and x.is_floating_point():
         _values(x, who, unit)
     return x
@@ -38,9 +46,13 @@ def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, 
 def _values(x: Tensor, who: str, unit: bool) -> None:
     low, high = (v.item() for v in torch.aminmax(x.detach()))
     if not (low > -float("inf") and high < float("inf")):  # false for NaN too: aminmax hands it on
-        raise ValueError(f"{who}: images must be finite, got {int((~torch.isfinite(x)).sum())} pixels that are NaN or Inf; repair or drop those images")
+        raise ValueError(
+            f"{who}: images must be finite, got {int((~torch.isfinite(x)).sum())} NaN or Inf pixels; repair or drop those images"
+        )
     if unit and (low < -1e-3 or high > 1 + 1e-3):
-        raise ValueError(f"{who}: floating-point images must lie in [0, 1], got [{low:.4g}, {high:.4g}]; divide by 255 or pass uint8")
+        raise ValueError(
+            f"{who}: floating-point images must lie in [0, 1], got [{low:.4g}, {high:.4g}]; divide by 255 or pass uint8"
+        )
 
 
 def unit(x: Tensor) -> Tensor:

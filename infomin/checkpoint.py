@@ -69,8 +69,10 @@ def load(path: Where, state: Mapping[str, Any]) -> dict[str, Any]:
     saved = _read(path)
     wrong = _differences(_layout(state), saved["layout"])
     if wrong:
-        raise ValueError(f"{path}: got the checkpoint of something else, {len(wrong)} of its parts are not as wanted: "
-                         f"{', '.join(wrong[:3])}; {REMEDY}")
+        raise ValueError(
+            f"{path}: got the checkpoint of something else, {len(wrong)} of its parts are not as wanted: "
+            f"{', '.join(wrong[:3])}; {REMEDY}"
+        )
     plain = {}
     for name, thing in state.items():
         value = saved["state"][name]
@@ -80,8 +82,10 @@ def load(path: Where, state: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 thing.load_state_dict(value)
             except Exception as error:  # a class of the caller's own may raise anything
-                raise ValueError(f"{path}: {type(thing).__name__} {name!r} did not take its state back ({error}), "
-                                 f"and what comes before it is loaded already; {REMEDY}") from error
+                raise ValueError(
+                    f"{path}: {type(thing).__name__} {name!r} did not take its state back ({error}), "
+                    f"and what comes before it is loaded already; {REMEDY}"
+                ) from error
         else:
             plain[name] = value.to(thing.device) if isinstance(thing, Tensor) else value
     return plain
@@ -110,8 +114,10 @@ def _capture(state: Mapping[str, Any]) -> dict[str, Any]:
         captured[name] = thing.get_state() if isinstance(thing, torch.Generator) else thing.state_dict() if stateful else thing
     for where, leaf in _leaves(captured):
         if not (isinstance(leaf, Tensor) or type(leaf) in LEAVES):
-            raise TypeError(f"checkpoint: {where} is a {type(leaf).__module__}.{type(leaf).__qualname__}, wanted tensors, "
-                            "numbers, strings, None, and dicts, lists or tuples of them; convert it, for example with float()")
+            raise TypeError(
+                f"checkpoint: {where} is a {type(leaf).__module__}.{type(leaf).__qualname__}, wanted tensors, "
+                "numbers, strings, None, and dicts, lists or tuples of them; convert it, for example with float()"
+            )
     return captured
 
 
@@ -145,8 +151,11 @@ def _kind(x: Any) -> str:
 
 def _differences(wanted: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
     names = [*wanted, *(name for name in got if name not in wanted)]
-    return [f"{name}: {got.get(name, 'missing')}, wanted {wanted.get(name, 'no such part')}"
-            for name in names if wanted.get(name) != got.get(name)]
+    return [
+        f"{name}: {got.get(name, 'missing')}, wanted {wanted.get(name, 'no such part')}"
+        for name in names
+        if wanted.get(name) != got.get(name)
+    ]
 
 
 def _read(path: Where) -> dict[str, Any]:

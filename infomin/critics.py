@@ -32,8 +32,10 @@ def cosine(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
     """
     positive(tau, "cosine(tau)")
     if z1.dim() != 2 or z2.dim() != 2 or z1.shape[1] != z2.shape[1]:
-        raise ValueError(f"cosine: embeddings must be [B, D] and [K, D], got {list(z1.shape)} and {list(z2.shape)}; "
-                         "flatten them or project both to one size")
+        raise ValueError(
+            f"cosine: embeddings must be [B, D] and [K, D], got {list(z1.shape)} and {list(z2.shape)}; "
+            "flatten them or project both to one size"
+        )
     with torch.autocast(z1.device.type, enabled=False):
         return F.normalize(_exact(z1), dim=1) @ F.normalize(_exact(z2), dim=1).T / tau
 
@@ -44,8 +46,10 @@ def _exact(z: Tensor) -> Tensor:
 
 def _none(features: int, dim: int) -> list[nn.Module]:
     if dim != features:
-        raise ValueError(f"Projection(head='none'): dim must equal the features, got dim={dim} and features={features}; "
-                         f"use dim={features} or head='linear'")
+        raise ValueError(
+            f"Projection(head='none'): dim must equal the features, got dim={dim} and features={features}; "
+            f"use dim={features} or head='linear'"
+        )
     return []
 
 
@@ -97,8 +101,16 @@ class Separable(nn.Module):
 
     def __init__(self, d1: int, d2: int, dim: int = 64, hidden: int = 256) -> None:
         super().__init__()
-        self.g, self.h = (nn.Sequential(nn.Dropout(1 - min(0.5, math.sqrt(32 / d))), nn.Linear(d, hidden), nn.ReLU(),
-                                        nn.Dropout(0.5), nn.Linear(hidden, dim)) for d in (d1, d2))
+        self.g, self.h = (
+            nn.Sequential(
+                nn.Dropout(1 - min(0.5, math.sqrt(32 / d))),
+                nn.Linear(d, hidden),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(hidden, dim),
+            )
+            for d in (d1, d2)
+        )
         self.log_scale = nn.Parameter(torch.tensor(math.log(10)))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

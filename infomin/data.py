@@ -1,4 +1,4 @@
-"""Data sets: what a view is made from, and what the probe asks for. Train and test share no digit and no pixel of a photograph."""
+"""Data sets: what views are made from, and what probes ask for. Train and test share no digit and no pixel of a photograph."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -64,7 +64,9 @@ def order(n: int, batch: int, step: int, *, seed: int, rank: int = 0, world: int
         long `[batch // world]`; over ranks the parts are disjoint and make up the batch of one process.
     """
     if not 2 <= batch <= n:
-        raise ValueError(f"batch: got {batch}, wanted 2 to {n} (InfoNCE contrasts each image with the others of its batch); change it")
+        raise ValueError(
+            f"batch: got {batch}, wanted 2 to {n} (InfoNCE contrasts each image with the others of its batch); change it"
+        )
     epoch, i = divmod(step, n // batch)
     return _permutation(n, seed, epoch)[i * batch : (i + 1) * batch][rank::world]
 
@@ -83,7 +85,10 @@ def worlds(size: int = 32) -> tuple[World, World]:
     digits, classes = _digits(round(size * DIGIT / 32))
     tiles, photo, is_test = _tiles(2 * size)
     late = torch.arange(len(digits)) >= 1200
-    parts = [(digits[part], classes[part], tiles[is_test == test], photo[is_test == test]) for test, part in ((False, ~late), (True, late))]
+    parts = [
+        (digits[part], classes[part], tiles[is_test == test], photo[is_test == test])
+        for test, part in ((False, ~late), (True, late))
+    ]
     return World(*parts[0], size=size), World(*parts[1], size=size)
 
 
@@ -106,12 +111,16 @@ def _photographs() -> list[Tensor]:
 
 
 def _tiles(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut each photograph, its short side scaled to four tiles, into tiles: (uint8 [M, 3, side, side], photograph [M], is_test [M])."""
+    """Photographs, their short sides scaled to four tiles, as (tiles uint8 [M, 3, side, side], photograph [M], is_test [M])."""
     tiles, photo, is_test = [], [], []
     for i, image in enumerate(_photographs()):
         scale = 4 * side / min(image.shape[1:])
         shape = [round(length * scale) for length in image.shape[1:]]
-        small = F.interpolate(image[None].float(), size=shape, mode="bilinear", antialias=True, align_corners=False)[0].round().to(torch.uint8)
+        small = (
+            F.interpolate(image[None].float(), size=shape, mode="bilinear", antialias=True, align_corners=False)[0]
+            .round()
+            .to(torch.uint8)
+        )
         rows, columns = (length // side for length in shape)
         tiles += [small[:, r * side :, c * side :][:, :side, :side] for r in range(rows) for c in range(columns)]
         photo += [i] * (rows * columns)

@@ -1,4 +1,4 @@
-"""The inverted U in one command: views of handwritten digits that share from nothing to everything, with the truth known in nats."""
+"""The inverted U in one command: views of handwritten digits that share nothing … everything, the truth known in nats."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,14 @@ from .sweep import grid, sweep
 
 TASK = "digit"
 VIEWS = (
-    "shared:nothing", "shared:digit%2", "shared:digit%5", "shared:digit", "shared:digit-position", "shared:digit-position-background",
-    "shared:digit-position-background_image", "shared:all",
+    "shared:nothing",
+    "shared:digit%2",
+    "shared:digit%5",
+    "shared:digit",
+    "shared:digit-position",
+    "shared:digit-position-background",
+    "shared:digit-position-background_image",
+    "shared:all",
 )
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"steps": 4, "batch": 32, "candidates": 64, "probe_images": 256, "width": 0.25, "seeds": 1},
@@ -49,5 +55,9 @@ def report(rows: Sequence[dict[str, Any]] | pd.DataFrame, out: str | Path, task:
     with table.atomic(Path(out) / "table.csv") as file:
         file.write(at.to_csv(index=False).encode())
     picture = plots.u_curve(rows, Path(out) / "u_curve.png", task)
-    print(at.drop(columns=["spread"]).rename(columns=lambda name: name.removesuffix("_mean")).to_string(index=False, float_format="%.3f", na_rep=""))
+    print(
+        at.drop(columns=["spread"])
+        .rename(columns=lambda name: name.removesuffix("_mean"))
+        .to_string(index=False, float_format="%.3f", na_rep="")
+    )
     print(f"\nfigure: {picture}\ntable:  {Path(out) / 'table.csv'}\n\n{plots.verdict(rows, task)}")

@@ -50,8 +50,10 @@ def start(device: str | None = None) -> torch.device:
         return torch.device(kind)
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= gpus:
-        raise ValueError(f"torchrun: local rank {local} wants a GPU of its own, this machine has {gpus}; "
-                         f"use --nproc-per-node {gpus}, or the device cpu")
+        raise ValueError(
+            f"torchrun: local rank {local} wants a GPU of its own, this machine has {gpus}; "
+            f"use --nproc-per-node {gpus}, or the device cpu"
+        )
     place = torch.device("cuda", local)
     torch.cuda.set_device(place)
     c10d.init_process_group("nccl", device_id=place)
@@ -121,5 +123,7 @@ def _check_shapes(x: Tensor) -> None:
     c10d.all_gather_into_tensor(every, own)
     if bool((every != own).any()):
         sizes, features = every[:, 0].tolist(), every[:, 1].tolist()
-        raise ValueError(f"gather: wanted the same shape in every process, got batches of {sizes} rows of {features} numbers; "
-                         "drop the last incomplete batch, or use a batch size that the number of processes divides")
+        raise ValueError(
+            f"gather: wanted the same shape in every process, got batches of {sizes} rows of {features} numbers; "
+            "drop the last incomplete batch, or use a batch size that the number of processes divides"
+        )

@@ -29,11 +29,15 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features `[B, D]` of images `[B, C, H, W]` of any range; a ValueError for a wrong shape."""
         if x.dim() != 4 or x.shape[1] != self.channels:
-            raise ValueError(f"{self.name}: images must have the shape [B, {self.channels}, H, W], got {list(x.shape)}; "
-                             "build the encoder with the channels of the view")
+            raise ValueError(
+                f"{self.name}: images must have the shape [B, {self.channels}, H, W], got {list(x.shape)}; "
+                "build the encoder with the channels of the view"
+            )
         if min(x.shape[2:]) < self.smallest:
-            raise ValueError(f"{self.name}: images must be {self.smallest} px or more on each side, "
-                             f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder")
+            raise ValueError(
+                f"{self.name}: images must be {self.smallest} px or more on each side, "
+                f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
+            )
         return self.body(x)
 
 
@@ -86,10 +90,22 @@ def alexnet(channels: int = 3, width: float = 1.0) -> Encoder:
     """
     a, b, c, d, e, full = _scaled((96, 192, 384, 384, 192, 4096), width)
     body = nn.Sequential(
-        _conv(channels, a), nn.MaxPool2d(3, 2), _conv(a, b), nn.MaxPool2d(3, 2),
-        _conv(b, c), _conv(c, d), _conv(d, e), nn.MaxPool2d(3, 2), Grid(7),
-        nn.Linear(49 * e, full, bias=False), nn.BatchNorm1d(full), nn.ReLU(inplace=True),
-        nn.Linear(full, full, bias=False), nn.BatchNorm1d(full), nn.ReLU(inplace=True))
+        _conv(channels, a),
+        nn.MaxPool2d(3, 2),
+        _conv(a, b),
+        nn.MaxPool2d(3, 2),
+        _conv(b, c),
+        _conv(c, d),
+        _conv(d, e),
+        nn.MaxPool2d(3, 2),
+        Grid(7),
+        nn.Linear(49 * e, full, bias=False),
+        nn.BatchNorm1d(full),
+        nn.ReLU(inplace=True),
+        nn.Linear(full, full, bias=False),
+        nn.BatchNorm1d(full),
+        nn.ReLU(inplace=True),
+    )
     return Encoder("alexnet", channels, full, 63, body)
 
 
@@ -166,8 +182,11 @@ def _resnet(name: str, block: type[BasicBlock | Bottleneck], blocks: tuple[int, 
     # torchvision's ResNet fixes 64 channels in its constructor; its blocks do not
     planes = _scaled((64, 128, 256, 512), width)
     inputs = [planes[0], *(p * block.expansion for p in planes)]
-    layers: dict[str, nn.Module] = {"conv1": nn.Conv2d(channels, planes[0], 3, padding=1, bias=False),
-                                    "bn1": nn.BatchNorm2d(planes[0]), "relu": nn.ReLU(inplace=True)}
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(channels, planes[0], 3, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(planes[0]),
+        "relu": nn.ReLU(inplace=True),
+    }
     for n in range(4):
         layers[f"layer{n + 1}"] = _stage(block, inputs[n], planes[n], blocks[n], stride=1 if n == 0 else 2)
     body = nn.Sequential(OrderedDict(**layers, grid=Grid(1)))

@@ -1,12 +1,13 @@
 """Scenes with known factors: a handwritten digit, at a place, over a background. Factors in, pixels out.
 
-A scene is a handful of integers; `render` turns a batch of them into images. Because every factor is discrete and drawn uniformly,
-the information that two scenes share when they have some factors in common is known in closed form: see `nats`.
+A scene is a handful of integers; `render` turns a batch of them into images. Because every factor is discrete and drawn
+uniformly, the information that two scenes share when they have some factors in common is known in closed form: see `nats`.
 The setting follows Colorful Moving-MNIST (InfoMin, section 4); this file holds its still scenes.
 """
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,15 +43,16 @@ class World:
 
     def to(self, device: torch.device | str) -> "World":
         """The same world on a device."""
-        return replace(self, **{f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)})
+        parts: dict[str, Any] = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
 class Scenes:
     """A batch of scenes: the factors of each, and the world they are drawn from.
 
-    Classes (`digit`, `background`) and `position` are what tasks ask for; `digit_image` and `background_image` are rows of
-    the world's banks; `crop` `[B, 2]` is the top-left pixel (y, x) of the canvas in the background. All long, `[B]` but for `crop`.
+    Classes (`digit`, `background`) and `position` are what tasks ask for; `digit_image` and `background_image` are rows of the
+    world's banks; `crop` `[B, 2]` is the top-left pixel (y, x) of the canvas in the background. All long; all but `crop` `[B]`.
     """
 
     world: World
@@ -65,7 +67,7 @@ class Scenes:
         return len(self.digit)
 
     def __getitem__(self, index: Tensor | slice) -> "Scenes":
-        return replace(self, **{name: value[index] for name, value in self.tensors().items()})
+        return Scenes(self.world, **{name: value[index] for name, value in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
         """The factors by name."""
@@ -73,13 +75,14 @@ class Scenes:
 
     def to(self, device: torch.device | str) -> "Scenes":
         """The same scenes on a device."""
-        return replace(self, world=self.world.to(device), **{k: v.to(device) for k, v in self.tensors().items()})
+        return Scenes(self.world.to(device), **{k: v.to(device) for k, v in self.tensors().items()})
 
 
 def draw(world: World, n: int, generator: torch.Generator | None = None) -> Scenes:
     """Draw `n` scenes: classes and positions uniform, then an image uniform within its class, then a crop uniform.
 
-    >>> world = World(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), torch.zeros(2, 3, 40, 40, dtype=torch.uint8), torch.tensor([0, 1]))
+    >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]))
     >>> scenes = draw(world, 5, torch.Generator().manual_seed(0))
     >>> render(scenes).shape
     torch.Size([5, 3, 32, 32])
@@ -133,8 +136,8 @@ _PARTS = {
 def parse(share: str) -> dict[str, int]:
     """Read a list of shared factors: `digit-position` -> {"digit": 0, "position": 0}; `digit%5` -> {"digit": 5}.
 
-    Names: `digit` and `background` (the class), `digit_image` and `background_image` (the very picture), `background_crop` (its very
-    pixels), `position`; `NAME%m` shares the class or position modulo m only; `nothing` and `all` are the two ends.
+    Names: `digit` and `background` (the class), `digit_image` and `background_image` (the very picture), `background_crop`
+    (its very pixels), `position`; `NAME%m` shares the class or position modulo m only; `nothing` and `all` are the two ends.
 
     >>> parse("digit%5-position")
     {'digit': 5, 'position': 0}
@@ -144,7 +147,9 @@ def parse(share: str) -> dict[str, int]:
         name, percent, modulus = part.partition("%")
         known(name, FACTORS, f"shared factor in {share!r} (join them by '-', or write 'nothing' or 'all')")
         if percent and (name not in ("digit", "position", "background") or not modulus.isdecimal() or int(modulus) < 2):
-            raise ValueError(f"shared factor {part!r}: got modulus {modulus!r}, wanted digit, position or background % a whole number from 2")
+            raise ValueError(
+                f"shared factor {part!r}: got modulus {modulus!r}, wanted digit, position or background % a whole number from 2"
+            )
         if any(_PARTS[name][0] == _PARTS[other][0] for other in keep):
             raise ValueError(f"shared factors {share!r}: {name!r} names a factor twice; keep the finer one")
         keep[name] = int(modulus or 0)
@@ -157,7 +162,8 @@ def nats(scenes: Scenes, share: str) -> float:
     Exact for the factors. It bounds the information between the images from above, and equals it as far as the factors can be
     read from the pixels (handwriting is now and then ambiguous, and so are two crops of plain sky).
 
-    >>> world = World(torch.zeros(10, 8, 8, dtype=torch.uint8), torch.arange(10), torch.zeros(2, 3, 40, 40, dtype=torch.uint8), torch.tensor([0, 1]))
+    >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.arange(10), ground, torch.tensor([0, 1]))
     >>> round(nats(draw(world, 1), "digit"), 4), round(nats(draw(world, 1), "digit%2"), 4), nats(draw(world, 1), "nothing")
     (2.3026, 0.6931, 0.0)
     """

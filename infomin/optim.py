@@ -150,8 +150,10 @@ def rate(name: str, step: int, steps: int, warmup: int = 0) -> float:
     """
     known(name, SCHEDULES, "schedule")
     if step < 0 or steps < 1 or not 0 <= warmup <= steps:
-        raise ValueError(f"rate: got step={step}, steps={steps}, warmup={warmup}, wanted step >= 0, steps >= 1 and "
-                         "0 <= warmup <= steps; change them")
+        raise ValueError(
+            f"rate: got step={step}, steps={steps}, warmup={warmup}, wanted step >= 0, steps >= 1 and "
+            "0 <= warmup <= steps; change them"
+        )
     if step < warmup:
         return (step + 1) / warmup
     return SCHEDULES[name](min(1.0, (step - warmup) / max(1, steps - warmup)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
@@ -13,17 +13,24 @@ from torch import Tensor
 
 from .table import summary
 
-Rows = Sequence[Mapping[str, Any]] | pd.DataFrame
+Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
 INK, SOFT, ACCENT = "#1b1b1e", "#8a8f98", "#c1121f"
 REGIMES = (("missing information", "#e8f1f8"), ("excess noise", "#fdf0e3"))
-STYLE = {
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",
-    "legend.frameon": False, "savefig.dpi": 200, "figure.constrained_layout.use": True, "svg.hashsalt": "infomin",
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "infomin",
 }
 
 
 def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
-    """One point per value of `by`: mean and deviation over seeds of accuracy, nats and what else a curve needs, in order of information.
+    """One point per value of `by`: means and deviations over seeds, in order of information.
 
     Args:
         rows: as `run` returns them or `table.read` reads them; diverged ones only count.
@@ -57,8 +64,11 @@ def verdict(rows: Rows, task: str) -> str:
         return f"No inverted U: the best of {len(at)} points is an end, {say(best)}; the other end is {say(last - best)}."
     gains = acc[best] - acc[0], acc[best] - acc[last]
     clear = all(gain > at["spread"][best] + at["spread"][end] for gain, end in zip(gains, (0, last), strict=True))
-    return (f"{'An inverted U' if clear else 'No clear inverted U, for the gains are within the spread over seeds'}: the best point is {say(best)}, "
-            f"{gains[0]:.2f} above {say(0)}, where the least is shared, and {gains[1]:.2f} above {say(last)}, where the most is.")
+    shape = "An inverted U" if clear else "No clear inverted U, for the gains are within the spread over seeds"
+    return (
+        f"{shape}: the best point is {say(best)}, "
+        f"{gains[0]:.2f} above {say(0)}, where the least is shared, and {gains[1]:.2f} above {say(last)}, where the most is."
+    )
 
 
 def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
@@ -97,11 +107,26 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     axes.axvline(ceiling, color=SOFT, lw=1, ls=":", label=f"ceiling log K = {ceiling:.2f} nats")
     done = frame[frame["status"] != "diverged"]
     axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, alpha=0.7, label="a seed")
-    axes.errorbar(at["i_nce_mean"], at[f"acc_{task}_mean"], xerr=at["i_nce_std"].fillna(0), yerr=at["spread"], fmt="o-", color=INK, ms=4.5, lw=1.2,
-                  capsize=2.5, label="mean and deviation")
+    axes.errorbar(
+        at["i_nce_mean"],
+        at[f"acc_{task}_mean"],
+        xerr=at["i_nce_std"].fillna(0),
+        yerr=at["spread"],
+        fmt="o-",
+        color=INK,
+        ms=4.5,
+        lw=1.2,
+        capsize=2.5,
+        label="mean and deviation",
+    )
     for x, y, name in zip(at["i_nce_mean"], at[f"acc_{task}_mean"], at["view"], strict=True):
         axes.annotate(name.partition(":")[2], (x, y), xytext=(5, 6), textcoords="offset points", fontsize=7.5, color=INK)
-    axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}", xlim=(-0.06 * right, right), ylim=(0, 1))
+    axes.set(
+        xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]",
+        ylabel=f"linear-probe accuracy, {task}",
+        xlim=(-0.06 * right, right),
+        ylim=(0, 1),
+    )
     axes.legend(loc="lower center", fontsize=7.5, ncols=2)
 
 
@@ -115,7 +140,11 @@ def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
     for x, y, true in zip(shown, at["i_nce_mean"], at["true_nats_mean"], strict=True):
         if true > edge:
             axes.annotate(f"I = {true:.1f} →", (x, y), xytext=(-6, -11), textcoords="offset points", ha="right", fontsize=7.5)
-    axes.set(xlabel="true $I(v_1; v_2)$ of the factors [nats]", ylabel="held-out $I_{NCE}$ [nats]", ylim=(min(-0.3, at["i_nce_mean"].min()), 1.1 * ceiling))
+    axes.set(
+        xlabel="true $I(v_1; v_2)$ of the factors [nats]",
+        ylabel="held-out $I_{NCE}$ [nats]",
+        ylim=(min(-0.3, at["i_nce_mean"].min()), 1.1 * ceiling),
+    )
     axes.legend(loc="upper left", fontsize=7.5, bbox_to_anchor=(0, 0.9))
 
 
@@ -147,8 +176,8 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path) -> Path:
     """A sheet of pictures: a row per name, a picture per view.
 
     Args:
-        views: name -> views of one image, each `[C, H, W]`. One channel is shown grey, two as red and blue, three as they are; each
-            is stretched to its own range unless it lies in [0, 1].
+        views: name -> views of one image, each `[C, H, W]`. One channel is shown grey, two as red and blue, three as they are;
+            each is stretched to its own range unless it lies in [0, 1].
         path: the picture.
     """
     columns = max(map(len, views.values()))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .bounds import infonce_both_ways
 from .critics import Separable
@@ -16,11 +16,14 @@ from .seeds import generator
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe chooses from
 CRITIC_STEPS, CRITIC_BATCH, CRITIC_RATE = 300, 512, 3e-3  # for 4096 pairs; chosen on synthetic codes of known information
-PROTOCOL = "linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, 10; nats: separable critic, 300 steps of 512 for 4096 pairs"
+PROTOCOL = (
+    "linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, 10; "
+    "nats: separable critic, 300 steps of 512 for 4096 pairs"
+)
 
 
 @torch.no_grad()
-def features(method: nn.Module, view: nn.Module, inputs: Any, *, seed: int = 0, precision: str = "fp32", batch: int = 512) -> list[Tensor]:
+def features(method: Any, view: Any, inputs: Any, *, seed: int = 0, precision: str = "fp32", batch: int = 512) -> list[Tensor]:
     """Features of every view, in eval mode.
 
     Args:
@@ -38,7 +41,9 @@ def features(method: nn.Module, view: nn.Module, inputs: Any, *, seed: int = 0, 
     method.eval(), view.eval()
     parts = []
     for i in range(0, len(inputs), batch):
-        views = [v.contiguous(memory_format=torch.channels_last) for v in view(inputs[i : i + batch], generator(seed, "probe", i))]
+        views = [
+            v.contiguous(memory_format=torch.channels_last) for v in view(inputs[i : i + batch], generator(seed, "probe", i))
+        ]
         with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
             parts.append([h.flatten(1).float() for h in method.features(views)])
     for module, mode in modes:
@@ -47,7 +52,7 @@ def features(method: nn.Module, view: nn.Module, inputs: Any, *, seed: int = 0, 
 
 
 def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Shift and scale the columns of all `[N, D]` so that those of `train` have mean 0 and deviation 1; constant ones become 0."""
+    """Shift and scale columns, all `[N, D]`, so that those of `train` have mean 0 and deviation 1; constant ones become 0."""
     mean, deviation = train.mean(0), train.std(0)
     scale = torch.where(deviation > 1e-4 * deviation.mean(), 1 / deviation, 0)
     return tuple((x - mean) * scale for x in (train, *others))
@@ -78,7 +83,9 @@ def linear(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, pen
 def logistic(x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 30) -> Tensor:
     """Weights `[D + 1, classes]`, bias last, that minimise mean cross entropy + penalty / 2 * |weights|^2, from `start`."""
     weights = start.clone().requires_grad_()
-    solver = torch.optim.LBFGS([weights], max_iter=iterations, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(
+        [weights], max_iter=iterations, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         solver.zero_grad()
@@ -103,7 +110,7 @@ def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighb
 
 
 def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1024, seed: int = 0) -> float:
-    """Held-out I_NCE between the features of two views, by a critic of the probe's own; the mean over pairs if there are more views.
+    """Held-out I_NCE between the features of two views, by a critic of the probe's own; with more views, the mean over pairs.
 
     The same measure for every method, whatever it was trained with. A lower bound of the nats between the features, which bound
     those between the views from below; never above log(candidates).
@@ -137,7 +144,11 @@ def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidate
     critic.eval()
     with torch.no_grad():
         blocks = range(0, len(x_test) - candidates + 1, candidates)
-        return torch.stack([infonce_both_ways(critic(x_test[i : i + candidates], y_test[i : i + candidates])) for i in blocks]).mean().item()
+        return (
+            torch.stack([infonce_both_ways(critic(x_test[i : i + candidates], y_test[i : i + candidates])) for i in blocks])
+            .mean()
+            .item()
+        )
 
 
 def entropy(labels: Tensor) -> float:
@@ -150,8 +161,16 @@ def entropy(labels: Tensor) -> float:
     return float(-torch.xlogy(share, share).sum())
 
 
-def all_of(method: nn.Module, view: nn.Module, train: tuple[Any, Mapping[str, Tensor]], test: tuple[Any, Mapping[str, Tensor]], *,
-           readout: Sequence[int], candidates: int, precision: str = "fp32") -> dict[str, float]:
+def all_of(
+    method: Any,
+    view: Any,
+    train: tuple[Any, Mapping[str, Tensor]],
+    test: tuple[Any, Mapping[str, Tensor]],
+    *,
+    readout: Sequence[int],
+    candidates: int,
+    precision: str = "fp32",
+) -> dict[str, float]:
     """Everything a row says of a trained method.
 
     Args:
@@ -160,10 +179,14 @@ def all_of(method: nn.Module, view: nn.Module, train: tuple[Any, Mapping[str, Te
         candidates: K of the held-out I_NCE.
 
     Returns:
-        `i_nce` (nats), `candidates`, `ceiling` (nats), and for each task `acc_TASK`, `knn_TASK` (0..1), `entropy_TASK` (H(y), nats).
+        `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1), `entropy_TASK` (H(y), nats).
     """
     seen, unseen = (features(method, view, part[0], precision=precision) for part in (train, test))
-    row: dict[str, float] = {"i_nce": nats(seen, unseen, candidates=candidates), "candidates": candidates, "ceiling": math.log(candidates)}
+    row: dict[str, float] = {
+        "i_nce": nats(seen, unseen, candidates=candidates),
+        "candidates": candidates,
+        "ceiling": math.log(candidates),
+    }
     x, x_test = (torch.cat([part[i] for i in readout], 1) for part in (seen, unseen))
     for task in train[1]:
         row[f"acc_{task}"] = linear(x, train[1][task], x_test, test[1][task])

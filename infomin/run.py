@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -94,8 +94,13 @@ class Recipe:
 
 
 _CHOICES: dict[str, Iterable[str]] = {
-    "method": METHODS, "data": DATA, "encoder": ENCODERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
-    "precision": ("auto", "fp32", "bf16"), "device": ("auto", "cpu", "cuda"),
+    "method": METHODS,
+    "data": DATA,
+    "encoder": ENCODERS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "precision": ("auto", "fp32", "bf16"),
+    "device": ("auto", "cpu", "cuda"),
 }
 
 
@@ -134,17 +139,21 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
 
 def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
     began = time.perf_counter()
-    view = parse(recipe.view).to(device)
+    view: Any = parse(recipe.view).to(device)
     train, test = (_inputs(split, view, recipe, device) for split in load(recipe.data, recipe.size))
-    torch.manual_seed(recipe.seed)
-    method = METHODS[recipe.method](view.channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau)
-    method = method.to(device, memory_format=torch.channels_last)
+    method = _method(recipe, view.channels).to(device).to(memory_format=torch.channels_last)
     precision = recipe.precision if recipe.precision != "auto" else "bf16" if _fast_bf16(device) else "fp32"
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
     if hasattr(view, "nats"):
         row["true_nats"] = view.nats(train[0])
     steps = fit(
-        method, view, _batches(train, recipe, device), steps=recipe.steps, seed=recipe.seed, precision=precision, log_every=LOG_EVERY,
+        method,
+        view,
+        _batches(train, recipe, device),
+        steps=recipe.steps,
+        seed=recipe.seed,
+        precision=precision,
+        log_every=LOG_EVERY,
         optimizer=optimizer(recipe.optimizer, nn.ModuleList([method, view]), recipe.lr, recipe.weight_decay),
         rate=lambda step: rate(recipe.schedule, step, recipe.steps, recipe.warmup),
         checkpoint=folder and folder / "checkpoint.pt",
@@ -152,23 +161,35 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     try:
         _follow(steps, recipe, folder, bar, tensorboard)
         some = slice(recipe.probe_images)
-        seen, unseen = ((inputs[some], {task: values[some] for task, values in labels.items()}) for inputs, labels in (train, test))
+        seen, unseen = (
+            (inputs[some], {task: values[some] for task, values in labels.items()}) for inputs, labels in (train, test)
+        )
         row |= all_of(method, view, seen, unseen, readout=view.readout, candidates=recipe.candidates, precision=precision)
     except Diverged as reason:
         row |= {"status": "diverged", "reason": str(reason)}
     return row | _origin(device, precision) | {"seconds": time.perf_counter() - began}
 
 
-def _inputs(split: Split, view: nn.Module, recipe: Recipe, device: torch.device) -> tuple[Any, dict[str, Tensor]]:
+def _method(recipe: Recipe, channels: Sequence[int]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as if nothing had happened
+        torch.manual_seed(recipe.seed)
+        return METHODS[recipe.method](
+            channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau
+        )
+
+
+def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> tuple[Any, dict[str, Tensor]]:
     """What the view takes, on the device, and the labels."""
     wants_scenes = getattr(view, "takes", "images") == "scenes"
     if wants_scenes and split.scenes is None:
         raise ValueError(f"view {recipe.view!r}: got data {recipe.data!r}, whose images have no known factors; use data='digits'")
-    inputs = split.scenes if wants_scenes else split.images
+    inputs: Any = split.scenes if wants_scenes else split.images
     return inputs.to(device), {task: labels.to(device) for task, labels in split.labels.items()}
 
 
-def _batches(part: tuple[Any, dict[str, Tensor]], recipe: Recipe, device: torch.device) -> Callable[[int], tuple[Any, Tensor, Any]]:
+def _batches(
+    part: tuple[Any, dict[str, Tensor]], recipe: Recipe, device: torch.device
+) -> Callable[[int], tuple[Any, Tensor, Any]]:
     inputs, labels = part
     if recipe.batch % world():
         raise ValueError(f"batch: got {recipe.batch} for {world()} processes, wanted a multiple; change one of them")
@@ -180,7 +201,9 @@ def _batches(part: tuple[Any, dict[str, Tensor]], recipe: Recipe, device: torch.
     return batch
 
 
-def _follow(steps: Iterable[tuple[int, dict[str, float]]], recipe: Recipe, folder: Path | None, bar: bool, tensorboard: bool) -> None:
+def _follow(
+    steps: Iterable[tuple[int, dict[str, float]]], recipe: Recipe, folder: Path | None, bar: bool, tensorboard: bool
+) -> None:
     """Log the training to the run's folder, the screen and TensorBoard."""
     log, first = folder / "log.jsonl" if folder and main_process() else None, True
     events = _events(folder) if tensorboard and log else None
@@ -204,7 +227,9 @@ def _events(folder: Path | None) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError("tensorboard: it is not installed; run pip install 'infomin[tensorboard]', or leave the option out") from error
+        raise ValueError(
+            "tensorboard: it is not installed; run pip install 'infomin[tensorboard]', or leave the option out"
+        ) from error
     return SummaryWriter(str(folder))
 
 
@@ -216,21 +241,36 @@ def _fast_bf16(device: torch.device) -> bool:
 
 def _origin(device: torch.device, precision: str) -> dict[str, Any]:
     """Where a row comes from."""
-    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+    chip = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+    )
     return {
-        "protocol": PROTOCOL, "precision_used": precision, "device_used": device.type, "threads": torch.get_num_threads(), "processes": world(),
-        "host": f"{chip}, {os.cpu_count()} cores", "commit": _commit(),
-        "infomin": __version__, "torch": torch.__version__, "python": platform.python_version(),
+        "protocol": PROTOCOL,
+        "precision_used": precision,
+        "device_used": device.type,
+        "threads": torch.get_num_threads(),
+        "processes": world(),
+        "host": f"{chip}, {os.cpu_count()} cores",
+        "commit": _commit(),
+        "infomin": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
     }
 
 
 @cache
 def _commit() -> str | None:
     """The commit of this code, marked if it was changed since; None where it is not under git."""
+
     def git(*words: str) -> str:
         try:
-            return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+            return subprocess.run(
+                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+            ).stdout.strip()
         except OSError:  # no git
             return ""
+
     tracked = git("ls-files", Path(__file__).name)  # an installed copy may lie inside a repository that is not ours
     return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None if tracked else None

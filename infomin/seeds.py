@@ -7,7 +7,7 @@ import torch
 
 
 def generator(seed: int, *purpose: int | str) -> torch.Generator:
-    """A CPU generator that depends on the seed and the purpose alone: equal arguments, equal bits, on any device and after any restart.
+    """A CPU generator that depends on its arguments alone: the same bits after any restart, whatever device computes.
 
     Args:
         seed: the experiment's seed, 0 or more.

@@ -62,7 +62,9 @@ def _progress(recipes: Sequence[Recipe], out: Path, bar: bool) -> Iterator[None]
     """A bar over all steps of all runs, read off their logs: the runs themselves are in other processes."""
     logs = [(out / recipe.key, recipe.steps) for recipe in dict.fromkeys(recipes)]
     stop = threading.Event()
-    with tqdm(total=sum(steps for _, steps in logs), unit="step", disable=not bar, smoothing=0.05, desc=f"{len(logs)} runs") as line:
+    with tqdm(
+        total=sum(steps for _, steps in logs), unit="step", disable=not bar, smoothing=0.05, desc=f"{len(logs)} runs"
+    ) as line:
         line.update(line.initial)
 
         def look() -> None:

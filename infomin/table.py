@@ -62,8 +62,11 @@ def atomic(path: Where) -> Iterator[BinaryIO]:
 
 
 def _unwritten(error: OSError, path: Path) -> OSError:
-    return OSError(error.errno or errno.EIO, f"cannot write {path.name} in {path.parent}: {error.strerror or error}; what was "
-                   "there is as it was; free some space or choose a folder that can be written, then run the same command again")
+    return OSError(
+        error.errno or errno.EIO,
+        f"cannot write {path.name} in {path.parent}: {error.strerror or error}; what was "
+        "there is as it was; free some space or choose a folder that can be written, then run the same command again",
+    )
 
 
 def _plain(x: Any, whole: bool = False) -> Any:
@@ -106,8 +109,9 @@ def read_json(path: Where) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except ValueError as error:  # a JSONDecodeError or a UnicodeDecodeError
-        raise ValueError(f"{path}: wanted a whole JSON file, got {error}; "
-                         "delete it and run the same command again, this run will be repeated") from error
+        raise ValueError(
+            f"{path}: wanted a whole JSON file, got {error}; delete it and run the same command again, this run will be repeated"
+        ) from error
 
 
 def write_rows(path: Where, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -156,8 +160,10 @@ def read_log(path: Where, upto_step: int | None = None) -> list[dict[str, Any]]:
     lines = _lines(path)
     bad = [number for number, row in lines[:-1] if row is None]
     if bad:
-        raise ValueError(f"{path}: wanted one JSON object a line, got something else in line {bad[0]}; "
-                         "delete that line, or the folder of this run to repeat it")
+        raise ValueError(
+            f"{path}: wanted one JSON object a line, got something else in line {bad[0]}; "
+            "delete that line, or the folder of this run to repeat it"
+        )
     rows = [row for _, row in lines if row is not None]
     return [row for row in rows if upto_step is None or row.get("step", 0) <= upto_step]
 
@@ -218,8 +224,10 @@ def _take(handle: int, folder: Path) -> None:
         os.pwrite(handle, me.encode(), 0)
     except BlockingIOError as error:
         holder = os.pread(handle, 300, 0).decode(errors="replace") or "another process"
-        raise Locked(f"{folder} is in use by {holder}{' (this very process)' if holder == me else ''}; "
-                     "wait until it has ended, or choose another folder with --out") from error
+        raise Locked(
+            f"{folder} is in use by {holder}{' (this very process)' if holder == me else ''}; "
+            "wait until it has ended, or choose another folder with --out"
+        ) from error
     except OSError as error:
         raise _unwritten(error, folder / ".lock") from error
     for part in folder.glob(".*.tmp"):  # nobody else writes here now, so these are what a killed process left
@@ -249,20 +257,27 @@ def read(folder: Where) -> "pd.DataFrame":
 
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f"{folder}: wanted a folder of runs or a .jsonl file, got a path where there is nothing; "
-                                "check its name, or run a sweep with --out first")
+        raise FileNotFoundError(
+            f"{folder}: wanted a folder of runs or a .jsonl file, got a path where there is nothing; "
+            "check its name, or run a sweep with --out first"
+        )
     if folder.is_dir():
         found = [(str(path), _object(path)) for path in sorted(folder.rglob("row.json"))]
     else:
         found = [(f"{folder}, line {number}", row) for number, row in _lines(folder)]
     bad = [name for name, row in found if row is None]
     if bad:
-        warnings.warn(f"left out {len(bad)} rows that cannot be read: {'; '.join(bad)}; "
-                      "delete them and run the same command again, these runs will be repeated", stacklevel=2)
+        warnings.warn(
+            f"left out {len(bad)} rows that cannot be read: {'; '.join(bad)}; "
+            "delete them and run the same command again, these runs will be repeated",
+            stacklevel=2,
+        )
     rows = [row for _, row in found if row is not None]
     if not rows:
-        raise ValueError(f"{folder}: wanted row.json files below it or a row a line, got none that can be read; "
-                         "run a sweep with --out first, or wait until its first row is there")
+        raise ValueError(
+            f"{folder}: wanted row.json files below it or a row a line, got none that can be read; "
+            "run a sweep with --out first, or wait until its first row is there"
+        )
     return pd.DataFrame(rows)
 
 

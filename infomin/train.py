@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from . import checkpoint as disk
@@ -22,9 +22,19 @@ class Diverged(RuntimeError):
     """The loss became NaN or Inf; the state at that moment is in the checkpoint."""
 
 
-def fit(method: nn.Module, view: nn.Module, batches: Callable[[int], tuple[Any, Tensor, Any]], *, steps: int,
-        optimizer: torch.optim.Optimizer, rate: Callable[[int], float], seed: int = 0, precision: str = "fp32",
-        checkpoint: Path | None = None, log_every: int = 10) -> Iterator[tuple[int, dict[str, float]]]:
+def fit(
+    method: Any,
+    view: Any,
+    batches: Callable[[int], tuple[Any, Tensor, Any]],
+    *,
+    steps: int,
+    optimizer: torch.optim.Optimizer,
+    rate: Callable[[int], float],
+    seed: int = 0,
+    precision: str = "fp32",
+    checkpoint: Path | None = None,
+    log_every: int = 10,
+) -> Iterator[tuple[int, dict[str, float]]]:
     """Train `method` on views of batches; yield `(step, stats)` every `log_every` steps and after the last.
 
     The caller's for-loop is the log, the plot and the brake. With a checkpoint the loop goes on where it was cut, and the
@@ -62,13 +72,18 @@ def fit(method: nn.Module, view: nn.Module, batches: Callable[[int], tuple[Any, 
             group["lr"] = base * rate(step)
         stats = _step(step_method, view, batches(step), optimizer, generator(seed, "views", step, rank()), precision)
         method.after_step()
-        average = {k: torch.lerp(average[k].to(v.device), v, max(EMA, 1 / (step + 1))) if average else v for k, v in stats.items()}
+        average = {
+            k: torch.lerp(average[k].to(v.device), v, max(EMA, 1 / (step + 1))) if average else v for k, v in stats.items()
+        }
         state["progress"] = {"step": step + 1, "average": average}
         last = step + 1 == steps
         values = _read(stats, average) if last or (step + 1) % log_every == 0 else {}
         bad = not all(map(math.isfinite, values.values()))
         if values and not bad:
-            yield step + 1, {**values, "rate": rate(step)}  # before the save: a log that is ahead can be cut, one behind has a hole
+            yield (
+                step + 1,
+                {**values, "rate": rate(step)},
+            )  # before the save: a log that is ahead can be cut, one behind has a hole
         if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > SAVE_EVERY):
             disk.save(checkpoint, state)
             saved = time.monotonic()
@@ -76,8 +91,14 @@ def fit(method: nn.Module, view: nn.Module, batches: Callable[[int], tuple[Any, 
             raise Diverged(f"step {step + 1}: the loss is {values['loss']}; lower the learning rate or raise tau")
 
 
-def _step(method: nn.Module, view: nn.Module, batch: tuple[Any, Tensor, Any], optimizer: torch.optim.Optimizer,
-          draws: torch.Generator, precision: str) -> dict[str, Tensor]:
+def _step(
+    method: Any,
+    view: Any,
+    batch: tuple[Any, Tensor, Any],
+    optimizer: torch.optim.Optimizer,
+    draws: torch.Generator,
+    precision: str,
+) -> dict[str, Tensor]:
     inputs, index, labels = batch
     views = [v.contiguous(memory_format=torch.channels_last) for v in view(inputs, draws)]
     with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):

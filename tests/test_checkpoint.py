@@ -78,8 +78,10 @@ def test_plain_values_are_returned_and_not_changed_in_place(tmp_path):
     assert other["step"] == 0 and other["queue"].item() == 0 and got["queue"].item() == 1
 
 
-@pytest.mark.parametrize(("value", "kind"), [(np.float64(1), "numpy.float64"), (np.zeros(2), "numpy.ndarray"),
-                                             ({"deep": [range(3)]}, "range"), (print, "builtin")])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(np.float64(1), "numpy.float64"), (np.zeros(2), "numpy.ndarray"), ({"deep": [range(3)]}, "range"), (print, "builtin")],
+)
 def test_what_could_not_be_loaded_again_is_refused_when_it_is_saved(tmp_path, value, kind):
     with pytest.raises(TypeError, match=rf"state\['x'\].* is a .*{kind}.*convert it"):
         checkpoint.save(tmp_path / "c.pt", {"x": value})
@@ -138,7 +140,7 @@ def test_no_flipped_bit_passes_for_a_number(tmp_path):
     whole = path.read_bytes()
     refused = 0
     for at in range(0, len(whole), 7):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:])
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         try:
             got = checkpoint.load(path, {"x": torch.zeros(40)})
         except ValueError as error:

@@ -20,7 +20,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def test_cosine_equals_the_loop(b: int, k: int, d: int, tau: float) -> None:
     z1, z2 = draw(b, d), draw(k, d, seed=1)
     a, c = z1.double().numpy(), z2.double().numpy()
-    slow = [[np.sum(p * q) / math.sqrt(np.sum(p ** 2)) / math.sqrt(np.sum(q ** 2)) / tau for q in c] for p in a]
+    slow = [[np.sum(p * q) / math.sqrt(np.sum(p**2)) / math.sqrt(np.sum(q**2)) / tau for q in c] for p in a]
     np.testing.assert_allclose(cosine(z1, z2, tau).numpy(), slow, rtol=1e-4, atol=1e-5)
 
 
@@ -145,7 +145,7 @@ def held_out_nats(x: Tensor, y: Tensor, train: int = 2048, steps: int = 150, k: 
         (-nats(critic(x[rows], y[rows]))).backward()
         optimizer.step()
     with torch.no_grad():
-        return nats(critic.eval()(x[train:train + k], y[train:train + k])).item()
+        return nats(critic.eval()(x[train : train + k], y[train : train + k])).item()
 
 
 def known_nats(classes: int, k: int = 1024) -> float:

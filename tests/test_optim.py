@@ -42,7 +42,7 @@ def test_lars_equals_the_papers_algorithm_in_numpy(decay: float, momentum: float
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
             p.grad = torch.from_numpy(g.copy())
             if g.ndim > 1:
-                local = trust * np.sqrt((w[i] ** 2).sum()) / (np.sqrt((g ** 2).sum()) + decay * np.sqrt((w[i] ** 2).sum()))
+                local = trust * np.sqrt((w[i] ** 2).sum()) / (np.sqrt((g**2).sum()) + decay * np.sqrt((w[i] ** 2).sum()))
                 v[i] = momentum * v[i] + lr * local * (g + decay * w[i])
             else:
                 v[i] = momentum * v[i] + lr * g
@@ -173,7 +173,7 @@ def test_schedules_warm_up_linearly_to_one_and_never_rise_again(name: str, steps
     factors = [rate(name, s, steps, warmup) for s in range(steps + 1)]
     assert factors[:warmup] == pytest.approx([(s + 1) / warmup for s in range(warmup)])
     assert factors[warmup] == 1.0 or warmup == steps  # the schedule starts where the warm-up ends
-    assert all(0 <= b <= a <= 1 for a, b in pairwise(factors[max(0, warmup - 1):]))
+    assert all(0 <= b <= a <= 1 for a, b in pairwise(factors[max(0, warmup - 1) :]))
 
 
 def test_schedules_have_their_closed_forms() -> None:

@@ -20,8 +20,13 @@ from infomin import table
 def python(code, *arguments):
     """Run code in another process with `table` alone: importing the whole package would take seconds."""
     code = f"import sys; sys.path.append({os.path.dirname(table.__file__)!r}); import table\n{code}"
-    return subprocess.Popen([sys.executable, "-W", "error", "-c", code, *map(str, arguments)], text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 # JSON
@@ -150,8 +155,16 @@ def test_kill_9_leaves_the_older_file_and_the_next_lock_sweeps_up(tmp_path):
 # keys
 
 
-@pytest.mark.parametrize("recipe", [{}, {"view": "color:lab", "seed": 0, "tau": 0.1}, {"tau": math.nan},
-                                    {"axes": (1, 2), "name": "é"}, {"lr": np.float32(0.5), "steps": np.int64(3)}])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"view": "color:lab", "seed": 0, "tau": 0.1},
+        {"tau": math.nan},
+        {"axes": (1, 2), "name": "é"},
+        {"lr": np.float32(0.5), "steps": np.int64(3)},
+    ],
+)
 def test_a_key_is_twelve_digits_that_the_file_and_the_order_do_not_change(tmp_path, recipe):
     key = table.key(recipe)
     table.write_json(tmp_path / "recipe.json", recipe)
@@ -209,8 +222,10 @@ def test_a_bad_line_inside_a_log_is_named_and_a_missing_log_is_empty(tmp_path):
 
 def test_a_folder_is_locked_for_one_at_a_time_even_in_one_process(tmp_path):
     with table.lock(tmp_path / "run"):
-        with pytest.raises(table.Locked, match=rf"in use by process {os.getpid()} on .* \(this very process\); wait"), \
-                table.lock(tmp_path / "run"):
+        with (
+            pytest.raises(table.Locked, match=rf"in use by process {os.getpid()} on .* \(this very process\); wait"),
+            table.lock(tmp_path / "run"),
+        ):
             pytest.fail("two at a time")
         with pytest.raises(table.Locked), table.lock(tmp_path / "run"):  # who was refused has not let go of it for the first
             pytest.fail("two at a time")
@@ -327,8 +342,12 @@ def test_summary_is_the_mean_and_the_sample_deviation_of_each_group():
 
 
 def test_diverged_rows_are_counted_and_nothing_else():
-    rows = [{"view": "a", "dial": None, "x": 1.0, "status": "done"}, {"view": "b", "dial": 2, "x": None, "status": "diverged"},
-            {"view": "a", "dial": None, "x": None, "status": "diverged"}, {"view": "a", "dial": None, "x": 3.0, "status": "done"}]
+    rows = [
+        {"view": "a", "dial": None, "x": 1.0, "status": "done"},
+        {"view": "b", "dial": 2, "x": None, "status": "diverged"},
+        {"view": "a", "dial": None, "x": None, "status": "diverged"},
+        {"view": "a", "dial": None, "x": 3.0, "status": "done"},
+    ]
     out = table.summary(pd.DataFrame(rows), ["view", "dial"], ["x"])
     assert out.view.tolist() == ["a", "b"] and out.dial.isna().tolist() == [True, False]
     assert out.n.tolist() == [2, 0] and out.diverged.tolist() == [1, 1]

@@ -27,17 +27,30 @@ class InfoNCE(nn.Module):
         tau: temperature, above 0.
     """
 
-    def __init__(self, channels: Sequence[int], encoder: str = "tiny", width: float = 1.0, shared: bool = False,
-                 dim: int = 64, head: str = "linear", tau: float = 0.1) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        encoder: str = "tiny",
+        width: float = 1.0,
+        shared: bool = False,
+        dim: int = 64,
+        head: str = "linear",
+        tau: float = 0.1,
+    ) -> None:
         super().__init__()
         if len(channels) < 2:
-            raise ValueError(f"InfoNCE: got a view of {len(channels)} part, wanted two or more to contrast; split it, for example color:lab/0-12")
+            raise ValueError(
+                f"InfoNCE: got a view of {len(channels)} part, wanted two or more to contrast; split it, for example color:lab/0-12"
+            )
         if shared and len(set(channels)) > 1:
-            raise ValueError(f"InfoNCE: got views of {tuple(channels)} channels, wanted equal numbers for a shared encoder; use shared=False")
+            raise ValueError(
+                f"InfoNCE: got views of {tuple(channels)} channels, wanted equal ones to share an encoder; use shared=False"
+            )
         self.views, self.tau = len(channels), tau
         own = channels[:1] if shared else channels
-        self.encoders = nn.ModuleList(build(encoder, c, width) for c in own)
-        self.heads = nn.ModuleList(Projection(e.features, dim, head) for e in self.encoders)
+        encoders = [build(encoder, c, width) for c in own]
+        self.encoders = nn.ModuleList(encoders)
+        self.heads = nn.ModuleList(Projection(e.features, dim, head) for e in encoders)
 
     def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: object = None) -> Step:
         """Views `[B, C, H, W]` each -> loss = log K - I_NCE, mean over both directions and over pairs; K = B x processes."""

@@ -1,6 +1,7 @@
 """From words to views: `color:lab` is a view; parts are joined by `+`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +33,12 @@ class Then(nn.Module):
         second: gives n views of an image, of which the i-th is kept for the i-th image.
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+    def __init__(self, first: Any, second: Any) -> None:
         super().__init__()
         if len(first.channels) != len(second.channels):
-            raise ValueError(f"Then: got {len(first.channels)} views and then {len(second.channels)}, wanted equally many; change one of {first}, {second}")
+            raise ValueError(
+                f"Then: got {len(first.channels)} views and then {len(second.channels)}, wanted equally many; change one"
+            )
         self.first, self.second = first, second
         self.channels, self.readout, self.takes = second.channels, first.readout, getattr(first, "takes", "images")
 

@@ -38,8 +38,10 @@ class SharedFactors(nn.Module):
             TypeError: images came instead of scenes; their factors are not known, so they cannot be redrawn.
         """
         if not isinstance(scenes, Scenes):
-            raise TypeError(f"SharedFactors({self.share}): got {type(scenes).__name__}, wanted moving_mnist.Scenes, whose factors can be "
-                            "redrawn; draw them with moving_mnist.draw, or use data='digits'")
+            raise TypeError(
+                f"SharedFactors({self.share}): got {type(scenes).__name__}, wanted moving_mnist.Scenes, whose factors can be "
+                "redrawn; draw them with moving_mnist.draw, or use data='digits'"
+            )
         return render(scenes), render(partner(scenes, self.share, generator))
 
     def nats(self, scenes: Scenes) -> float:
