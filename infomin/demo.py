@@ -27,19 +27,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def recipes(preset: str = "quick") -> list[Recipe]:
-    """The sweep: every view of `VIEWS`, over seeds; all else is equal.
+def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]:
+    """The sweep: every view, over seeds; all else is equal.
 
     Args:
-        preset: `tiny` (seconds, says nothing) or `quick` (minutes on two cores).
+        preset: a key of `PRESETS`.
+        views: of scenes, both parts seen by one encoder.
     """
     fields = dict(PRESETS[preset])
     seeds = range(fields.pop("seeds"))
-    return grid(Recipe(share_encoder=True, **fields), seed=seeds, view=VIEWS)
+    return grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
 
 
 def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None = None) -> list[dict[str, Any]]:
     """Carry out the sweep, write `table.csv` and `u_curve.png` beside its runs, and print what they say.
+
+    Args:
+        out: folder of runs; the same command again goes on where it was cut.
+        preset: `tiny` (seconds, says nothing) or `quick` (minutes on two cores).
+        jobs: processes at a time; by default one per core.
 
     Returns:
         the rows.

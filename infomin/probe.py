@@ -135,7 +135,7 @@ def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidate
         critic = Separable(x.shape[1], y.shape[1]).to(x.device)
         solver = optimizer("adamw", critic, CRITIC_RATE, weight_decay=0.01)
         for step in range(steps):
-            solver.param_groups[0]["lr"] = CRITIC_RATE * rate("cosine", step, steps, warmup=20)
+            solver.param_groups[0]["lr"] = CRITIC_RATE * rate("cosine", step, steps, warmup=steps // 15)
             rows = torch.randint(len(x), (CRITIC_BATCH,), generator=draws).to(x.device)
             loss = -infonce_both_ways(critic(x[rows], y[rows]))
             solver.zero_grad()

@@ -65,8 +65,8 @@ class Recipe:
     """Weight decay."""
     schedule: str = "cosine"
     """How the learning rate falls after the warm-up: cosine, step or constant."""
-    warmup: int = 20
-    """Steps in which the learning rate rises from zero to its top."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises from zero to its top, 0 to 1."""
     precision: str = "auto"
     """Arithmetic of the encoders: fp32, bf16 (autocast), or auto: bf16 where the hardware multiplies it faster."""
     device: str = "auto"
@@ -155,7 +155,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
         precision=precision,
         log_every=LOG_EVERY,
         optimizer=optimizer(recipe.optimizer, nn.ModuleList([method, view]), recipe.lr, recipe.weight_decay),
-        rate=lambda step: rate(recipe.schedule, step, recipe.steps, recipe.warmup),
+        rate=lambda step: rate(recipe.schedule, step, recipe.steps, round(recipe.warmup * recipe.steps)),
         checkpoint=folder and folder / "checkpoint.pt",
     )
     try:

@@ -39,6 +39,7 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
         bar: show progress and the time left.
 
     Raises:
+        ValueError: some runs failed, after all others were carried out; the message has the first one's reason.
         table.Locked: another sweep is writing into the folder.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -47,14 +48,21 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
     with table.lock(out), _progress(recipes, Path(out), bar):
         # A reused worker inherits nothing from the one before: all draws come from the recipe's seed.
         with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-            todo = [recipe for recipe in recipes if not (Path(out) / recipe.key / "row.json").exists()]
-            Parallel()(delayed(_one)(recipe, out, threads) for recipe in todo)
+            todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]
+            failed = [reason for reason in Parallel()(delayed(_one)(recipe, out, threads) for recipe in todo) if reason]
+        if failed:
+            raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, the others are done; first, {failed[0]}")
         return [table.read_json(Path(out) / recipe.key / "row.json") for recipe in recipes]
 
 
-def _one(recipe: Recipe, out: str | Path, threads: int) -> None:
+def _one(recipe: Recipe, out: str | Path, threads: int) -> str | None:
+    """Carry out one recipe in a worker; what goes wrong with it is said once the others are done."""
     torch.set_num_threads(threads)
-    run(recipe, out)
+    try:
+        run(recipe, out)
+    except (ValueError, TypeError, OSError, table.Locked) as error:
+        return f"{recipe.view} with seed {recipe.seed}: {error}"
+    return None
 
 
 @contextmanager

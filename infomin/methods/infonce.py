@@ -44,7 +44,7 @@ class InfoNCE(nn.Module):
             )
         if shared and len(set(channels)) > 1:
             raise ValueError(
-                f"InfoNCE: got views of {tuple(channels)} channels, wanted equal ones to share an encoder; use shared=False"
+                f"InfoNCE: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; use one each"
             )
         self.views, self.tau = len(channels), tau
         own = channels[:1] if shared else channels
