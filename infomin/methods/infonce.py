@@ -40,11 +40,13 @@ class InfoNCE(nn.Module):
         super().__init__()
         if len(channels) < 2:
             raise ValueError(
-                f"InfoNCE: got a view of {len(channels)} part, wanted two or more to contrast; split it, for example color:lab/0-12"
+                f"InfoNCE: got a view of {len(channels)} part, wanted two or more to contrast; "
+                "split it, for example color:lab/0-12"
             )
         if shared and len(set(channels)) > 1:
             raise ValueError(
-                f"InfoNCE: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; use one each"
+                f"InfoNCE: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; "
+                "give each view its own"
             )
         self.views, self.tau = len(channels), tau
         own = channels[:1] if shared else channels
