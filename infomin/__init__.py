@@ -5,10 +5,22 @@
 6
 """
 
-from . import plots, table, views
+from typing import Any
+
+from . import table, views
 from .bounds import infonce
 from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__
+
+
+def __getattr__(name: str) -> Any:
+    """`infomin.plots` when it is first asked for: matplotlib and pandas take a second that workers of a sweep need not wait."""
+    if name == "plots":
+        from importlib import import_module
+
+        return import_module(".plots", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = ["Recipe", "__version__", "grid", "infonce", "plots", "run", "sweep", "table", "views"]

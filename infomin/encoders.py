@@ -2,10 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from .check import known, positive
 
@@ -122,7 +122,7 @@ def resnet18(channels: int = 3, width: float = 1.0) -> Encoder:
     >>> resnet18(channels=2, width=0.125).features
     64
     """
-    return _resnet("resnet18", BasicBlock, (2, 2, 2, 2), channels, width)
+    return _resnet("resnet18", "BasicBlock", (2, 2, 2, 2), channels, width)
 
 
 def resnet50(channels: int = 3, width: float = 1.0) -> Encoder:
@@ -131,7 +131,7 @@ def resnet50(channels: int = 3, width: float = 1.0) -> Encoder:
     >>> resnet50(channels=2, width=0.125).features
     256
     """
-    return _resnet("resnet50", Bottleneck, (3, 4, 6, 3), channels, width)
+    return _resnet("resnet50", "Bottleneck", (3, 4, 6, 3), channels, width)
 
 
 ENCODERS: dict[str, Callable[[int, float], Encoder]] = {
@@ -170,7 +170,7 @@ def _conv(i: int, o: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(i, o, 3, stride, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
 
 
-def _stage(block: type[BasicBlock | Bottleneck], i: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+def _stage(block: Any, i: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
     o = planes * block.expansion
     skip = None
     if stride != 1 or i != o:
@@ -178,7 +178,10 @@ def _stage(block: type[BasicBlock | Bottleneck], i: int, planes: int, blocks: in
     return nn.Sequential(block(i, planes, stride, skip), *(block(o, planes) for _ in range(blocks - 1)))
 
 
-def _resnet(name: str, block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], channels: int, width: float) -> Encoder:
+def _resnet(name: str, kind: str, blocks: tuple[int, ...], channels: int, width: float) -> Encoder:
+    from torchvision.models import resnet  # here, because it brings in a second of imports that the other encoders can do without
+
+    block = getattr(resnet, kind)
     # torchvision's ResNet fixes 64 channels in its constructor; its blocks do not
     planes = _scaled((64, 128, 256, 512), width)
     inputs = [planes[0], *(p * block.expansion for p in planes)]

@@ -73,7 +73,6 @@ def _progress(recipes: Sequence[Recipe], out: Path, bar: bool) -> Iterator[None]
     with tqdm(
         total=sum(steps for _, steps in logs), unit="step", disable=not bar, smoothing=0.05, desc=f"{len(logs)} runs"
     ) as line:
-        line.update(line.initial)
 
         def look() -> None:
             done = 0
