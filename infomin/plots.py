@@ -9,6 +9,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from .table import summary
@@ -94,64 +95,64 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
     frame, at = pd.DataFrame(rows), points(rows, task)
     known = "true_nats_mean" in at
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.0) if known else (5.8, 4.0))
+        figure = Figure(figsize=(9.6, 4.4) if known else (6.4, 4.4))
         axes = figure.subplots(1, 2 if known else 1, width_ratios=(1.55, 1) if known else None, squeeze=False)[0]
         _accuracy(axes[0], frame, at, task)
         if known:
             _calibration(axes[1], frame, at)
+        _key(figure, at["view"])
         return _save(figure, path)
 
 
 def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> None:
     entropy, ceiling = float(frame[f"entropy_{task}"].iloc[0]), float(frame["ceiling"].iloc[0])
     right = max(ceiling, at["i_nce_mean"].max()) * 1.06
-    for (name, shade), (a, b) in zip(REGIMES, ((-0.06 * right, entropy), (entropy, right)), strict=True):
+    left = min(-0.06 * right, at["i_nce_mean"].min() - 0.03 * right)
+    for (name, shade), (a, b) in zip(REGIMES, ((left, entropy), (entropy, right)), strict=True):
         axes.axvspan(a, b, color=shade, lw=0, zorder=0)
         axes.text((max(a, 0) + b) / 2, 1.02, name, ha="center", va="bottom", color=SOFT, transform=axes.get_xaxis_transform())
     axes.text(entropy, 1.07, "sweet spot", ha="center", va="bottom", color=ACCENT, transform=axes.get_xaxis_transform())
     axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     axes.axvline(ceiling, color=SOFT, lw=1, ls=":", label=f"ceiling log K = {ceiling:.2f} nats")
     done = frame[frame["status"] != "diverged"]
-    axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, alpha=0.7, label="a seed")
-    axes.errorbar(
-        at["i_nce_mean"],
-        at[f"acc_{task}_mean"],
-        xerr=at["i_nce_std"].fillna(0),
-        yerr=at["spread"],
-        fmt="o-",
-        color=INK,
-        ms=4.5,
-        lw=1.2,
-        capsize=2.5,
-        label="mean and deviation",
-    )
-    for x, y, name in zip(at["i_nce_mean"], at[f"acc_{task}_mean"], at["view"], strict=True):
-        axes.annotate(name.partition(":")[2], (x, y), xytext=(5, 6), textcoords="offset points", fontsize=7.5, color=INK)
+    axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, label="a seed", zorder=3)
+    bars = {"xerr": at["i_nce_std"].fillna(0), "yerr": at["spread"], "color": INK, "lw": 1.2, "capsize": 2.5, "zorder": 2}
+    axes.errorbar(at["i_nce_mean"], at[f"acc_{task}_mean"], fmt="-", label="mean and deviation over seeds", **bars)
+    _numbered(axes, at["i_nce_mean"], at[f"acc_{task}_mean"])
     axes.set(
-        xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]",
-        ylabel=f"linear-probe accuracy, {task}",
-        xlim=(-0.06 * right, right),
-        ylim=(0, 1),
+        xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}", xlim=(left, right), ylim=(0, 1.02)
     )
-    axes.legend(loc="lower center", fontsize=7.5, ncols=2)
+    axes.legend(loc="lower center", fontsize=7.5, ncols=2, frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
     ceiling = float(frame["ceiling"].iloc[0])
-    edge = max(1.12 * ceiling, 1.0)
+    edge = 1.12 * ceiling
     shown = at["true_nats_mean"].clip(upper=edge)
     axes.plot([0, ceiling], [0, ceiling], color=ACCENT, lw=1, ls="--", label="$I_{NCE} = I$")
     axes.axhline(ceiling, color=SOFT, lw=1, ls=":", label="ceiling log K")
-    axes.errorbar(shown, at["i_nce_mean"], yerr=at["i_nce_std"].fillna(0), fmt="o", color=INK, ms=4.5, capsize=2.5)
+    axes.errorbar(shown, at["i_nce_mean"], yerr=at["i_nce_std"].fillna(0), fmt="none", color=INK, capsize=2.5)
+    _numbered(axes, shown, at["i_nce_mean"])
     for x, y, true in zip(shown, at["i_nce_mean"], at["true_nats_mean"], strict=True):
         if true > edge:
-            axes.annotate(f"I = {true:.1f} →", (x, y), xytext=(-6, -11), textcoords="offset points", ha="right", fontsize=7.5)
-    axes.set(
-        xlabel="true $I(v_1; v_2)$ of the factors [nats]",
-        ylabel="held-out $I_{NCE}$ [nats]",
-        ylim=(min(-0.3, at["i_nce_mean"].min()), 1.1 * ceiling),
-    )
-    axes.legend(loc="upper left", fontsize=7.5, bbox_to_anchor=(0, 0.9))
+            axes.annotate(
+                f"at {true:.1f} →", (x, y), xytext=(-9, 0), textcoords="offset points", ha="right", va="center", fontsize=7.5
+            )
+    low = min(-0.05 * ceiling, at["i_nce_mean"].min() - 0.03 * ceiling)
+    axes.set(xlabel="true $I(v_1; v_2)$ of the factors [nats]", ylabel="held-out $I_{NCE}$ [nats]", ylim=(low, 1.1 * ceiling))
+    axes.legend(loc="upper left", fontsize=7.5, bbox_to_anchor=(0, 0.92))
+
+
+def _numbered(axes: Axes, x: pd.Series, y: pd.Series) -> None:
+    """Points that carry a number each, explained by `_key`: names beside crowded points could not be read."""
+    axes.plot(x, y, "o", color=INK, ms=9, zorder=4)
+    for number, place in enumerate(zip(x, y, strict=True), start=1):
+        axes.annotate(str(number), place, ha="center", va="center_baseline", fontsize=6, color="white", zorder=5)
+
+
+def _key(figure: Figure, names: Sequence[str]) -> None:
+    handles = [Line2D([], [], ls="", marker=f"${number}$", color=INK, ms=5) for number in range(1, len(names) + 1)]
+    figure.legend(handles, list(names), loc="outside lower center", ncols=min(4, len(names)), fontsize=7.5, handletextpad=0.2)
 
 
 def calibration(rows: Rows, path: str | Path) -> Path:
@@ -163,8 +164,9 @@ def calibration(rows: Rows, path: str | Path) -> Path:
     """
     frame = pd.DataFrame(rows)
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 3.8))
-        _calibration(figure.subplots(), frame, _means(frame, "view", ["true_nats", "i_nce"]))
+        figure, at = Figure(figsize=(4.4, 4.2)), _means(frame, "view", ["true_nats", "i_nce"])
+        _calibration(figure.subplots(), frame, at)
+        _key(figure, at["view"])
         return _save(figure, path)
 
 

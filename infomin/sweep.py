@@ -2,9 +2,12 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
         bar: show progress and the time left.
 
     Raises:
+        ChildProcessError: a process was killed from outside.
         ValueError: some runs failed, after all others were carried out; the message has the first one's reason.
         table.Locked: another sweep is writing into the folder.
     """
@@ -46,23 +50,42 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
     jobs = min(jobs or (1 if torch.cuda.is_available() else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)
     with table.lock(out), _progress(recipes, Path(out), bar):
-        # A reused worker inherits nothing from the one before: all draws come from the recipe's seed.
-        with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-            todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]
-            failed = [reason for reason in Parallel()(delayed(_one)(recipe, out, threads) for recipe in todo) if reason]
-        if failed:
+        todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]
+        try:
+            with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
+                said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid()) for recipe in todo)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"{out}: a process was killed, most likely for want of memory; what was done is kept: run the same command "
+                f"again, with fewer than {jobs} jobs if it happens again"
+            ) from error
+        if failed := [reason for reason in said if reason]:
             raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, the others are done; first, {failed[0]}")
         return [table.read_json(Path(out) / recipe.key / "row.json") for recipe in recipes]
 
 
-def _one(recipe: Recipe, out: str | Path, threads: int) -> str | None:
+def _one(recipe: Recipe, out: str | Path, threads: int, parent: int) -> str | None:
     """Carry out one recipe in a worker; what goes wrong with it is said once the others are done."""
+    _leave_with(parent)
     torch.set_num_threads(threads)
     try:
         run(recipe, out)
     except (ValueError, TypeError, OSError, table.Locked) as error:
         return f"{recipe.view} with seed {recipe.seed}: {error}"
     return None
+
+
+@cache
+def _leave_with(parent: int) -> None:
+    """End this worker when the process that started it is killed: it would go on, unseen, with what it was handed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if os.getpid() != parent:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
