@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from . import table
-from .demo import PRESETS, demo, report
+from .demo import demo, report
+from .dist import main_process, stop
 from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__
@@ -31,17 +32,24 @@ class Parser(ArgumentParser):
         self.exit(2)
 
 
-def several(kind: type) -> Callable[[Any], list[Any]]:
-    """A reader of values joined by commas, such as `0,1,2`, or of a list in a YAML file."""
+class Several:
+    """Reads values joined by commas, such as `0,1,2`, or a list in a YAML file."""
 
-    def read(words: Any) -> list[Any]:
-        given = words if isinstance(words, list) else str(words).split(",")
-        if kind is bool:
-            return [{"true": True, "false": False}[str(word).strip().lower()] for word in given]
-        return [kind(word.strip() if isinstance(word, str) else word) for word in given]
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
 
-    read.__name__ = f"{kind.__name__}s joined by commas"
-    return read
+    def __call__(self, words: Any) -> list[Any]:
+        """The values; those of a YAML file are read like words of the command line, so 1.5 is no whole number in either."""
+        return [self.one(str(word).strip()) for word in (words if isinstance(words, list) else str(words).split(","))]
+
+    def one(self, word: str) -> Any:
+        """A single value."""
+        if self.kind is bool and word.lower() not in ("true", "false"):
+            raise ValueError(f"got {word!r}, wanted true or false")
+        return word.lower() == "true" if self.kind is bool else self.kind(word)
+
+    def __repr__(self) -> str:
+        return f"{self.kind.__name__}, …"
 
 
 def build() -> Parser:
@@ -71,9 +79,7 @@ VIEWS = "List the families of views with their dials."
 
 def _demo(parser: Parser) -> Parser:
     parser.add_argument("--out", type=str, default="runs/demo", help="Folder that runs, table and figure go to.")
-    parser.add_argument(
-        "--preset", type=str, default="quick", choices=list(PRESETS), help="Budget: tiny only shows that it runs."
-    )
+    parser.add_argument("--preset", type=Literal["tiny", "quick"], default="quick", help="Budget: tiny only shows that it runs.")
     parser.add_argument("--jobs", type=int, default=0, help="Processes at a time; 0 means one per core.")
     return parser
 
@@ -97,7 +103,7 @@ def _sweep(parser: Parser) -> Parser:
     for field in fields(Recipe):
         parser.add_argument(
             f"--{field.name}",
-            type=several(kinds[field.name]),
+            type=Several(kinds[field.name]),
             default=[field.default],
             help=f"{sentences[field.name]} Several: joined by commas.",
         )
@@ -108,7 +114,9 @@ def _sweep(parser: Parser) -> Parser:
 
 def _plot(parser: Parser) -> Parser:
     parser.add_argument("rows", type=str, help="Folder of runs, or a .jsonl file of rows.")
-    parser.add_argument("--task", type=str, default="digit", help="What accuracy is measured on.")
+    parser.add_argument(
+        "--task", type=str, default="", help="What accuracy is measured on; by default the first task of the rows."
+    )
     parser.add_argument("--out", type=str, default="", help="Folder for table and figure; by default that of the rows.")
     return parser
 
@@ -119,7 +127,8 @@ def _views(parser: Parser) -> Parser:
 
 def _do_run(options: Namespace) -> None:
     row = run(Recipe(**{name: options[name] for name in FIELDS}), options.out, bar=True, tensorboard=options.tensorboard)
-    print(json.dumps(row, indent=2))
+    if main_process():
+        print(json.dumps(row, indent=2))
 
 
 def _do_sweep(options: Namespace) -> None:
@@ -138,25 +147,30 @@ def _do_views(_: Namespace) -> None:
         print(f"{family:8} {dial}")
 
 
+ACTIONS: dict[str, Callable[[Namespace], Any]] = {
+    "demo": lambda options: demo(options.out, options.preset, options.jobs or None),
+    "run": _do_run,
+    "sweep": _do_sweep,
+    "plot": _do_plot,
+    "views": _do_views,
+}
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns 0 when done, 2 for a mistake that the message explains, 130 when interrupted."""
-    parsed = build().parse_args(words)
-    name, options = parsed.subcommand, parsed[parsed.subcommand]
-    actions = {
-        "run": _do_run,
-        "sweep": _do_sweep,
-        "plot": _do_plot,
-        "views": _do_views,
-        "demo": lambda o: demo(o.out, o.preset, o.jobs or None),
-    }
+    name = ""
     try:
-        actions[name](options)
+        parsed = build().parse_args(words)
+        name, options = f" {parsed.subcommand}", parsed[parsed.subcommand]
+        ACTIONS[parsed.subcommand](options)
     except (ValueError, TypeError, OSError, table.Locked) as error:
-        print(f"infomin {name}: {error}", file=sys.stderr)
+        print(f"infomin{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ninfomin {name}: stopped; run the same command again to go on where it was cut", file=sys.stderr)
+        print(f"\ninfomin{name}: stopped; run the same command again to go on where it was cut", file=sys.stderr)
         return 130
+    finally:
+        stop()
     return 0
 
 

@@ -74,3 +74,10 @@ def positive(value: float, what: str, *, zero: bool = False) -> float:
     if not good:
         raise ValueError(f"{what}: got {value!r}, wanted a finite number {'of 0 or more' if zero else 'above 0'}; change it")
     return value
+
+
+def kind(value: object, wanted: type, what: str) -> None:
+    """Raise a TypeError unless `value` is of the wanted type; a whole number passes for a float, true and false for no number."""
+    good = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+    if not good or (isinstance(value, bool) and wanted is not bool):
+        raise TypeError(f"{what}: got {value!r}, wanted {wanted.__name__}; change it")

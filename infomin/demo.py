@@ -51,12 +51,19 @@ def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None 
         the rows.
     """
     rows = sweep(recipes(preset), out, jobs=jobs)
-    report(rows, out)
+    report(rows, out, TASK)
     return rows
 
 
-def report(rows: Sequence[dict[str, Any]] | pd.DataFrame, out: str | Path, task: str = TASK) -> None:
-    """Print a table of means over seeds, draw the curve, and say in one sentence what it shows."""
+def report(rows: Sequence[dict[str, Any]] | pd.DataFrame, out: str | Path, task: str = "") -> None:
+    """Print a table of means over seeds, draw the curve, and say in one sentence what it shows.
+
+    Args:
+        rows: as `run` returns them.
+        out: folder for `table.csv` and `u_curve.png`.
+        task: what accuracy is measured on; by default the first task of the rows.
+    """
+    task = task or next((name[4:] for name in pd.DataFrame(rows) if name.startswith("acc_")), TASK)
     at = plots.points(rows, task)
     with table.atomic(Path(out) / "table.csv") as file:
         file.write(at.to_csv(index=False).encode())

@@ -43,10 +43,13 @@ def start(device: str | None = None) -> torch.device:
     (device(type='cpu'), 0, 1, True)
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: got 'cuda', wanted a device that is there: torch finds no GPU; use 'cpu' or 'auto'")
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         return torch.device(kind)
     if kind != "cuda":
-        c10d.init_process_group("gloo")
+        if not c10d.is_initialized():
+            c10d.init_process_group("gloo")
         return torch.device(kind)
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= gpus:
@@ -56,7 +59,8 @@ def start(device: str | None = None) -> torch.device:
         )
     place = torch.device("cuda", local)
     torch.cuda.set_device(place)
-    c10d.init_process_group("nccl", device_id=place)
+    if not c10d.is_initialized():
+        c10d.init_process_group("nccl", device_id=place)
     return place
 
 

@@ -1,5 +1,6 @@
 """Rows in, figure out; never trains. Every number in a figure is a row's, or a mean over seeds of rows."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,11 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from .table import summary
+from .check import known
+from .table import atomic, summary
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
 INK, SOFT, ACCENT = "#1b1b1e", "#8a8f98", "#c1121f"
 REGIMES = (("missing information", "#e8f1f8"), ("excess noise", "#fdf0e3"))
+# What makes pictures of equal rows differ: the program's version and the time.
+UNDATED: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -45,8 +49,8 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     tasks = [column[4:] for column in frame if column.startswith("acc_")]
     if task not in tasks:
         raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
-    known = "true_nats" in frame and bool(frame["true_nats"].notna().all())
-    found = _means(frame, by, ["true_nats"] * known + ["i_nce", f"acc_{task}", f"knn_{task}"])
+    has_truth = "true_nats" in frame and bool(frame["true_nats"].notna().all())
+    found = _means(frame, by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
     found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
     return found
 
@@ -93,19 +97,19 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
         the path.
     """
     frame, at = pd.DataFrame(rows), points(rows, task)
-    known = "true_nats_mean" in at
+    truth = "true_nats_mean" in at
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.4) if known else (6.4, 4.4))
-        axes = figure.subplots(1, 2 if known else 1, width_ratios=(1.55, 1) if known else None, squeeze=False)[0]
+        figure = Figure(figsize=(9.6, 4.4) if truth else (6.4, 4.4))
+        axes = figure.subplots(1, 2 if truth else 1, width_ratios=(1.55, 1) if truth else None, squeeze=False)[0]
         _accuracy(axes[0], frame, at, task)
-        if known:
+        if truth:
             _calibration(axes[1], frame, at)
         _key(figure, at["view"])
         return _save(figure, path)
 
 
 def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> None:
-    entropy, ceiling = float(frame[f"entropy_{task}"].iloc[0]), float(frame["ceiling"].iloc[0])
+    entropy, ceiling = float(frame[f"entropy_{task}"].max()), float(frame["ceiling"].max())
     right = max(ceiling, at["i_nce_mean"].max()) * 1.06
     left = min(-0.06 * right, at["i_nce_mean"].min() - 0.03 * right)
     for (name, shade), (a, b) in zip(REGIMES, ((left, entropy), (entropy, right)), strict=True):
@@ -126,7 +130,7 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
 
 
 def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
-    ceiling = float(frame["ceiling"].iloc[0])
+    ceiling = float(frame["ceiling"].max())
     edge = 1.12 * ceiling
     shown = at["true_nats_mean"].clip(upper=edge)
     axes.plot([0, ceiling], [0, ceiling], color=ACCENT, lw=1, ls="--", label="$I_{NCE} = I$")
@@ -226,6 +230,9 @@ def _picture(view: Tensor) -> Any:
 
 def _save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
+    form = known(path.suffix.removeprefix("."), UNDATED, f"figure {path}: kind of picture")
+    picture = io.BytesIO()  # drawn whole before a byte of an older picture is touched
+    figure.savefig(picture, format=form, metadata=UNDATED[form])
+    with atomic(path) as file:
+        file.write(picture.getbuffer())
     return path

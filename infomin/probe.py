@@ -15,6 +15,7 @@ from .optim import optimizer, rate
 from .seeds import generator
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe chooses from
+NEIGHBOURS = 10
 CRITIC_STEPS, CRITIC_BATCH, CRITIC_RATE = 300, 512, 3e-3  # for 4096 pairs; chosen on synthetic codes of known information
 PROTOCOL = (
     "linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, 10; "
@@ -101,7 +102,7 @@ def _accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
     return (torch.addmm(weights[-1], x, weights[:-1]).argmax(1) == y).double().mean().item()
 
 
-def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = 10) -> float:
+def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
     """Accuracy (0..1) of the majority among the nearest neighbours by cosine similarity; shapes as in `linear`."""
     train, test = (F.normalize(x, dim=1) for x in standardise(train, test))
     found = torch.cat([labels[(part @ train.T).topk(neighbours).indices] for part in test.split(1024)])

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import table
-from .check import known, positive
+from .check import kind, known, positive
 from .data import DATA, Split, load, order
 from .dist import main_process, rank, start, world
 from .encoders import ENCODERS
 from .methods import METHODS
 from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
-from .probe import PROTOCOL, all_of
+from .probe import NEIGHBOURS, PROTOCOL, all_of
 from .train import Diverged, fit
 from .version import __version__
 from .views import parse
@@ -79,12 +79,23 @@ class Recipe:
     """Seed of weights, batches and views; the data and the probe are the same for all seeds."""
 
     def __post_init__(self) -> None:
+        for name, wanted in get_type_hints(Recipe).items():
+            kind(getattr(self, name), wanted, f"recipe: {name}")
         for name, names in _CHOICES.items():
             known(getattr(self, name), names, f"recipe: {name}")
         for name in ("size", "width", "dim", "tau", "steps", "batch", "lr", "candidates", "probe_images"):
             positive(getattr(self, name), f"recipe: {name}")
         for name in ("weight_decay", "warmup", "seed"):
             positive(getattr(self, name), f"recipe: {name}", zero=True)
+        if self.warmup > 1:
+            raise ValueError(f"recipe: warmup: got {self.warmup}, wanted a share of the steps, 0 to 1; change it")
+        if not 2 <= self.candidates <= self.probe_images:
+            raise ValueError(
+                f"recipe: got {self.candidates} candidates, wanted at most the {self.probe_images} probe_images and at least 2; "
+                "change one of them"
+            )
+        if self.probe_images < NEIGHBOURS:
+            raise ValueError(f"recipe: got {self.probe_images} probe_images, wanted {NEIGHBOURS} neighbours or more; use more")
         parse(self.view)
 
     @property
@@ -126,11 +137,11 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
     if out is None:
         return _carry_out(recipe, None, device, bar, tensorboard)
     folder = Path(out) / recipe.key
+    if (folder / "row.json").exists():  # asked before the lock, by all processes alike: rows are written whole
+        return table.read_json(folder / "row.json")
     if not main_process():
         return _carry_out(recipe, folder, device, False, False)
     with table.lock(folder):
-        if (folder / "row.json").exists():
-            return table.read_json(folder / "row.json")
         table.write_json(folder / "recipe.json", asdict(recipe))
         row = _carry_out(recipe, folder, device, bar, tensorboard)
         table.write_json(folder / "row.json", row)
@@ -141,6 +152,8 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     began = time.perf_counter()
     view: Any = parse(recipe.view).to(device)
     train, test = (_inputs(split, view, recipe, device) for split in load(recipe.data, recipe.size))
+    if recipe.probe_images > (most := min(len(train[0]), len(test[0]))):
+        raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
     method = _method(recipe, view.channels).to(device).to(memory_format=torch.channels_last)
     precision = recipe.precision if recipe.precision != "auto" else "bf16" if _fast_bf16(device) else "fp32"
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}

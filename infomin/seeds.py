@@ -1,8 +1,7 @@
 """Random numbers that are a function of what they are for, so that nothing has to be remembered between runs."""
 
-import zlib
+import hashlib
 
-import numpy as np
 import torch
 
 
@@ -17,6 +16,8 @@ def generator(seed: int, *purpose: int | str) -> torch.Generator:
     >>> torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b))
     True
     """
-    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in purpose]
-    state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    words = [part if isinstance(part, str) else int(part) for part in (seed, *purpose)]
+    if any(isinstance(word, int) and word < 0 for word in words):
+        raise ValueError(f"seed: got {words}, wanted no negative number; use 0 or more")
+    digest = hashlib.sha256(repr(words).encode()).digest()  # a list's text tells words from numbers and (a, 0) from (a)
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

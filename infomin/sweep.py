@@ -3,10 +3,11 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -17,6 +18,7 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from . import table
+from .check import known, positive
 from .run import LOG_EVERY, Recipe, run
 
 
@@ -26,6 +28,10 @@ def grid(base: Recipe, **axes: Sequence[Any]) -> list[Recipe]:
     >>> [recipe.seed for recipe in grid(Recipe(), view=["color:lab", "color:rgb"], seed=[0, 1])]
     [0, 1, 0, 1]
     """
+    for name, values in axes.items():
+        known(name, [field.name for field in fields(Recipe)], "grid: axis")
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise TypeError(f"grid: got {name}={values!r}, wanted a list of values; write {name}=[{values!r}]")
     return [replace(base, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
 
 
@@ -46,6 +52,7 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
         ValueError: some runs failed, after all others were carried out; the message has the first one's reason.
         table.Locked: another sweep is writing into the folder.
     """
+    positive(jobs or 1, "sweep: jobs")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(jobs or (1 if torch.cuda.is_available() else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)
@@ -67,11 +74,16 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
 def _one(recipe: Recipe, out: str | Path, threads: int, parent: int) -> str | None:
     """Carry out one recipe in a worker; what goes wrong with it is said once the others are done."""
     _leave_with(parent)
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         run(recipe, out)
-    except (ValueError, TypeError, OSError, table.Locked) as error:
+    except Exception as error:
+        if not isinstance(error, ValueError | TypeError | OSError | table.Locked):  # nobody foresaw it
+            traceback.print_exc()
         return f"{recipe.view} with seed {recipe.seed}: {error}"
+    finally:
+        torch.set_num_threads(before)  # with one job this is the caller's own process
     return None
 
 
