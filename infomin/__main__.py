@@ -163,6 +163,9 @@ def main(words: Sequence[str] | None = None) -> int:
         parsed = build().parse_args(words)
         name, options = f" {parsed.subcommand}", parsed[parsed.subcommand]
         ACTIONS[parsed.subcommand](options)
+    except UnicodeDecodeError as error:
+        print(f"infomin{name}: config: got a file that is not text ({error}), wanted YAML; see --print_config", file=sys.stderr)
+        return 2
     except (ValueError, TypeError, OSError, table.Locked) as error:
         print(f"infomin{name}: {error}", file=sys.stderr)
         return 2

@@ -47,7 +47,8 @@ def _values(x: Tensor, who: str, unit: bool) -> None:
     low, high = (v.item() for v in torch.aminmax(x.detach()))
     if not (low > -float("inf") and high < float("inf")):  # false for NaN too: aminmax hands it on
         raise ValueError(
-            f"{who}: images must be finite, got {int((~torch.isfinite(x)).sum())} NaN or Inf pixels; repair or drop those images"
+            f"{who}: images must be finite, got {int((~torch.isfinite(x)).sum())} pixels that are NaN or Inf; "
+            "repair or drop those images"
         )
     if unit and (low < -1e-3 or high > 1 + 1e-3):
         raise ValueError(
@@ -77,7 +78,7 @@ def positive(value: float, what: str, *, zero: bool = False) -> float:
 
 
 def kind(value: object, wanted: type, what: str) -> None:
-    """Raise a TypeError unless `value` is of the wanted type; a whole number passes for a float, true and false for no number."""
+    """Raise a ValueError unless `value` is of the wanted type; a whole number may be a float, true and false are no numbers."""
     good = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
     if not good or (isinstance(value, bool) and wanted is not bool):
-        raise TypeError(f"{what}: got {value!r}, wanted {wanted.__name__}; change it")
+        raise ValueError(f"{what}: got {value!r}, wanted {wanted.__name__}; change it")

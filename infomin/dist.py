@@ -70,6 +70,12 @@ def stop() -> None:
         c10d.destroy_process_group()
 
 
+def wait() -> None:
+    """Wait until all processes have come here."""
+    if world() > 1:
+        c10d.barrier()
+
+
 def gather(x: Tensor) -> Tensor:
     """Concatenate `x` of all processes along axis 0, in the order of their ranks; the gradient flows back to every one of them.
 

@@ -1,6 +1,5 @@
 """Rows in, figure out; never trains. Every number in a figure is a row's, or a mean over seeds of rows."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -231,8 +230,6 @@ def _picture(view: Tensor) -> Any:
 def _save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     form = known(path.suffix.removeprefix("."), UNDATED, f"figure {path}: kind of picture")
-    picture = io.BytesIO()  # drawn whole before a byte of an older picture is touched
-    figure.savefig(picture, format=form, metadata=UNDATED[form])
     with atomic(path) as file:
-        file.write(picture.getbuffer())
+        figure.savefig(file, format=form, metadata=UNDATED[form])
     return path

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from . import table
 from .check import kind, known, positive
 from .data import DATA, Split, load, order
-from .dist import main_process, rank, start, world
+from .dist import main_process, rank, start, wait, world
 from .encoders import ENCODERS
 from .methods import METHODS
 from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
@@ -91,11 +92,10 @@ class Recipe:
             raise ValueError(f"recipe: warmup: got {self.warmup}, wanted a share of the steps, 0 to 1; change it")
         if not 2 <= self.candidates <= self.probe_images:
             raise ValueError(
-                f"recipe: got {self.candidates} candidates, wanted at most the {self.probe_images} probe_images and at least 2; "
-                "change one of them"
+                f"recipe: candidates: got {self.candidates}, wanted 2 to {self.probe_images}, the probe_images; change one"
             )
         if self.probe_images < NEIGHBOURS:
-            raise ValueError(f"recipe: got {self.probe_images} probe_images, wanted {NEIGHBOURS} neighbours or more; use more")
+            raise ValueError(f"recipe: probe_images: got {self.probe_images}, wanted {NEIGHBOURS} neighbours or more; use more")
         parse(self.view)
 
     @property
@@ -139,12 +139,14 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
     folder = Path(out) / recipe.key
     if (folder / "row.json").exists():  # asked before the lock, by all processes alike: rows are written whole
         return table.read_json(folder / "row.json")
-    if not main_process():
-        return _carry_out(recipe, folder, device, False, False)
-    with table.lock(folder):
-        table.write_json(folder / "recipe.json", asdict(recipe))
-        row = _carry_out(recipe, folder, device, bar, tensorboard)
-        table.write_json(folder / "row.json", row)
+    writes = main_process()
+    with table.lock(folder) if writes else nullcontext():
+        if writes:
+            table.write_json(folder / "recipe.json", asdict(recipe))
+        row = _carry_out(recipe, folder, device, bar and writes, tensorboard and writes)
+        if writes:
+            table.write_json(folder / "row.json", row)
+    wait()  # a process that asked for this row again before it is written would start anew, alone
     return row
 
 

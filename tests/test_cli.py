@@ -1,0 +1,338 @@
+"""The command line as a user meets it: help, options, files, exit statuses, and one line instead of a traceback."""
+
+import ast
+import inspect
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from importlib.metadata import entry_points
+from itertools import pairwise
+
+import pytest
+
+import infomin
+from infomin import demo as demos
+from infomin import table, train
+from infomin.__main__ import main
+from infomin.views import FAMILIES
+
+runs = sys.modules["infomin.run"]
+COMMANDS = ("demo", "run", "sweep", "plot", "views")
+TINY = {"view": "color:lab", "steps": 4, "batch": 16, "size": 24, "width": 0.25, "dim": 16, "candidates": 16, "probe_images": 64}
+TINY |= {"precision": "fp32", "device": "cpu"}
+AS_TINY = [f"--{name}={value}" for name, value in TINY.items()]
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch):
+    """One job with one thread, in this very process."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+
+
+@pytest.fixture
+def call(capsys):
+    """Carry out a command line: exit status, what was printed, what was complained about."""
+
+    def carry_out(*words):
+        capsys.readouterr()
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as left:
+            status = left.code or 0
+        return status, *capsys.readouterr()
+
+    return carry_out
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The recipes that commands would carry out, without doing so."""
+    recipes = []
+    commands = sys.modules["infomin.__main__"]
+    monkeypatch.setattr(commands, "run", lambda recipe, *_, **__: recipes.append(recipe) or {})
+    monkeypatch.setattr(commands, "sweep", lambda those, *_, **__: recipes.extend(those) or [])
+    monkeypatch.setattr(commands, "report", lambda *_, **__: None)
+    return recipes
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """A folder of two runs, and the rows."""
+    folder = tmp_path_factory.mktemp("rows")
+    return folder, [infomin.run(infomin.Recipe(**TINY, seed=seed), folder) for seed in (0, 1)]
+
+
+# help
+
+
+def sentences():
+    """Field of Recipe -> the string that stands under it in the source."""
+    body = ast.parse(inspect.getsource(infomin.Recipe)).body[0].body
+    return {a.target.id: b.value.value for a, b in pairwise(body) if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)}
+
+
+def squeeze(text):
+    return "".join(text.split())
+
+
+def options(text):
+    """--name -> its part of a help text."""
+    parts = text.split("options:\n", 1)[1].split("\n  --")[1:]
+    return {part.split()[0]: part for part in parts}
+
+
+def test_every_field_has_a_sentence_in_the_help(call):
+    said = sentences()
+    assert list(said) == [field.name for field in fields(infomin.Recipe)]
+    for command in ("run", "sweep"):
+        status, text, _ = call(command, "--help")
+        assert status == 0
+        for name, sentence in said.items():
+            assert squeeze(sentence) in squeeze(options(text)[name]), (command, name)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_sentence_and_no_machine_speaks_in_it(call, command):
+    status, text, errors = call(command, "--help")
+    assert status == 0 and not errors and text.startswith(f"usage: infomin [options] {command}")
+    for name, part in options(text).items():
+        words = part.split("(type:")[0].split()
+        assert len(words) >= 4 and any(word.endswith(".") for word in words), (name, part)
+    assert "0x" not in text and "<locals>" not in text and "<function" not in text
+
+
+def test_the_help_of_all_names_every_command(call):
+    for words in (["--help"], ["-h"]):
+        status, text, _ = call(*words)
+        assert status == 0 and all(f"\n    {command} " in text for command in COMMANDS)
+
+
+def test_the_version_is_that_of_the_package(call):
+    assert call("--version") == (0, f"{infomin.__version__}\n", "")
+
+
+def test_views_lists_every_family_with_a_dial_that_works(call):
+    status, text, _ = call("views")
+    lines = {line.split()[0]: line for line in text.splitlines()[2:]}
+    assert status == 0 and set(lines) == set(FAMILIES)
+    for family, line in lines.items():
+        examples = [word.strip(",.") for word in line.split() if word.startswith(f"{family}:")]
+        assert len(examples) >= 2
+        for example in examples:
+            infomin.views.parse(example)
+
+
+def test_the_script_is_this_command():
+    (script,) = entry_points(group="console_scripts", name="infomin")
+    assert script.load() is main
+
+
+# options
+
+
+def test_words_become_the_recipe(call, asked):
+    assert call("run", *AS_TINY, "--share_encoder", "true", "--seed", "3")[0] == 0
+    assert asked == [infomin.Recipe(**TINY, share_encoder=True, seed=3)]
+
+
+def test_every_field_can_be_set_by_a_word(call, asked):
+    other = {
+        "view": "color:hsv/0-1-2",
+        "data": "photos",
+        "size": 64,
+        "encoder": "resnet18",
+        "width": 0.5,
+        "dim": 8,
+        "head": "mlp",
+    }
+    other |= {"tau": 0.5, "steps": 7, "batch": 9, "optimizer": "lars", "lr": 0.5, "weight_decay": 0.0, "schedule": "step"}
+    other |= {"warmup": 0.5, "precision": "bf16", "device": "cpu", "candidates": 99, "probe_images": 100, "seed": 5}
+    other |= {"method": "infonce", "share_encoder": True}
+    default = asdict(infomin.Recipe())
+    assert set(other) == set(default) and [name for name in default if other[name] == default[name]] == ["method"]
+    assert call("run", *(f"--{name}={value}" for name, value in other.items()))[0] == 0
+    assert call("sweep", *(f"--{name}={value}" for name, value in other.items()))[0] == 0
+    assert [asdict(recipe) for recipe in asked] == [other, other]
+
+
+def test_values_joined_by_commas_are_a_grid(call, asked):
+    words = ["--view", "color:lab,color:rgb", "--seed", "0, 1,2", "--tau", "0.1,0.2", "--share_encoder", "false"]
+    assert call("sweep", *words)[0] == 0
+    axes = {"view": ["color:lab", "color:rgb"], "tau": [0.1, 0.2], "seed": [0, 1, 2]}
+    assert asked == infomin.grid(infomin.Recipe(), **axes)
+
+
+def test_lists_of_a_file_are_a_grid_and_words_come_after_it(call, asked, tmp_path):
+    (tmp_path / "sweep.yaml").write_text("view: [color:lab, color:rgb]\nseed: [0, 1]\nshare_encoder: [true, false]\nlr: 1e-3\n")
+    assert call("sweep", "--config", tmp_path / "sweep.yaml", "--seed", "4")[0] == 0
+    base = infomin.Recipe(lr=1e-3, seed=4)
+    assert asked == infomin.grid(base, view=["color:lab", "color:rgb"], share_encoder=[True, False])
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize("words", [[], ["--view", "shared:digit%5", "--lr", "1e-4", "--share_encoder", "true", "--tau", "1"]])
+def test_print_config_is_a_config(call, asked, tmp_path, command, words):
+    words = [*words, "--seed", "0,1"] if command == "sweep" else words
+    status, text, _ = call(command, *words, "--print_config")
+    (tmp_path / "all.yaml").write_text(text)
+    assert status == 0 and not asked
+    assert call(command, "--config", tmp_path / "all.yaml")[0] == call(command, *words)[0] == 0
+    half = len(asked) // 2
+    assert half == (2 if command == "sweep" else 1) and asked[:half] == asked[half:]
+
+
+# what they do
+
+
+def test_run_prints_its_row(call, tmp_path):
+    status, text, bar = call("run", *AS_TINY, "--out", tmp_path)
+    row = json.loads(text)
+    folder = tmp_path / infomin.Recipe(**TINY).key
+    assert status == 0 and row == table.read_json(folder / "row.json") and "4/4" in bar
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "checkpoint.pt", "log.jsonl", "recipe.json", "row.json"]
+
+
+@pytest.mark.parametrize(("data", "task"), [("digits", "digit"), ("photos", "background")])
+def test_sweep_prints_a_table_and_a_sentence(call, tmp_path, data, task):
+    words = [*AS_TINY, "--data", data, "--view", "color:rgb,color:lab", "--out", tmp_path]
+    status, text, errors = call("sweep", *words)
+    assert status == 0, errors
+    assert "2 rows" in errors and f"acc_{task}" in text and "color:rgb" in text
+    assert (tmp_path / "table.csv").exists() and (tmp_path / "u_curve.png").exists()
+    assert call("sweep", *words)[1] == text
+
+
+def test_plot_takes_a_folder_and_a_file_of_its_rows(call, rows, tmp_path):
+    folder, made = rows
+    table.write_rows(tmp_path / "rows.jsonl", made)
+    for source, out in ((folder, tmp_path / "a"), (tmp_path / "rows.jsonl", tmp_path / "b")):
+        status, text, _ = call("plot", source, "--task", "position", "--out", out)
+        assert status == 0 and "acc_position" in text and infomin.plots.verdict(made, "position") in text
+        assert str(out / "u_curve.png") in text and str(out / "table.csv") in text
+    assert (tmp_path / "a" / "table.csv").read_bytes() == (tmp_path / "b" / "table.csv").read_bytes()
+    assert call("plot", tmp_path / "rows.jsonl")[0] == 0 and (tmp_path / "u_curve.png").stat().st_size > 1000
+
+
+def test_demo_draws_and_says_and_does_not_train_twice(call, tmp_path, monkeypatch):
+    status, text, errors = call("demo", "--preset", "tiny", "--out", tmp_path, "--jobs", "1")
+    assert status == 0, errors
+    made = table.read(tmp_path)
+    assert sorted(made["view"]) == sorted(demos.VIEWS)
+    verdict = infomin.plots.verdict([table.read_json(tmp_path / r.key / "row.json") for r in demos.recipes("tiny")], demos.TASK)
+    assert text.rstrip().endswith(verdict) and all(view in text for view in demos.VIEWS)
+    assert (tmp_path / "u_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + len(demos.VIEWS)
+    monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "_carry_out", lambda *_: pytest.fail("carried out again"))
+    assert call("demo", "--preset", "tiny", "--out", tmp_path, "--jobs", "1")[:2] == (0, text)
+
+
+def test_tensorboard_logs_what_the_log_says(call, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert call("run", *AS_TINY, "--steps", "20", "--out", tmp_path, "--tensorboard", "true")[0] == 0
+    (events,) = tmp_path.glob("*/events.out.tfevents.*")
+    found = accumulator.EventAccumulator(str(events)).Reload()
+    log = table.read_log(next(tmp_path.glob("*/log.jsonl")))
+    assert [row["step"] for row in log] == [10, 20]
+    for name in set(log[0]) - {"step"}:
+        scalars = found.Scalars(name)
+        assert [s.step for s in scalars] == [10, 20]
+        assert [s.value for s in scalars] == pytest.approx([row[name] for row in log], rel=1e-6)
+
+
+def test_without_tensorboard_the_option_says_how_to_get_it(call, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # the import fails
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    status, _, errors = call("run", *AS_TINY, "--out", tmp_path, "--tensorboard", "true")
+    assert status == 2 and "pip install 'infomin[tensorboard]'" in errors and "Traceback" not in errors
+    assert call("run", *AS_TINY, "--out", tmp_path)[0] == 0
+
+
+# mistakes: exit status 2, one line that says what came and what was wanted, and nothing on the standard output
+
+MISTAKES = {
+    "nothing at all": ([], ["demo", "run", "sweep", "plot", "views"]),
+    "unknown command": (["sweeep"], ["'sweeep'", "choose from", "'sweep'"]),
+    "unknown option": (["run", "--veiw", "color:lab"], ["--veiw", "wanted one of --view, --method", "infomin run --help"]),
+    "unknown option of sweep": (["sweep", "--sed", "1"], ["--sed", "--seed", "infomin sweep --help"]),
+    "unknown option of plot": (["plot", "ROWS", "--tsak", "digit"], ["--tsak", "infomin plot --help"]),
+    "stray word": (["run", "color:lab"], ["color:lab", "infomin run --help"]),
+    "no value": (["run", "--seed"], ["--seed", "expected one argument"]),
+    "no folder": (["plot"], ["rows", "required", "--help"]),
+    "whole number": (["run", "--steps", "few"], ["steps", "int", "few", "infomin run --help"]),
+    "whole number with a point": (["run", "--steps", "3.5"], ["steps", "int", "3.5"]),
+    "number": (["run", "--tau", "hot"], ["tau", "float", "hot"]),
+    "truth": (["run", "--share_encoder", "maybe"], ["share_encoder", "bool", "maybe"]),
+    "whole numbers": (["sweep", "--seed", "0,one"], ["--seed", "int", "0,one"]),
+    "whole numbers with a point": (["sweep", "--seed", "0,1.5"], ["--seed", "int", "0,1.5"]),
+    "empty value": (["sweep", "--seed", "0,,1"], ["--seed", "int", "0,,1"]),
+    "truths": (["sweep", "--share_encoder", "true,maybe"], ["share_encoder", "bool", "maybe"]),
+    "view": (["run", "--view", "colour:lab"], ["got 'colour'", "wanted one of color, shared"]),
+    "views": (["sweep", "--view", "color:lab,colour:rgb"], ["got 'colour'", "wanted one of color, shared"]),
+    "space": (["run", "--view", "color:lap"], ["got 'lap'", "lab, luv"]),
+    "data": (["sweep", "--data", "digits,imagenet"], ["data", "got 'imagenet'", "digits, photos"]),
+    "encoder": (["run", "--encoder", "vgg"], ["encoder", "got 'vgg'", "tiny, alexnet"]),
+    "out of range": (["sweep", "--lr", "0.1,-1"], ["lr", "got -1", "above 0"]),
+    "preset": (["demo", "--preset", "huge"], ["tiny", "quick", "huge", "infomin demo --help"]),
+    "jobs": (["sweep", "--jobs", "-3"], ["jobs", "-3", "wanted"]),
+    "missing folder": (["plot", "nowhere"], ["nowhere", "wanted a folder of runs or a .jsonl file", "check its name"]),
+    "no rows": (["plot", "EMPTY"], ["empty", "none that can be read", "run a sweep"]),
+    "no such task": (["plot", "ROWS", "--task", "colour"], ["got 'colour'", "wanted one of digit, background, position"]),
+    "missing file": (["run", "--config", "none.yaml"], ["none.yaml", "does not exist"]),
+    "unreadable file": (["run", "--config", "YAML steps: ["], ["config", "line "]),
+    "unreadable file of a sweep": (["sweep", "--config", "YAML seed: [0, 1"], ["config", "line "]),
+    "no text": (["run", "--config", "YAML \xff\x00"], ["config"]),
+    "unknown key": (["run", "--config", "YAML veiw: color:lab"], ["'veiw'", "wanted one of --view, --method"]),
+    "unknown key of a sweep": (["sweep", "--config", "YAML veiw: [color:lab]"], ["'veiw'", "wanted one of --view, --method"]),
+    "wrong type in a file": (["run", "--config", "YAML steps: few"], ["steps", "int", "few"]),
+    "wrong type in a list": (["sweep", "--config", "YAML steps: [4, few]"], ["steps", "int", "few"]),
+    "a point in a list": (["sweep", "--config", "YAML steps: [4, 4.5]"], ["steps", "int", "4.5"]),
+    "nothing in a list": (["sweep", "--config", "YAML seed: [0, null]"], ["seed", "int", "None"]),
+    "no mapping": (["sweep", "--config", "YAML - 1"], ["config"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_line(call, rows, tmp_path, monkeypatch, mistake):
+    words, parts = MISTAKES[mistake]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("it was carried out"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.yaml").write_text(words[-1].removeprefix("YAML ") + "\n" if words else "", encoding="latin-1")
+    places = {"EMPTY": "empty", "ROWS": str(rows[0])}
+    words = ["file.yaml" if word.startswith("YAML ") else places.get(word, word) for word in words]
+    before = sorted(tmp_path.rglob("*"))
+    status, said, errors = call(*words)
+    assert status == 2 and said == ""
+    assert errors.startswith("infomin") and len(errors.splitlines()) == 1 and "Traceback" not in errors
+    assert all(part in errors for part in parts), errors
+    assert sorted(tmp_path.rglob("*")) == before, "it has written something"
+
+
+def test_a_mistake_leaves_the_shell_with_status_two_and_no_traceback(tmp_path):
+    words = [sys.executable, "-m", "infomin", "run", "--data", "imagenet", "--out", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+    assert done.stderr == "infomin run: recipe: data: got 'imagenet', wanted one of digits, photos; pick one of those\n"
+
+
+def test_rows_that_cannot_be_read_are_named_and_the_others_drawn(call, rows, tmp_path):
+    table.write_rows(tmp_path / "rows.jsonl", rows[1])
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"view": \n')
+    with pytest.warns(UserWarning, match=r"left out 1 rows .*rows\.jsonl, line 3"):
+        assert call("plot", tmp_path / "rows.jsonl")[0] == 0
+
+
+def test_an_interrupt_leaves_with_status_130(call, monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_step", interrupted)
+    for command in ("run", "sweep"):
+        status, said, errors = call(command, *AS_TINY, "--out", tmp_path)
+        assert status == 130 and said == ""
+        assert errors.rstrip().endswith(f"infomin {command}: stopped; run the same command again to go on where it was cut")
