@@ -68,7 +68,7 @@ def order(n: int, batch: int, step: int, *, seed: int, rank: int = 0, world: int
             f"batch: got {batch}, wanted 2 to {n} (InfoNCE contrasts each image with the others of its batch); change it"
         )
     epoch, i = divmod(step, n // batch)
-    return _permutation(n, seed, epoch)[i * batch : (i + 1) * batch][rank::world]
+    return _permutation(n, seed, epoch)[i * batch : (i + 1) * batch][rank::world].clone()  # the permutation is kept
 
 
 @lru_cache(maxsize=4)
@@ -111,21 +111,21 @@ def _photographs() -> list[Tensor]:
 
 
 def _tiles(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Photographs, their short sides scaled to four tiles, as (tiles uint8 [M, 3, side, side], photograph [M], is_test [M])."""
+    """Photographs, four tiles to their short side, as (tiles uint8 [M, 3, side, side], photograph [M], is_test [M])."""
     tiles, photo, is_test = [], [], []
     for i, image in enumerate(_photographs()):
-        scale = 4 * side / min(image.shape[1:])
-        shape = [round(length * scale) for length in image.shape[1:]]
-        small = (
-            F.interpolate(image[None].float(), size=shape, mode="bilinear", antialias=True, align_corners=False)[0]
-            .round()
-            .to(torch.uint8)
+        cell = min(image.shape[1:]) // 4
+        cells = (
+            image.unfold(1, cell, cell).unfold(2, cell, cell).permute(1, 2, 0, 3, 4)
+        )  # cut first, so that scaling mixes no two
+        rows, columns = cells.shape[:2]
+        small = F.interpolate(
+            cells.flatten(0, 1).float(), size=(side, side), mode="bilinear", antialias=True, align_corners=False
         )
-        rows, columns = (length // side for length in shape)
-        tiles += [small[:, r * side :, c * side :][:, :side, :side] for r in range(rows) for c in range(columns)]
+        tiles.append(small.round().to(torch.uint8))
         photo += [i] * (rows * columns)
         is_test += [(r + c) % 3 == 2 for r in range(rows) for c in range(columns)]
-    return torch.stack(tiles), torch.tensor(photo), torch.tensor(is_test)
+    return torch.cat(tiles), torch.tensor(photo), torch.tensor(is_test)
 
 
 @lru_cache(maxsize=4)

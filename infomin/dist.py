@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as c10d
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
@@ -74,6 +74,13 @@ def wait() -> None:
     """Wait until all processes have come here."""
     if world() > 1:
         c10d.barrier()
+
+
+def agree(module: nn.Module) -> None:
+    """Give all processes the buffers of the first one, such as running means: each has seen its own part of the last batch."""
+    if world() > 1:
+        for buffer in module.buffers():
+            c10d.broadcast(buffer, 0)
 
 
 def gather(x: Tensor) -> Tensor:

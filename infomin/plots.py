@@ -44,7 +44,7 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     Raises:
         ValueError: no row says anything about the task; the message lists the tasks there are.
     """
-    frame = pd.DataFrame(rows)
+    frame = _labelled(rows)
     tasks = [column[4:] for column in frame if column.startswith("acc_")]
     if task not in tasks:
         raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
@@ -52,6 +52,19 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     found = _means(frame, by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
     found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
     return found
+
+
+def _labelled(rows: Rows) -> pd.DataFrame:
+    """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it."""
+    frame = pd.DataFrame(rows)
+    if "key" not in frame:
+        return frame
+    frame = frame.drop_duplicates("key").reset_index(drop=True)
+    recipe = frame.loc[:, "key":"status"].columns  # a row begins with its recipe
+    for name in recipe.drop(["key", "view", "seed", "status"]):
+        if frame[name].nunique() > 1:
+            frame["view"] += f", {name}=" + frame[name].astype(str)
+    return frame
 
 
 def _means(frame: pd.DataFrame, by: str, numbers: list[str]) -> pd.DataFrame:
@@ -185,7 +198,9 @@ def dial_curve(rows: Rows, path: str | Path, task: str, dial: str = "view") -> P
     at = points(rows, task, by=dial)
     numeric = pd.api.types.is_numeric_dtype(at[dial])
     at = at.sort_values(dial) if numeric else at
-    x = at[dial] if numeric else [str(name).partition(":")[2] or str(name) for name in at[dial]]
+    names = [str(name) for name in at[dial]]
+    family = {name.partition(":")[0] for name in names}
+    x = at[dial] if numeric else [name.partition(":")[2] or name for name in names] if len(family) == 1 else names
     with rc_context(STYLE):
         figure = Figure(figsize=(max(4.6, 0.75 * len(at)), 4.4))
         upper, lower = figure.subplots(2, 1, sharex=True)

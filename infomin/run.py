@@ -18,7 +18,7 @@ from tqdm import tqdm
 from . import table
 from .check import kind, known, positive
 from .data import DATA, Split, load, order
-from .dist import main_process, rank, start, wait, world
+from .dist import agree, main_process, rank, start, wait, world
 from .encoders import ENCODERS
 from .methods import METHODS
 from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
@@ -175,6 +175,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     )
     try:
         _follow(steps, recipe, folder, bar, tensorboard)
+        agree(method)
         some = slice(recipe.probe_images)
         seen, unseen = (
             (inputs[some], {task: values[some] for task, values in labels.items()}) for inputs, labels in (train, test)
@@ -221,8 +222,10 @@ def _follow(
 ) -> None:
     """Log the training to the run's folder, the screen and TensorBoard."""
     log, first = folder / "log.jsonl" if folder and main_process() else None, True
-    events = _events(folder) if tensorboard and log else None
-    with tqdm(total=recipe.steps, desc=recipe.view, unit="step", disable=not bar) as line:
+    with (
+        tqdm(total=recipe.steps, desc=recipe.view, unit="step", disable=not bar) as line,
+        _events(folder) if tensorboard and log else nullcontext() as events,
+    ):
         for step, stats in steps:
             if log and first:  # lines later than the checkpoint that this run goes on from
                 table.truncate_log(log, step - 1)
@@ -234,8 +237,6 @@ def _follow(
                     events.add_scalar(name, value, step)
             line.update(step - line.n)
             line.set_postfix_str(f"I_NCE {stats['i_nce_ema']:.2f} nats")
-    if events:
-        events.close()
 
 
 def _events(folder: Path | None) -> Any:

@@ -44,7 +44,8 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
     Args:
         recipes: what to do.
         out: folder; every run writes into `out/<key>`.
-        jobs: processes at a time; by default one per core, one if there is a GPU. Cores are shared out among them.
+        jobs: processes at a time; by default one per core, one if there is a GPU. Cores are shared out among them; another
+            number of jobs can mean another number of threads each, and so other roundings.
         bar: show progress and the time left.
 
     Raises:

@@ -1,0 +1,206 @@
+"""What is written about the code is true of it: the README, the docstrings, the experiments, and the size of things."""
+
+import ast
+import inspect
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from math import ceil
+from pathlib import Path
+
+import pytest
+
+import infomin
+from infomin.__main__ import build, main
+from infomin.demo import PRESETS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PACKAGE = sorted((ROOT / "infomin").rglob("*.py"))
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+HOOKS = ("forward", "backward", "extra_repr", "error")  # documented where they are declared
+
+
+def named(paths):
+    return pytest.mark.parametrize("path", paths, ids=[path.relative_to(ROOT).as_posix() for path in paths])
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(program):
+    """Words after a program's name in the shell blocks of the README, comments left out."""
+    lines = [shlex.split(line, comments=True) for block in blocks("(?:sh|bash|console)") for line in block.splitlines()]
+    return [words[1:] for words in lines if words[:1] == [program]]
+
+
+# the README
+
+
+def test_every_command_is_in_the_readme_and_every_one_there_exists(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    known = re.search(r"usage: infomin \{([\w,-]+)\}", capsys.readouterr().out).group(1).split(",")
+    shown = [words[0] for words in commands("infomin")]
+    assert len(known) >= 5 and set(shown) == set(known)
+
+
+def test_the_commands_of_the_readme_are_understood(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for words in commands("infomin"):
+        if ">" not in words:
+            build().parse_args(words)
+            continue
+        with pytest.raises(SystemExit) as left:  # it prints a file that a later line reads
+            main(words[: words.index(">")])
+        assert not left.value.code
+        Path(words[-1]).write_text(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().splitlines()[0])
+def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch, capsys):
+    if code.startswith("# not run:"):
+        pytest.skip(code.splitlines()[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)  # one job on one core: one thread
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_there_is_python_in_the_readme_that_is_run():
+    assert [code for code in blocks("python") if not code.startswith("# not run:")]
+
+
+def test_files_and_targets_of_the_readme_exist():
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in link and not link.startswith("#")]
+    scripts = re.findall(r"python (experiments/\w+\.py)", README)
+    rooms = re.findall(r"\b(infomin/\w+(?:\.py|/))", README)
+    assert links and scripts and rooms
+    assert [path for path in dict.fromkeys(links + scripts + rooms) if not (ROOT / path).exists()] == []
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {words[0] for words in commands("make")} <= set(targets)
+    assert {path.name for path in EXPERIMENTS} == {Path(script).name for script in scripts}
+
+
+def test_no_placeholder_is_left_in_the_readme():
+    assert re.findall(r"\b[A-Z]{3,}_[A-Z]{3,}\b|TODO|FIXME|XXX", re.sub(r"```.*?```", "", README, flags=re.DOTALL)) == []
+
+
+# docstrings
+
+
+def public(tree):
+    """Public functions and classes of a module, and public methods of its public classes."""
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, *FUNCTIONS)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from (
+                    n for n in node.body if isinstance(n, FUNCTIONS) and not n.name.startswith("_") and n.name not in HOOKS
+                )
+
+
+@named(PACKAGE + EXPERIMENTS)
+def test_every_module_and_every_public_thing_says_what_it_is(path):
+    tree = ast.parse(path.read_text())
+    missing = [node.name for node in public(tree) if not ast.get_docstring(node)]
+    assert ast.get_docstring(tree) and missing == []
+
+
+def test_the_public_names_are_there_and_documented():
+    assert sorted(infomin.__all__) == infomin.__all__ and len(set(infomin.__all__)) == len(infomin.__all__)
+    for name in infomin.__all__:
+        thing = getattr(infomin, name)
+        assert isinstance(thing, str) or len(inspect.getdoc(thing).split()) >= 4, name
+    assert infomin.__version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+# experiments
+
+
+@pytest.fixture
+def script(monkeypatch, capsys, tmp_path):
+    """Run a script with words, in this process, as its user would: exit status and what it printed."""
+
+    def carry_out(path, *words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, words)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as left:
+            return left.code or 0, capsys.readouterr().out
+        return 0, capsys.readouterr().out
+
+    return carry_out
+
+
+@named(EXPERIMENTS)
+def test_an_experiment_names_its_command_and_has_help(path, script):
+    assert f"python experiments/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
+    status, said = script(path, "--help")
+    assert status == 0 and "usage:" in said
+
+
+@named([path for path in EXPERIMENTS if "preset" in path.read_text()])
+def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
+    smaller = {"steps": 4, "batch": 16, "size": 24, "width": 0.25, "candidates": 16, "probe_images": 64, "seeds": 1}
+    monkeypatch.setitem(PRESETS, "tiny", smaller)  # the preset itself is tried by the demo's own test
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
+    save = ["--save", tmp_path / "saved"] if "save:" in path.read_text() else []
+    status, said = script(path, "--preset", "tiny", "--out", tmp_path / "runs", "--jobs", 1, *save)
+    made = list((tmp_path / "runs").rglob("row.json"))
+    assert status == 0 and said and len(made) >= 2 and list((tmp_path / "runs").glob("*.png"))
+    if save:
+        rows = [json.loads(line) for line in (tmp_path / "saved" / f"{path.stem}.jsonl").read_text().splitlines()]
+        assert sorted(row["key"] for row in rows) == sorted(row.parent.name for row in made)
+        assert {row["status"] for row in rows} == {"done"}
+        assert (tmp_path / "saved" / f"{path.stem}.png").stat().st_size > 1000
+
+
+# sizes
+
+
+def lengths(path):
+    """Name and lines of a function's body after its docstring, for every function of a file, however deep."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, FUNCTIONS):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            yield f"{path.name}:{node.name}", body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_files_and_functions_are_short():
+    assert [path.name for path in PACKAGE + EXPERIMENTS if len(path.read_text().splitlines()) > 300] == []
+    found = [pair for path in PACKAGE + EXPERIMENTS for pair in lengths(path)]
+    assert len(found) > 100 and [name for name, lines in found if lines > 60] == []
+    assert sorted(lines for _, lines in found)[ceil(0.9 * len(found)) - 1] <= 25
+
+
+# the repository
+
+
+def tracked():
+    """Texts of the tracked files by path."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    texts = {}
+    for name in listed.split("\0"):
+        try:
+            texts[name] = (ROOT / name).read_text() if name else ""
+        except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError):  # a picture; a file that is about to go
+            continue
+    return texts
+
+
+def test_no_path_of_a_machine_is_in_any_file():
+    machine = re.compile(r"(?<![\w./~}\]-])/(?:work|root|home|tmp|Users)\b(?!-)")
+    found = [
+        f"{name}: {line.strip()[:100]}" for name, text in tracked().items() for line in text.splitlines() if machine.search(line)
+    ]
+    assert [line for line in found if "machine = re.compile" not in line] == []

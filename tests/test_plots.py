@@ -1,0 +1,326 @@
+"""Figures say what the rows say: their numbers, in order, and a verdict that turns on one of them."""
+
+import json
+import math
+import random
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.image import imread
+
+from infomin import plots
+
+NATS, HILL = [0.1, 1.0, 2.0, 3.0], [0.2, 0.5, 0.9, 0.4]
+CEILING, ENTROPY = math.log(256), math.log(10)
+
+
+def row(view, nats, acc, seed=0, **others):
+    task = {"acc_digit": acc, "knn_digit": acc / 2, "entropy_digit": ENTROPY, "acc_place": 1 - acc, "knn_place": 0.1}
+    given = {"view": view, "seed": seed, "status": "done", "i_nce": nats, "candidates": 256, "ceiling": CEILING}
+    return given | task | {"entropy_place": math.log(9)} | others
+
+
+def curve(accuracies=HILL, nats=NATS, spread=0.01, **others):
+    """Three seeds a point, of which the mean is the number given and the deviation is `spread`."""
+    names = [f"color:{letter}" for letter in "abcdefgh"]
+    points = list(zip(names, nats, accuracies, strict=False))
+    return [row(*p[:1], p[1] + d, p[2] + d, seed, **others) for seed, d in enumerate((-spread, 0.0, spread)) for p in points]
+
+
+def truth(rows):
+    """The same rows with the true information, which is in another order than what was measured."""
+    return [r | {"true_nats": {"a": 0.5, "b": 2.5, "c": 1.5, "d": 40.0}[r["view"][-1]]} for r in rows]
+
+
+def diverged(view="color:z", **others):
+    """A diverged row as `run` gives it: it has no numbers."""
+    return {"view": view, "seed": 0, "status": "diverged", "reason": "step 3: the loss is nan", **others}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would be saved."""
+    figures = []
+
+    def keep(figure, path):
+        figure.draw_without_rendering()
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(plots, "_save", keep)
+    return figures
+
+
+def bars(axes):
+    """Where the error bars of an axes are: x, y, their half lengths along x, if there are any, and along y."""
+    lines = [line for container in axes.containers for part in container if part for line in np.ravel(part)]
+    segments = [np.array(line.get_segments()) for line in lines if isinstance(line, LineCollection)]
+    half = {("x" if np.ptp(ends[:, :, 0]) and not np.ptp(ends[:, :, 1], axis=1).any() else "y"): ends for ends in segments}
+    return {way: (ends.mean(1), np.ptp(ends, axis=1)[:, "xy".index(way)] / 2) for way, ends in half.items()}
+
+
+# Points
+
+
+def test_points_are_means_and_deviations_over_seeds_in_order_of_information():
+    rows = curve(nats=[2.0, 0.1, 3.0, 1.0], spread=0.02)
+    for given in (rows, pd.DataFrame(rows), random.Random(0).sample(rows, len(rows))):
+        at = plots.points(given, "digit")
+        assert list(at["view"]) == ["color:b", "color:d", "color:a", "color:c"]
+        np.testing.assert_allclose(at["i_nce_mean"], [0.1, 1.0, 2.0, 3.0])
+        np.testing.assert_allclose(at["acc_digit_mean"], [0.5, 0.4, 0.2, 0.9])
+        np.testing.assert_allclose(at["knn_digit_mean"], at["acc_digit_mean"] / 2)
+        for name in ("i_nce_std", "acc_digit_std", "spread"):
+            np.testing.assert_allclose(at[name], [0.02] * 4)
+        assert list(at["n"]) == [3] * 4 and list(at["diverged"]) == [0] * 4
+    np.testing.assert_allclose(plots.points(rows, "place")["acc_place_mean"], [0.5, 0.6, 0.8, 0.1])
+
+
+def test_points_are_in_order_of_the_truth_where_it_is_known_for_all():
+    rows = truth(curve())
+    assert [view[-1] for view in plots.points(rows, "digit")["view"]] == list("acbd")
+    rows[0] = {name: value for name, value in rows[0].items() if name != "true_nats"}
+    assert [view[-1] for view in plots.points(rows, "digit")["view"]] == list("abcd")
+
+
+def test_points_of_one_seed_have_no_spread():
+    at = plots.points([r for r in curve() if r["seed"] == 1], "digit")
+    assert list(at["spread"]) == [0.0] * 4 and at["acc_digit_std"].isna().all()
+    assert list(at["acc_digit_mean"]) == HILL
+
+
+def test_points_by_another_column():
+    rows = [r | {"tau": {"a": 0.1, "b": 0.2, "c": 0.2, "d": 0.1}[r["view"][-1]]} for r in curve()]
+    at = plots.points(rows, "digit", by="tau")
+    np.testing.assert_allclose(at["i_nce_mean"], [1.5, 1.55])
+    np.testing.assert_allclose(at["acc_digit_mean"], [0.7, 0.3])
+    assert list(at["tau"]) == [0.2, 0.1]
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("others", [{}, {"true_nats": 1.0}])
+def test_diverged_rows_are_counted_and_nothing_else(drawn, tmp_path, place, others):
+    good = truth(curve()) if others else curve()
+    bad = [diverged(**others), diverged("color:b", **others)]
+    rows = bad + good if place == "first" else good + bad
+    clean, found = plots.points(good, "digit"), plots.points(rows, "digit")
+    counted = ["diverged"]
+    pd.testing.assert_frame_equal(found.drop(columns=counted), clean.drop(columns=counted), check_dtype=False)
+    assert found.set_index("view")["diverged"].to_dict() == {f"color:{x}": int(x == "b") for x in "abcd"}
+    assert plots.verdict(rows, "digit") == plots.verdict(good, "digit")
+    for given in (good, rows):
+        plots.u_curve(given, tmp_path / "u.png")
+        plots.dial_curve(given, tmp_path / "d.png", "digit")
+    for clean, found in zip(drawn[:2], drawn[2:], strict=True):
+        assert numbers(found) == numbers(clean)
+
+
+def numbers(figure):
+    """All numbers that stand in a figure: lines, bars, shades, limits, words."""
+    found = []
+    for axes in figure.axes:
+        found += [line.get_xydata().tolist() for line in axes.lines] + [t.get_text() for t in axes.texts]
+        found += [patch.get_extents().bounds for patch in axes.patches] + [axes.get_xlim(), axes.get_ylim()]
+        found += [[s.tolist() for s in c.get_segments()] for c in axes.collections if isinstance(c, LineCollection)]
+    return found
+
+
+def test_rows_that_all_diverged_are_an_error():
+    with pytest.raises(ValueError, match=r"task: got 'digit', wanted one of \(no row has an accuracy\)"):
+        plots.points([diverged()], "digit")
+
+
+@pytest.mark.parametrize("draw", [plots.verdict, plots.points, lambda rows, task: plots.u_curve(rows, "never.png", task)])
+def test_an_unknown_task_lists_the_known_ones(draw):
+    with pytest.raises(ValueError, match="task: got 'colour', wanted one of digit, place; pick one of those"):
+        draw(curve(), "colour")
+
+
+# Verdict
+
+
+def test_an_interior_best_point_is_an_inverted_u():
+    said = plots.verdict(curve(), "digit")
+    assert said.startswith("An inverted U: the best point is color:c (2.00 nats, accuracy 0.90 ± 0.01), 0.70 above color:a (0.10")
+    assert "where the least is shared, and 0.50 above color:d (3.00 nats, accuracy 0.40 ± 0.01), where the most is." in said
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best", "other"),
+    [([0.2, 0.5, 0.9, 0.91], "d", "a"), ([0.95, 0.5, 0.9, 0.4], "a", "d"), ([0.1, 0.2, 0.3, 0.4], "d", "a"), ([0.2], "a", "a")],
+)
+def test_a_best_point_at_an_end_is_not(accuracies, best, other):
+    said = plots.verdict(curve(accuracies), "digit")
+    assert said.startswith(f"No inverted U: the best of {len(accuracies)} points is an end, color:{best} (")
+    assert f"the other end is color:{other} (" in said
+
+
+@pytest.mark.parametrize(("spread", "clear"), [(0.01, True), (0.24, True), (0.26, False)])
+def test_gains_must_exceed_the_spreads_of_both_points(spread, clear):
+    """The smaller gain is 0.5, on the right; it is held against the best point's spread and the end's."""
+    said = plots.verdict(curve(spread=spread), "digit")
+    assert said.startswith(
+        "An inverted U: " if clear else "No clear inverted U, for the gains are within the spread over seeds: "
+    )
+
+
+@pytest.mark.parametrize(("end", "clear"), [(0, False), (3, False), (1, True)])
+def test_a_wide_end_is_enough_to_make_the_verdict_unclear_and_a_wide_point_between_is_not(end, clear):
+    rows = curve()
+    for r in rows:
+        if r["view"][-1] == "abcd"[end]:
+            r["acc_digit"] += 70 * (r["acc_digit"] - HILL[end])  # its deviation becomes 0.71, its mean stays
+    assert plots.verdict(rows, "digit").startswith("An inverted U: " if clear else "No clear inverted U")
+
+
+def test_one_seed_says_perhaps():
+    rows = curve()
+    assert plots.verdict([r for r in rows if r["seed"] == 1], "digit").startswith("Perhaps an inverted U")
+    fewer = [r for r in rows if r["view"] != "color:b" or r["seed"] == 1]
+    assert plots.verdict(fewer, "digit").startswith("Perhaps an inverted U")
+
+
+def test_the_verdict_is_about_the_task_and_not_about_the_order_of_the_rows():
+    rows = curve([0.1, 0.2, 0.15, 0.05])
+    assert plots.verdict(rows, "digit").startswith("An inverted U")
+    assert plots.verdict(rows, "place").startswith("No inverted U: the best of 4 points is an end, color:d")
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(rows, len(rows))
+        assert plots.verdict(shuffled, "digit") == plots.verdict(rows, "digit")
+
+
+def test_the_ends_are_those_of_the_truth_where_it_is_known():
+    rows = truth(curve([0.2, 0.5, 0.4, 0.9]))  # by what was measured, and by the truth, d is last
+    assert plots.verdict(rows, "digit").startswith("No inverted U")
+    rows = [r | {"true_nats": 1.0 if r["view"] == "color:d" else r["true_nats"]} for r in rows]
+    assert plots.verdict(rows, "digit").startswith("An inverted U: the best point is color:d")
+
+
+# Figures
+
+FIGURES = {
+    "u_curve": lambda rows, path: plots.u_curve(rows, path, "digit"),
+    "dial_curve": lambda rows, path: plots.dial_curve(rows, path, "digit"),
+    "calibration": lambda rows, path: plots.calibration(truth(rows), path),
+    "view_strip": lambda rows, path: plots.view_strip({"x": [torch.linspace(0, rows[0]["acc_digit"], 64).view(1, 8, 8)]}, path),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_picture_is_a_function_of_the_rows(tmp_path, name):
+    path = tmp_path / "not" / "there" / "a.png"
+    assert FIGURES[name](curve(), str(path)) == path
+    picture = imread(path)
+    assert min(picture.shape[:2]) > 200 and picture[..., :3].std() > 0.02 and picture[..., :3].mean() > 0.3
+    FIGURES[name](curve(), tmp_path / "b.png")
+    FIGURES[name](curve([0.3, *HILL[1:]], spread=0.2), tmp_path / "c.png")
+    a, b, c = (file.read_bytes() for file in (path, tmp_path / "b.png", tmp_path / "c.png"))
+    assert a == b != c
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["b.png", "c.png", "not"]
+
+
+@pytest.mark.parametrize("suffix", ["svg", "pdf"])
+def test_drawings_are_a_function_of_the_rows_too(tmp_path, monkeypatch, suffix):
+    for moment, name in (("1000000000", "a"), ("1600000000", "b")):  # seconds: whenever they are drawn
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", moment)
+        plots.u_curve(curve(), tmp_path / f"{name}.{suffix}")
+    a, b = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
+    assert a == b and a.startswith(b"%PDF" if suffix == "pdf" else b"<?xml")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_is_trained_and_no_row_is_changed(drawn, tmp_path, monkeypatch, name):
+    def fail(*_, **__):
+        raise AssertionError("trained")
+
+    rows, before, draws = curve(), json.dumps(curve()), torch.get_rng_state()
+    monkeypatch.setattr(torch.Tensor, "backward", fail)
+    monkeypatch.setattr(torch.nn.Module, "__call__", fail)
+    FIGURES[name](rows, tmp_path / "a.png")
+    assert json.dumps(rows) == before and torch.equal(torch.get_rng_state(), draws)
+
+
+def test_the_u_curve_has_the_rows_numbers(drawn, tmp_path):
+    rows = curve(nats=[2.0, 0.1, 3.0, 1.0], spread=0.02)
+    plots.u_curve(rows, tmp_path / "u.png", "digit")
+    (axes,) = drawn[0].axes
+    means = np.array([[0.1, 0.5], [1.0, 0.4], [2.0, 0.2], [3.0, 0.9]])
+    assert set(bars(axes)) == {"x", "y"}
+    for where, half in bars(axes).values():
+        np.testing.assert_allclose(where, means, atol=1e-9)
+        np.testing.assert_allclose(half, [0.02] * 4)
+    lines = {line.get_label(): line for line in axes.lines}
+    seeds = lines["a seed"].get_xydata()
+    assert sorted(map(tuple, seeds)) == sorted((r["i_nce"], r["acc_digit"]) for r in rows)
+    upright = {
+        round(line.get_xdata()[0], 9) for line in axes.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2
+    }
+    assert upright == {round(ENTROPY, 9), round(CEILING, 9)}
+    words = " ".join(map(str, lines))
+    assert "H(y) = 2.30 nats" in words and "ceiling log K = 5.55 nats" in words
+    assert axes.get_xlim()[0] < 0 and axes.get_xlim()[1] > CEILING and axes.get_ylim()[0] == 0 and axes.get_ylim()[1] >= 1
+    shades = [patch.get_xy() for patch in axes.patches]
+    assert any(np.isclose(xy, ENTROPY).any() for xy in shades)
+    assert "nats" in axes.get_xlabel() and "digit" in axes.get_ylabel()
+
+
+def test_points_carry_the_numbers_that_the_key_explains(drawn, tmp_path):
+    plots.u_curve(curve(nats=[2.0, 0.1, 3.0, 1.0]), tmp_path / "u.png")
+    figure = drawn[0]
+    order = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert order == ["color:b", "color:d", "color:a", "color:c"]
+    numbered = {text.get_text(): text.xy for text in figure.axes[0].texts if re.fullmatch(r"\d", text.get_text())}
+    want = {"1": (0.1, 0.5), "2": (1.0, 0.4), "3": (2.0, 0.2), "4": (3.0, 0.9)}
+    assert {number: tuple(map(float, xy)) for number, xy in numbered.items()} == {n: pytest.approx(xy) for n, xy in want.items()}
+
+
+@pytest.mark.parametrize("draw", [plots.u_curve, plots.calibration])
+def test_measured_information_is_held_against_the_truth(drawn, tmp_path, draw):
+    draw(truth(curve(spread=0.02)), tmp_path / "u.png")
+    axes = drawn[0].axes[-1]
+    assert len(drawn[0].axes) == (2 if draw is plots.u_curve else 1)
+    edge = axes.get_xlim()[1]
+    where, half = bars(axes)["y"]
+    np.testing.assert_allclose(where[:3], [[0.5, 0.1], [1.5, 2.0], [2.5, 1.0]], atol=1e-9)
+    np.testing.assert_allclose(half, [0.02] * 4)
+    assert CEILING < where[3, 0] < edge < 40 and where[3, 1] == pytest.approx(3.0)  # 40 nats are off the scale, and said
+    assert [text.get_text() for text in axes.texts if "40.0" in text.get_text()]
+    assert any(np.allclose(line.get_xydata(), [[0, 0], [CEILING, CEILING]]) for line in axes.lines)
+    assert any(set(np.round(line.get_ydata(), 9)) == {round(CEILING, 9)} for line in axes.lines)
+
+
+@pytest.mark.parametrize("dial", ["view", "tau"])
+def test_the_dial_curve_has_the_rows_numbers(drawn, tmp_path, dial):
+    taus = {"a": 0.5, "b": 0.1, "c": 1.0, "d": 0.2}
+    rows = [r | {"tau": taus[r["view"][-1]]} for r in curve(spread=0.02)]
+    plots.dial_curve(rows, tmp_path / "d.png", "digit", dial)
+    upper, lower = drawn[0].axes
+    order = [1, 3, 0, 2] if dial == "tau" else [0, 1, 2, 3]  # numbers in their own order, names in that of information
+    x = sorted(taus.values()) if dial == "tau" else range(4)
+    for axes, values in ((upper, NATS), (lower, HILL)):
+        where, half = bars(axes)["y"]
+        np.testing.assert_allclose(where, np.column_stack([x, np.array(values)[order]]), atol=1e-9)
+        np.testing.assert_allclose(half, [0.02] * 4)
+    assert lower.get_xlabel() == dial and "nats" in upper.get_ylabel() and "digit" in lower.get_ylabel()
+    if dial == "view":
+        assert [label.get_text() for label in lower.get_xticklabels()] == list("abcd")
+
+
+def test_a_strip_shows_the_views_as_they_are(drawn, tmp_path):
+    grey, two, color = torch.rand(1, 6, 6), torch.rand(2, 6, 6), torch.rand(3, 6, 6)
+    wide = 5 * torch.randn(1, 6, 6)
+    plots.view_strip({"one": [grey, two], "three": [color], "wide": [wide.requires_grad_(), grey]}, tmp_path / "s.png")
+    axes = drawn[0].axes
+    assert len(axes) == 6 and [place.get_title("left") for place in axes[::2]] == ["one", "three", "wide"]
+    shown = [[np.asarray(image.get_array()) for image in place.get_images()] for place in axes]
+    assert [len(images) for images in shown] == [1, 1, 1, 0, 1, 1]
+    np.testing.assert_allclose(shown[0][0], grey[0])
+    np.testing.assert_allclose(shown[1][0], np.stack([two[0], np.zeros((6, 6)), two[1]], -1))  # red and blue
+    np.testing.assert_allclose(shown[2][0], color.permute(1, 2, 0))
+    stretched = (wide[0] - wide.min()) / (wide.max() - wide.min())
+    np.testing.assert_allclose(shown[4][0], stretched.detach(), atol=1e-6)
+    assert all(image.get_clim() == (0, 1) for place in axes for image in place.get_images())
