@@ -139,6 +139,13 @@ def test_scenes_of_training_and_test_are_of_their_own_world() -> None:
         assert torch.equal(split.scenes.world.digits, w.digits) and torch.equal(split.scenes.world.backgrounds, w.backgrounds)
 
 
+def test_digits_look_like_their_class() -> None:
+    train, test = worlds()
+    mean = torch.stack([train.digits[train.digit_class == c].double().mean(0).flatten() for c in range(10)])
+    nearest = torch.cdist(test.digits.double().flatten(1), mean).argmin(1)
+    assert (nearest == test.digit_class).double().mean() > 0.85
+
+
 def test_digits_and_photos_are_upright_and_visible() -> None:
     train, _ = worlds()
     assert isinstance(train, World) and train.digits.amax((1, 2)).min() > 200  # every digit has full ink

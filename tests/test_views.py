@@ -13,7 +13,7 @@ from infomin.views import FAMILIES, ColorSplit, SharedFactors, parse
 from infomin.views.color import SPACES
 from infomin.views.compose import DIALS, Then
 
-SPLITS = ("0-12", "01-2", "2-01", "0-1-2", "012", "2-1-0")
+SPLITS = ("0-12", "01-2", "2-01", "2-10", "0-1-2", "2-1-0", "012", "201")  # the order within a view counts too
 COLOR = (
     [f"color:{space}" for space in SPACES] + [f"color:lab/{split}" for split in SPLITS] + ["color:rgb/01-2", "color:hsv/0-1-2"]
 )
