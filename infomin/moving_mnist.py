@@ -7,6 +7,7 @@ The setting follows Colorful Moving-MNIST (InfoMin, section 4); this file holds 
 
 import math
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,6 +41,21 @@ class World:
     size: int = 32
     cells: int = 3
     dim: float = 0.5
+
+    @cached_property
+    def sheets(self) -> Tensor:
+        """The digits amid so much empty paper that a canvas can be cut with the digit at any place: uint8 `[N, 1, H, W]`."""
+        (height, width), size = self.digits.shape[1:], self.size
+        return F.pad(self.digits, (size - width, size - width, size - height, size - height))[:, None]
+
+    @cached_property
+    def members(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """For `digit` and `background`: rows of the bank in the order of class, each class's start and count; on the CPU."""
+        found = {}
+        for name, bank in (("digit", self.digit_class.cpu()), ("background", self.background_class.cpu())):
+            count = bank.bincount()
+            found[name] = (bank.argsort(stable=True), count.cumsum(0) - count, count)
+        return found
 
     def to(self, device: torch.device | str) -> "World":
         """The same world on a device."""
@@ -78,6 +94,12 @@ class Scenes:
         return Scenes(self.world.to(device), **{k: v.to(device) for k, v in self.tensors().items()})
 
 
+def together(*batches: Scenes) -> Scenes:
+    """Batches of scenes of one world, put into one batch."""
+    names = batches[0].tensors()
+    return Scenes(batches[0].world, **{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
+
+
 def draw(world: World, n: int, generator: torch.Generator | None = None) -> Scenes:
     """Draw `n` scenes: classes and positions uniform, then an image uniform within its class, then a crop uniform.
 
@@ -90,16 +112,15 @@ def draw(world: World, n: int, generator: torch.Generator | None = None) -> Scen
     digit = _choose(torch.full((n,), _classes(world.digit_class)), generator)
     background = _choose(torch.full((n,), _classes(world.background_class)), generator)
     room = torch.tensor(world.backgrounds.shape[2:]) - world.size + 1
-    scenes = Scenes(
-        world=world,
-        digit=digit,
-        digit_image=_member(digit, world.digit_class, generator),
-        position=_choose(torch.full((n,), world.cells**2), generator),
-        background=background,
-        background_image=_member(background, world.background_class, generator),
-        crop=_choose(room.expand(n, 2), generator),
-    )
-    return scenes.to(world.digits.device)
+    factors = {
+        "digit": digit,
+        "digit_image": _member(world, "digit", digit, generator),
+        "position": _choose(torch.full((n,), world.cells**2), generator),
+        "background": background,
+        "background_image": _member(world, "background", background, generator),
+        "crop": _choose(room.expand(n, 2), generator),
+    }
+    return Scenes(world, **{name: value.to(world.digits.device) for name, value in factors.items()})
 
 
 def partner(scenes: Scenes, share: str, generator: torch.Generator | None = None) -> Scenes:
@@ -119,7 +140,7 @@ def partner(scenes: Scenes, share: str, generator: torch.Generator | None = None
     # A class that is shared at class level needs an image of that class: the one drawn above belongs to another.
     for name in ("digit", "background"):
         if name in keep:
-            parts[f"{name}_image"] = _member(parts[name], getattr(scenes.world, f"{name}_class"), generator)
+            parts[f"{name}_image"] = _member(scenes.world, name, parts[name], generator)
     return Scenes(scenes.world, **parts)
 
 
@@ -185,23 +206,28 @@ def render(scenes: Scenes) -> Tensor:
     """Draw scenes: `[B]` scenes -> float32 `[B, 3, size, size]` in [0, 1]; white ink over a dimmed crop of the background."""
     world, size = scenes.world, scenes.world.size
     height, width = world.digits.shape[1:]
-    # Windows are views of the banks, so that picking one copies whole rows of pixels instead of looking up each.
-    windows = world.backgrounds.unfold(2, size, 1).unfold(3, size, 1)
-    ground = windows[scenes.background_image, :, scenes.crop[:, 0], scenes.crop[:, 1]]
-    sheets = F.pad(world.digits[scenes.digit_image], (size - width, size - width, size - height, size - height))
     top, left = corners(scenes).unbind(1)
-    rows = torch.arange(len(scenes), device=top.device)
-    ink = sheets.unfold(1, size, 1).unfold(2, size, 1)[rows, size - height - top, size - width - left]
-    alpha = ink[:, None] / 255
-    return alpha + (1 - alpha) * (ground * (world.dim / 255))
+    ink = _windows(world.sheets, scenes.digit_image, size - height - top, size - width - left, size)
+    ground = _windows(world.backgrounds, scenes.background_image, scenes.crop[:, 0], scenes.crop[:, 1], size)
+    alpha = ink.float().div_(255)  # bytes become floats first: arithmetic of mixed dtypes is slow on a CPU
+    return ground.float().mul_(world.dim / 255).mul_(1 - alpha).add_(alpha)
+
+
+def _windows(bank: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """Square windows `[B, C, size, size]` of a bank `[N, C, H, W]`, copied by whole rows of pixels: to look up each is slow."""
+    _, channels, height, width = bank.shape
+    channel, row = torch.arange(channels, device=bank.device)[:, None], torch.arange(size, device=bank.device)
+    image, top, left = (where[:, None, None] for where in (image, top, left))
+    start = ((image * channels + channel) * height + top + row) * width + left
+    return bank.flatten().unfold(0, size, 1).index_select(0, start.flatten()).view(len(image), channels, size, size)
 
 
 def corners(scenes: Scenes) -> Tensor:
     """The digit's top-left pixel (y, x), long `[B, 2]`: the grid's cells, spread over all places where the digit is whole."""
     world = scenes.world
-    room = torch.tensor(world.size) - torch.tensor(world.digits.shape[1:])
-    cell = torch.stack([scenes.position // world.cells, scenes.position % world.cells], 1)
-    return cell * room.to(cell.device) // max(1, world.cells - 1)
+    cell = (scenes.position // world.cells, scenes.position % world.cells)
+    room = (world.size - side for side in world.digits.shape[1:])
+    return torch.stack([c * r // max(1, world.cells - 1) for c, r in zip(cell, room, strict=True)], 1)
 
 
 def _classes(bank: Tensor) -> int:
@@ -213,13 +239,11 @@ def _choose(counts: Tensor, generator: torch.Generator | None) -> Tensor:
     return (torch.rand(counts.shape, dtype=torch.float64, generator=generator) * counts).long()
 
 
-def _member(classes: Tensor, bank: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A row of the bank for each class, uniform among the rows of that class."""
-    count = bank.cpu().bincount()
-    start = count.cumsum(0) - count
+def _member(world: World, name: str, classes: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A row of a bank for each class, uniform among the rows of that class."""
+    rows, start, count = world.members[name]
     mine = classes.cpu()
-    row = bank.cpu().argsort(stable=True)[start[mine] + _choose(count[mine], generator)]
-    return row.to(classes.device)
+    return rows[start[mine] + _choose(count[mine], generator)].to(classes.device)
 
 
 def _same_residue(scenes: Scenes, name: str, modulus: int, generator: torch.Generator | None) -> dict[str, Tensor]:

@@ -212,7 +212,9 @@ def _batches(
 
     def batch(step: int) -> tuple[Any, Tensor, Any]:
         index = order(len(inputs), recipe.batch, step, seed=recipe.seed, rank=rank(), world=world()).to(device)
-        return inputs[index], index, {task: values[index] for task, values in labels.items()}
+        # index_select copies whole images, where indexing looks up each byte
+        chosen = inputs.index_select(0, index) if isinstance(inputs, Tensor) else inputs[index]
+        return chosen, index, {task: values[index] for task, values in labels.items()}
 
     return batch
 
