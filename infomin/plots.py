@@ -133,7 +133,13 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     done = frame[frame["status"] != "diverged"]
     axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, label="a seed", zorder=3)
     bars = {"xerr": at["i_nce_std"].fillna(0), "yerr": at["spread"], "color": INK, "lw": 1.2, "capsize": 2.5, "zorder": 2}
-    axes.errorbar(at["i_nce_mean"], at[f"acc_{task}_mean"], fmt="-", label="mean and deviation over seeds", **bars)
+    axes.errorbar(
+        at["i_nce_mean"],
+        at[f"acc_{task}_mean"],
+        fmt="-" if "true_nats_mean" in at else "none",
+        label="mean and deviation over seeds",
+        **bars,
+    )
     _numbered(axes, at["i_nce_mean"], at[f"acc_{task}_mean"])
     axes.set(
         xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}", xlim=(left, right), ylim=(0, 1.02)
@@ -168,7 +174,9 @@ def _numbered(axes: Axes, x: pd.Series, y: pd.Series) -> None:
 
 def _key(figure: Figure, names: Sequence[str]) -> None:
     handles = [Line2D([], [], ls="", marker=f"${number}$", color=INK, ms=5) for number in range(1, len(names) + 1)]
-    figure.legend(handles, list(names), loc="outside lower center", ncols=min(4, len(names)), fontsize=7.5, handletextpad=0.2)
+    widest = 0.35 + 0.075 * max(map(len, names))  # inches, at this size of letters
+    columns = max(1, min(len(names), int(figure.get_figwidth() / widest)))
+    figure.legend(handles, list(names), loc="outside lower center", ncols=columns, fontsize=7.5, handletextpad=0.2)
 
 
 def calibration(rows: Rows, path: str | Path) -> Path:
