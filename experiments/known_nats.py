@@ -5,7 +5,7 @@
 
 I_NCE is a lower bound three times over: of log K, of what the probe's critic can use, and of what the encoders have kept. So a
 gap is expected, and it tells how far the training has come. The factors: the digit's column among three (1.10 nats), its place
-among nine (2.20 nats), its place and the class modulo 2 (2.89 nats); and the class modulo 3 (1.09 nats) and the class (2.30 nats).
+among nine (2.20 nats), its place and the class modulo 2 (2.89 nats); the class modulo 3 (1.09 nats) and the class (2.30 nats).
 
 Seen: within 5 % of the truth where a place is shared, 17 % and 27 % below it for the class and the class modulo 3, which are
 harder to read off handwriting that was not trained on.
