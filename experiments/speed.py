@@ -14,10 +14,10 @@ pipeline  A batch from stored images to updated weights: lightly's SimCLR, its D
 lab       RGB to Lab of 64 images of 64 px: scikit-image, one uint8 image at a time, over ours on the uint8 batch, goal 8 or more;
           kornia over ours, both on the float batch, goal 2 or more. On all threads, and on one.
 
-Missed on 2 cores with AMX (figures/speed.jsonl): the pipeline, 3.8 instead of 4, because four fifths of our time are the encoders,
-which both sides need; Lab against scikit-image, 6.8 instead of 8 (4.0 on one thread), because the table look-up of uint8 runs on one
-thread and the rest is bound by exponentials. Two matrix products in chunks came to about 8, but a user's TF32 setting would then
-round the colours.
+Missed on 2 cores with AMX (figures/speed.jsonl): the pipeline, 3.8 instead of 4, because four fifths of our time are the
+encoders, which both sides need; Lab against scikit-image, 6.8 instead of 8 (4.0 on one thread), because the table look-up of
+uint8 runs on one thread and the rest is bound by exponentials. Two matrix products in chunks came to about 8, but a user's TF32
+setting would then round the colours.
 """
 
 import os
