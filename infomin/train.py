@@ -80,10 +80,8 @@ def fit(
         values = _read(stats, average) if last or (step + 1) % log_every == 0 else {}
         bad = not all(map(math.isfinite, values.values()))
         if values and not bad:
-            yield (
-                step + 1,
-                {**values, "rate": rate(step)},
-            )  # before the save: a log that is ahead can be cut, one behind has a hole
+            # before the save: a log that is ahead of its checkpoint can be cut, one behind has a hole
+            yield step + 1, {**values, "rate": rate(step)}
         if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > SAVE_EVERY):
             disk.save(checkpoint, state)
             saved = time.monotonic()
