@@ -53,13 +53,16 @@ def _sum(planes: Planes, weights: Sequence[float], start: float) -> Tensor:
 class Curve(NamedTuple):
     """A power curve with a straight foot, between linear light y and a response x.
 
-    y = ((x + offset) / (1 + offset)) ** power where x is above `dark`, and the line through 0 that joins it below: both
-    sRGB's gamma and CIE lightness are of this kind. Each maps the whole real line onto itself, so nothing needs clipping.
+    y = ((x + offset) / (1 + offset)) ** power where x is above `dark`, and x = slope * y below: both sRGB's gamma and CIE
+    lightness are of this kind. Each maps the whole real line onto itself, so nothing needs clipping. Published slopes are
+    rounded and miss the power by 4e-8 or less where they meet; there each part ends where it reaches the other's light or
+    response, so that no colour jumps.
     """
 
     offset: float
     power: float
     dark: float
+    slope: float
 
     @property
     def dim(self) -> float:
@@ -67,8 +70,9 @@ class Curve(NamedTuple):
         return ((self.dark + self.offset) / (1 + self.offset)) ** self.power
 
 
-SRGB = Curve(0.055, 2.4, 0.04045)  # IEC 61966-2-1, its foot of slope 12.92
-LIGHTNESS = Curve(0.16, 3, 0.08)  # CIE 15 in 0..1; exact fractions, within 1e-6 of the usual rounded 903.3 and 7.787
+SRGB = Curve(0.055, 2.4, 0.04045, 12.92)  # IEC 61966-2-1
+LIGHTNESS = Curve(0.16, 3, 0.08000025, 7.787 * 1.16)  # CIE 15 in 0..1, with the constant usual in Lab, `dark` amid its gap
+LUV_LIGHTNESS = Curve(0.16, 3, 0.08, 9.033)  # and the one usual in Luv
 
 
 def _power(x: Tensor, p: float) -> Tensor:
@@ -78,13 +82,13 @@ def _power(x: Tensor, p: float) -> Tensor:
 def expand(x: Tensor, curve: Curve) -> Tensor:
     """Response to linear light: foot plus power, each held constant where the other rules, so every gradient is finite."""
     power = _power(x.clamp(min=curve.dark).add_(curve.offset).div_(1 + curve.offset), curve.power)
-    return x.clamp(max=curve.dark).mul_(curve.dim / curve.dark).sub_(curve.dim).add_(power)
+    return x.clamp(max=curve.dim * curve.slope).mul_(1 / curve.slope).sub_(curve.dim).add_(power)
 
 
 def compress(y: Tensor, curve: Curve) -> Tensor:
     """Linear light to response; undoes `expand`."""
     power = _power(y.clamp(min=curve.dim), 1 / curve.power)
-    foot = y.clamp(max=curve.dim).mul_(curve.dark / curve.dim).sub_(curve.dark + curve.offset)
+    foot = y.clamp(max=curve.dark / curve.slope).mul_(curve.slope).sub_(curve.dark + curve.offset)
     return foot.add_(power, alpha=1 + curve.offset)
 
 
@@ -142,7 +146,7 @@ def lab_to_rgb(x: Tensor) -> Tensor:
 def rgb_to_luv(x: Tensor) -> Tensor:
     """sRGB `[..., 3, H, W]` in [0, 1] or uint8 to CIE L*u*v*: L in 0..100, u and v about -134..175 (CIE 15)."""
     big_x, big_y, big_z = _mix(_linear(x), XYZ)
-    light = 100 * compress(big_y, LIGHTNESS)
+    light = 100 * compress(big_y, LUV_LIGHTNESS)
     total = big_x + 15 * big_y + 3 * big_z
     black = total.abs() < torch.finfo(total.dtype).eps  # it has no chromaticity: u, v and their gradients are 0
     over = 13 * light / total.masked_fill(black, torch.inf)
@@ -153,7 +157,7 @@ def luv_to_rgb(x: Tensor) -> Tensor:
     """CIE L*u*v* `[..., 3, H, W]` to sRGB, not clipped."""
     light, u, v = _planes(x)
     scale = (13 * light).masked_fill(light == 0, torch.inf)
-    u, v, y = u / scale + _U, v / scale + _V, expand(light / 100, LIGHTNESS)
+    u, v, y = u / scale + _U, v / scale + _V, expand(light / 100, LUV_LIGHTNESS)
     xyz = (y * 9 * u / (4 * v), y, y * (12 - 3 * u - 20 * v) / (4 * v))
     return _image([compress(plane, SRGB) for plane in _mix(xyz, _RGB)], x)
 
