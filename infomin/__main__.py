@@ -11,8 +11,9 @@ from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from . import table
-from .demo import demo, report
+from .demo import demo
 from .dist import main_process, stop
+from .experiment import report
 from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__

@@ -1,18 +1,24 @@
 """Data sets: what views are made from, and what probes ask for. Train and test share no digit and no pixel of a photograph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .check import known
+from .dist import rank, world
+from .folder import Files, parts
 from .moving_mnist import Scenes, World, draw, render
 from .seeds import generator
+from .stored import Parts, cifar10, root, stl10
 
 TRAIN, TEST = 8192, 4096  # images of an embedded set
+PART = 2**28  # bytes that a part of the photos may take
 DIGIT = 20  # side of a drawn digit in pixels, of a canvas of 32
 
 
@@ -21,40 +27,120 @@ class Split:
     """One part of a data set.
 
     Args:
-        labels: task -> `[N]`; long for classes.
+        labels: task -> `[N]`; long for classes, -1 where they are unknown.
         scenes: the factors behind the images, where they are known.
-        pixels: uint8 `[N, 3, H, W]`; rendered from the scenes when they are first asked for if not given.
+        pixels: uint8 `[N, 3, H, W]`, or files; rendered from the scenes when they are first asked for if not given.
+        unlabelled: how many images, the last ones, have no known labels.
     """
 
     labels: dict[str, Tensor]
     scenes: Scenes | None = None
-    pixels: Tensor | None = None
+    pixels: Tensor | Files | None = None
+    unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(next(iter(self.labels.values())))
 
+    @property
+    def labelled(self) -> int:
+        """How many images have labels; they come first."""
+        return len(self) - self.unlabelled
+
     @cached_property
-    def images(self) -> Tensor:
-        """uint8 `[N, 3, H, W]`."""
+    def images(self) -> Any:
+        """uint8 `[N, 3, H, W]`, or files that are indexed like it."""
         if self.pixels is not None:
             return self.pixels
         assert self.scenes is not None
-        starts = range(0, len(self), 1024)
-        return torch.cat([(render(self.scenes[i : i + 1024]) * 255).round().to(torch.uint8) for i in starts])
+        step = min(1024, 2**23 // self.scenes.world.size**2)  # images are floats while they are rendered
+        starts = range(0, len(self), step)
+        return torch.cat([(render(self.scenes[i : i + step]) * 255).round().to(torch.uint8) for i in starts])
+
+
+Part: TypeAlias = tuple[Any, Mapping[str, Tensor]]  # what a view takes, `[N]`, and task -> labels `[N]`, on one device
 
 
 def load(name: str, size: int = 32) -> tuple[Split, Split]:
     """The training and test parts of a data set.
 
     Args:
-        name: `digits` (handwritten digits over photographs; tasks digit, background, position) or `photos` (patches of the
-            photographs; task background: which of the ten). Both come with scikit-learn and scikit-image: nothing is downloaded.
-        size: side of the images in pixels, 24 to 96.
+        name: what the images are.
+            `digits`: handwritten digits over photographs; tasks digit, background, position. 24 to 96 px.
+            `photos`: patches of those photographs; task background: which of the ten. 24 to 256 px; above 96 px of larger pieces
+            of the photographs, and as many as fill 256 MB a part: 5,461 and 4,096 at 128 px, 1,365 and 1,365 at 256 px.
+            Both come with scikit-learn and scikit-image: nothing is downloaded.
+            `stl10`: 5,000 labelled and 100,000 unlabelled images to train on, 8,000 to test. 8 to 96 px.
+            `cifar10`: 50,000 and 10,000 images. 8 to 64 px.
+            `folder:PATH`: image files, see `folder.parts`; read as they are needed. 8 to 1024 px.
+            The last three have the task class. STL-10 and CIFAR-10 are looked for in `stored.root()`, and never downloaded.
+        size: side of the images in pixels; those of stl10, cifar10 and folders are scaled to it.
+
+    Raises:
+        ValueError: an unknown name, a size out of range, a folder without images.
+        FileNotFoundError: no such folder, or the files of STL-10 or CIFAR-10 are missing or damaged; the message says what to do.
     """
-    known(name, DATA, "data")
-    if not 24 <= size <= 96:
-        raise ValueError(f"data {name!r}: got size {size}, wanted 24 to 96 px; change it")
+    allowed(name)
+    least, most = SIZES.get(name, (8, 1024))
+    if not least <= size <= most:
+        raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px; change it")
+    if name.startswith("folder:"):
+        train, test = (Split({"class": labels}, pixels=files) for files, labels in parts(name.removeprefix("folder:"), size))
+        return train, test
     return DATA[name](size)
+
+
+def allowed(name: str, what: str = "data") -> None:
+    """Raise a ValueError unless `name` is that of a data set or `folder:PATH`."""
+    if not name.startswith("folder:") or name == "folder:":
+        known(name, [*DATA, "folder:PATH"], what)
+
+
+def batches(
+    part: Part, batch: int, *, steps: int, seed: int, device: torch.device | str = "cpu"
+) -> Callable[[int], tuple[Any, Tensor, dict[str, Tensor]]]:
+    """What `fit` asks for: a function from a step to (inputs of the view, index, labels), this process's part of the batch.
+
+    A file that cannot be read keeps its index; image and labels are those of the file that stands in for it.
+
+    Args:
+        part: inputs and labels.
+        batch: images in a batch, over all processes.
+        steps: how many there will be; files are read ahead up to the last.
+        seed: of the order.
+        device: where inputs and labels are.
+
+    >>> at = batches((torch.arange(6), {"class": torch.arange(6) % 2}), 2, steps=9, seed=0)
+    >>> chosen, index, labels = at(5)
+    >>> torch.equal(chosen, index), torch.equal(labels["class"], index % 2)
+    (True, True)
+    """
+    inputs, labels = part
+    if batch % world():
+        raise ValueError(f"batch: got {batch} for {world()} processes, wanted a multiple; change one of them")
+
+    def index(step: int) -> Tensor:
+        return order(len(inputs), batch, step, seed=seed, rank=rank(), world=world())
+
+    stream = inputs.stream(index, steps) if isinstance(inputs, Files) else None
+
+    def at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
+        rows = shown = index(step).to(device)
+        if stream:
+            chosen, shown = stream(step)
+        else:  # index_select copies whole images, where indexing looks up each byte
+            chosen = inputs.index_select(0, rows) if isinstance(inputs, Tensor) else inputs[rows]
+        return chosen, rows, {task: values[shown] for task, values in labels.items()}
+
+    return at
+
+
+def first(part: Part, n: int) -> Part:
+    """The first `n` of a part, for the probe; of files, images are read and held, `3 * size**2` bytes each."""
+    inputs, labels = part
+    if isinstance(inputs, Files):
+        images, shown = inputs.take(torch.arange(n))
+        return images, {task: values[shown] for task, values in labels.items()}
+    return inputs[:n], {task: values[:n] for task, values in labels.items()}
 
 
 def order(n: int, batch: int, step: int, *, seed: int, rank: int = 0, world: int = 1) -> Tensor:
@@ -81,9 +167,10 @@ def worlds(size: int = 32) -> tuple[World, World]:
     """The worlds that embedded scenes are drawn from, for training and testing: 1,797 digits, ten photographs cut into tiles.
 
     A tile is twice the canvas wide; every third tile, along diagonals, belongs to the test, so both see all of each photograph.
+    Above 96 px a tile is a half instead of a quarter of the photograph's short side: there would be nothing left to see.
     """
     digits, classes = _digits(round(size * DIGIT / 32))
-    tiles, photo, is_test = _tiles(2 * size)
+    tiles, photo, is_test = _tiles(2 * size, 4 if size <= 96 else 2)
     late = torch.arange(len(digits)) >= 1200
     parts = [
         (digits[part], classes[part], tiles[is_test == test], photo[is_test == test])
@@ -110,11 +197,11 @@ def _photographs() -> list[Tensor]:
     return [torch.tensor(photo)[..., :3].permute(2, 0, 1) for photo in found]
 
 
-def _tiles(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Photographs, four tiles to their short side, as (tiles uint8 [M, 3, side, side], photograph [M], is_test [M])."""
+def _tiles(side: int, across: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Photographs, so many tiles to their short side, as (tiles uint8 [M, 3, side, side], photograph [M], is_test [M])."""
     tiles, photo, is_test = [], [], []
     for i, image in enumerate(_photographs()):
-        cell = min(image.shape[1:]) // 4
+        cell = min(image.shape[1:]) // across
         cells = (
             image.unfold(1, cell, cell).unfold(2, cell, cell).permute(1, 2, 0, 3, 4)
         )  # cut first, so that scaling mixes no two
@@ -138,15 +225,34 @@ def _digit_scenes(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _photo_patches(size: int) -> tuple[Split, Split]:
+    most = PART // (3 * size**2)
+
     def split(world: World, n: int, part: str) -> Split:
-        bare = replace(world, digits=torch.zeros_like(world.digits), dim=1.0)  # the same scenes with no ink
-        scenes = draw(bare, n, generator(0, "photos", part))
+        # the same scenes with no ink: one blank digit a class is enough
+        bare = replace(world, digits=torch.zeros_like(world.digits[:10]), digit_class=torch.arange(10), dim=1.0)
+        scenes = draw(bare, min(n, most), generator(0, "photos", part))
         return Split({"background": scenes.background}, pixels=Split({"background": scenes.background}, scenes).images)
 
     train, test = worlds(size)
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-DATA: dict[str, Callable[[int], tuple[Split, Split]]] = {"digits": _digit_scenes, "photos": _photo_patches}
+def _stored(read: Callable[[Path, int], Parts]) -> Callable[[int], tuple[Split, Split]]:
+    def sets(size: int) -> tuple[Split, Split]:
+        train, test = (
+            Split({"class": labels}, pixels=images, unlabelled=int((labels < 0).sum())) for images, labels in read(root(), size)
+        )
+        return train, test
+
+    return sets
+
+
+DATA: dict[str, Callable[[int], tuple[Split, Split]]] = {
+    "digits": _digit_scenes,
+    "photos": _photo_patches,
+    "stl10": _stored(stl10),
+    "cifar10": _stored(cifar10),
+}
+SIZES = {"digits": (24, 96), "photos": (24, 256), "stl10": (8, 96), "cifar10": (8, 64)}  # least and most px

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,9 +13,11 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from .check import known
-from .table import atomic, summary
+from .curve import Rows, by_dial, means, points, verdict
+from .table import atomic
 
-Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
+__all__ = ["calibration", "dial_curve", "points", "u_curve", "verdict", "view_strip"]
+
 INK, SOFT, ACCENT = "#1b1b1e", "#8a8f98", "#c1121f"
 REGIMES = (("missing information", "#e8f1f8"), ("excess noise", "#fdf0e3"))
 # What makes pictures of equal rows differ: the program's version and the time.
@@ -31,67 +33,6 @@ STYLE: Any = {
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "infomin",
 }
-
-
-def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
-    """One point per value of `by`: means and deviations over seeds, in order of information.
-
-    Args:
-        rows: as `run` returns them or `table.read` reads them; diverged ones only count.
-        task: a task of the data, for example `digit`.
-        by: the column that is varied.
-
-    Raises:
-        ValueError: no row says anything about the task; the message lists the tasks there are.
-    """
-    frame = _labelled(rows)
-    tasks = [column[4:] for column in frame if column.startswith("acc_")]
-    if task not in tasks:
-        raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
-    has_truth = "true_nats" in frame and bool(frame["true_nats"].notna().all())
-    found = _means(frame, by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
-    found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
-    return found
-
-
-def _labelled(rows: Rows) -> pd.DataFrame:
-    """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it."""
-    frame = pd.DataFrame(rows)
-    if "key" not in frame:
-        return frame
-    frame = frame.drop_duplicates("key").reset_index(drop=True)
-    recipe = frame.loc[:, "key":"status"].columns  # a row begins with its recipe
-    for name in recipe.drop(["key", "view", "seed", "status"]):
-        if frame[name].nunique() > 1:
-            frame["view"] += f", {name}=" + frame[name].astype(str)
-    return frame
-
-
-def _means(frame: pd.DataFrame, by: str, numbers: list[str]) -> pd.DataFrame:
-    """Means and deviations over seeds in the order of the first number, without the groups that have diverged throughout."""
-    found = summary(frame, by, numbers).dropna(subset=["i_nce_mean"])
-    return found.sort_values(f"{numbers[0]}_mean", kind="stable").reset_index(drop=True)
-
-
-def verdict(rows: Rows, task: str) -> str:
-    """One sentence on what the curve shows, derived from its numbers: whether the best point is interior, and by how much."""
-    at = points(rows, task)
-    acc, names = at[f"acc_{task}_mean"], at["view"]
-    best, last = int(acc.idxmax()), len(at) - 1
-
-    def say(i: int) -> str:
-        return f"{names[i]} ({at['i_nce_mean'][i]:.2f} nats, accuracy {acc[i]:.2f} ± {at['spread'][i]:.2f})"
-
-    if best in (0, last):
-        return f"No inverted U: the best of {len(at)} points is an end, {say(best)}; the other end is {say(last - best)}."
-    gains = acc[best] - acc[0], acc[best] - acc[last]
-    clear = all(gain > at["spread"][best] + at["spread"][end] for gain, end in zip(gains, (0, last), strict=True))
-    shape = "An inverted U" if clear else "No clear inverted U, for the gains are within the spread over seeds"
-    shape = shape if at["n"].min() > 1 else "Perhaps an inverted U, but with one seed the spread is not known"
-    return (
-        f"{shape}: the best point is {say(best)}, "
-        f"{gains[0]:.2f} above {say(0)}, where the least is shared, and {gains[1]:.2f} above {say(last)}, where the most is."
-    )
 
 
 def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
@@ -188,36 +129,55 @@ def calibration(rows: Rows, path: str | Path) -> Path:
     """
     frame = pd.DataFrame(rows)
     with rc_context(STYLE):
-        figure, at = Figure(figsize=(4.4, 4.2)), _means(frame, "view", ["true_nats", "i_nce"])
+        figure, at = Figure(figsize=(4.4, 4.2)), means(frame, "view", ["true_nats", "i_nce"])
         _calibration(figure.subplots(), frame, at)
         _key(figure, at["view"])
         return _save(figure, path)
 
 
-def dial_curve(rows: Rows, path: str | Path, task: str, dial: str = "view") -> Path:
-    """I_NCE and accuracy, one above the other, against the dial: numbers on a line, or names in order of information.
+def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> Path:
+    """A sweep in one figure: I_NCE and accuracy against the dial, and accuracy against I_NCE, with deviations over seeds.
 
     Args:
         rows: as `run` returns them.
         path: the picture.
         task: what accuracy is measured on.
-        dial: the column that was varied, for example `view` or `tau`.
+        label: what the dial is, with its unit. Views that differ in one number stand at it, on a logarithmic axis where it spans
+            a factor of ten; others stand side by side in order of information.
     """
-    at = points(rows, task, by=dial)
-    numeric = pd.api.types.is_numeric_dtype(at[dial])
-    at = at.sort_values(dial) if numeric else at
-    names = [str(name) for name in at[dial]]
-    family = {name.partition(":")[0] for name in names}
-    x = at[dial] if numeric else [name.partition(":")[2] or name for name in names] if len(family) == 1 else names
+    at, entropy = by_dial(points(rows, task)), float(pd.DataFrame(rows)[f"entropy_{task}"].max())
+    acc, numeric = at[f"acc_{task}_mean"], "dial" in at
     with rc_context(STYLE):
-        figure = Figure(figsize=(max(4.6, 0.75 * len(at)), 4.4))
-        upper, lower = figure.subplots(2, 1, sharex=True)
-        form = {"fmt": "o-" if numeric else "o", "color": INK, "ms": 4.5, "lw": 1.2, "capsize": 2.5}
-        upper.errorbar(x, at["i_nce_mean"], yerr=at["i_nce_std"].fillna(0), **form)
-        lower.errorbar(x, at[f"acc_{task}_mean"], yerr=at["spread"], **form)
-        upper.set(ylabel="held-out $I_{NCE}$ [nats]")
-        lower.set(ylabel=f"linear-probe accuracy, {task}", xlabel=dial)
+        figure = Figure(figsize=(9.6, 4.4))
+        panels = figure.subplot_mosaic([["nats", "plane"], ["accuracy", "plane"]])
+        x = at["dial"] if numeric else pd.Series(range(1, len(at) + 1))
+        for name, y, deviation in (("nats", at["i_nce_mean"], at["i_nce_std"]), ("accuracy", acc, at["spread"])):
+            axes = panels[name]
+            form: Any = {"color": INK, "lw": 1.2, "capsize": 2.5, "fmt": "-" if numeric else "none"}
+            axes.errorbar(x, y, yerr=deviation.fillna(0), **form)
+            _numbered(axes, x, y)
+            if numeric and x.min() > 0 and x.max() >= 10 * x.min():
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter("{x:g}")
+            if not numeric:
+                axes.set_xticks([])
+        panels["nats"].set(ylabel="held-out $I_{NCE}$ [nats]")
+        panels["accuracy"].set(ylabel=f"linear-probe accuracy, {task}", xlabel=label)
+        _plane(panels["plane"], at, task, entropy, line=numeric)
+        _key(figure, at["view"])
         return _save(figure, path)
+
+
+def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: bool) -> None:
+    """Accuracy against I_NCE, close up; the points are joined in the order of the dial."""
+    x, y = at["i_nce_mean"], at[f"acc_{task}_mean"]
+    form: Any = {"color": INK, "ecolor": SOFT, "lw": 1, "capsize": 2.5, "fmt": "-" if line else "none"}
+    axes.errorbar(x, y, xerr=at["i_nce_std"].fillna(0), yerr=at["spread"], **form)
+    _numbered(axes, x, y)
+    if axes.get_xlim()[0] < entropy < axes.get_xlim()[1]:
+        axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
+        axes.legend(loc="best", fontsize=7.5)
+    axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}")
 
 
 def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path) -> Path:

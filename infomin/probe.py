@@ -24,8 +24,10 @@ PROTOCOL = (
 
 
 @torch.no_grad()
-def features(method: Any, view: Any, inputs: Any, *, seed: int = 0, precision: str = "fp32", batch: int = 512) -> list[Tensor]:
-    """Features of every view, in eval mode.
+def features(
+    method: Any, view: Any, inputs: Any, *, seed: int = 0, precision: str = "fp32", batch: int = 512, draw: bool = False
+) -> list[Tensor]:
+    """Features of every view, with the method in eval mode.
 
     Args:
         method: with `features(views) -> tuple`; its mode is put back afterwards.
@@ -34,12 +36,13 @@ def features(method: Any, view: Any, inputs: Any, *, seed: int = 0, precision: s
         seed: of the views' random draws; equal for all runs that are to be compared.
         precision: `fp32` or `bf16`, as in training.
         batch: images at a time.
+        draw: whether augmentations are drawn, as in training; otherwise they leave images as they are.
 
     Returns:
         one float32 `[N, D]` a view.
     """
     modes = [(module, module.training) for module in (*method.modules(), *view.modules())]
-    method.eval(), view.eval()
+    method.eval(), view.train(draw)
     parts = []
     for i in range(0, len(inputs), batch):
         views = [
@@ -174,6 +177,8 @@ def all_of(
 ) -> dict[str, float]:
     """Everything a row says of a trained method.
 
+    I_NCE is measured on views as they are drawn in training, accuracy on features of images that are not augmented.
+
     Args:
         train, test: (inputs of the view, task -> labels).
         readout: the views whose features the linear probe and the neighbours read, concatenated.
@@ -182,13 +187,17 @@ def all_of(
     Returns:
         `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1), `entropy_TASK` (H(y), nats).
     """
-    seen, unseen = (features(method, view, part[0], precision=precision) for part in (train, test))
+    plain = [features(method, view, part[0], precision=precision) for part in (train, test)]
+    augments = any(getattr(module, "augments", False) for module in view.modules())
+    drawn = [features(method, view, part[0], precision=precision, draw=True) for part in (train, test)] if augments else plain
     row: dict[str, float] = {
-        "i_nce": nats(seen, unseen, candidates=candidates),
+        "i_nce": nats(*drawn, candidates=candidates),
         "candidates": candidates,
         "ceiling": math.log(candidates),
     }
-    x, x_test = (torch.cat([part[i] for i in readout], 1) for part in (seen, unseen))
+    # two crops, not drawn, are one image twice; it is read once
+    told = [i for n, i in enumerate(readout) if not any(torch.equal(plain[0][i], plain[0][j]) for j in readout[:n])]
+    x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
     for task in train[1]:
         row[f"acc_{task}"] = linear(x, train[1][task], x_test, test[1][task])
         row[f"knn_{task}"] = knn(x, train[1][task], x_test, test[1][task])

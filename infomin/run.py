@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from . import table
 from .check import kind, known, positive
-from .data import DATA, Split, load, order
-from .dist import agree, main_process, rank, start, wait, world
+from .data import Part, Split, allowed, batches, first, load
+from .dist import agree, main_process, start, wait, world
 from .encoders import ENCODERS
 from .methods import METHODS
 from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
@@ -39,9 +39,9 @@ class Recipe:
     method: str = "infonce"
     """How the encoders learn from the views."""
     data: str = "digits"
-    """What the views are made from: digits (handwriting over photographs) or photos (patches of photographs)."""
+    """What views are made from: digits (handwriting over photographs), photos (patches of those), stl10, cifar10, folder:PATH."""
     size: int = 32
-    """Side of an image in pixels, 24 to 96."""
+    """Side of an image in pixels; digits 24 to 96, photos 24 to 256, stl10 8 to 96, cifar10 8 to 64, folder 8 to 1024."""
     encoder: str = "tiny"
     """The network: tiny (32 px and more), alexnet (64 px), resnet18 or resnet50."""
     width: float = 1.0
@@ -84,6 +84,7 @@ class Recipe:
             kind(getattr(self, name), wanted, f"recipe: {name}")
         for name, names in _CHOICES.items():
             known(getattr(self, name), names, f"recipe: {name}")
+        allowed(self.data, "recipe: data")
         for name in ("size", "width", "dim", "tau", "steps", "batch", "lr", "candidates", "probe_images"):
             positive(getattr(self, name), f"recipe: {name}")
         for name in ("weight_decay", "warmup", "seed"):
@@ -106,7 +107,6 @@ class Recipe:
 
 _CHOICES: dict[str, Iterable[str]] = {
     "method": METHODS,
-    "data": DATA,
     "encoder": ENCODERS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
@@ -153,8 +153,9 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
 def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
     began = time.perf_counter()
     view: Any = parse(recipe.view).to(device)
-    train, test = (_inputs(split, view, recipe, device) for split in load(recipe.data, recipe.size))
-    if recipe.probe_images > (most := min(len(train[0]), len(test[0]))):
+    splits = load(recipe.data, recipe.size)
+    train, test = (_inputs(split, view, recipe, device) for split in splits)
+    if recipe.probe_images > (most := min(split.labelled for split in splits)):
         raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
     method = _method(recipe, view.channels).to(device).to(memory_format=torch.channels_last)
     precision = recipe.precision if recipe.precision != "auto" else "bf16" if _fast_bf16(device) else "fp32"
@@ -176,10 +177,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     try:
         _follow(steps, recipe, folder, bar, tensorboard)
         agree(method)
-        some = slice(recipe.probe_images)
-        seen, unseen = (
-            (inputs[some], {task: values[some] for task, values in labels.items()}) for inputs, labels in (train, test)
-        )
+        seen, unseen = (first(part, recipe.probe_images) for part in (train, test))
         row |= all_of(method, view, seen, unseen, readout=view.readout, candidates=recipe.candidates, precision=precision)
     except Diverged as reason:
         row |= {"status": "diverged", "reason": str(reason)}
@@ -194,7 +192,7 @@ def _method(recipe: Recipe, channels: Sequence[int]) -> nn.Module:
         )
 
 
-def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> tuple[Any, dict[str, Tensor]]:
+def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> Part:
     """What the view takes, on the device, and the labels."""
     wants_scenes = getattr(view, "takes", "images") == "scenes"
     if wants_scenes and split.scenes is None:
@@ -203,20 +201,8 @@ def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> tu
     return inputs.to(device), {task: labels.to(device) for task, labels in split.labels.items()}
 
 
-def _batches(
-    part: tuple[Any, dict[str, Tensor]], recipe: Recipe, device: torch.device
-) -> Callable[[int], tuple[Any, Tensor, Any]]:
-    inputs, labels = part
-    if recipe.batch % world():
-        raise ValueError(f"batch: got {recipe.batch} for {world()} processes, wanted a multiple; change one of them")
-
-    def batch(step: int) -> tuple[Any, Tensor, Any]:
-        index = order(len(inputs), recipe.batch, step, seed=recipe.seed, rank=rank(), world=world()).to(device)
-        # index_select copies whole images, where indexing looks up each byte
-        chosen = inputs.index_select(0, index) if isinstance(inputs, Tensor) else inputs[index]
-        return chosen, index, {task: values[index] for task, values in labels.items()}
-
-    return batch
+def _batches(part: Part, recipe: Recipe, device: torch.device) -> Callable[[int], tuple[Any, Tensor, Any]]:
+    return batches(part, recipe.batch, steps=recipe.steps, seed=recipe.seed, device=device)
 
 
 def _follow(

@@ -64,9 +64,10 @@ class InfoNCE(nn.Module):
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Views `[B, C, H, W]` each -> what a probe reads, `[B, D]` each: the encoder's output before the head."""
-        if len(self.encoders) == 1:  # one pass over all views keeps the cores busier than one each
-            return self.encoders[0](torch.cat(list(views))).chunk(len(views))
-        return tuple(encoder(view) for encoder, view in zip(self.encoders, views, strict=True))
+        if len(self.encoders) == 1 and len({view.shape for view in views}) == 1:
+            return self.encoders[0](torch.cat(list(views))).chunk(len(views))  # keeps the cores busier than one pass each
+        encoders = list(self.encoders) * (len(views) if len(self.encoders) == 1 else 1)
+        return tuple(encoder(view) for encoder, view in zip(encoders, views, strict=True))
 
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Views `[B, C, H, W]` each -> what the critic compares, `[B, dim]` each."""

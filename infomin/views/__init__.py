@@ -1,7 +1,33 @@
-"""Axis 1: the views. Each is a module: `forward(batch, generator=None) -> (v1, v2, …)`, with `.channels` and `.readout`."""
+"""Axis 1: the views. Each is a module: `forward(batch, generator=None) -> (v1, v2, …)`, with `.channels` and `.readout`.
 
+`batch` is images `[B, C, H, W]`, uint8 or floating point in [0, 1], on any device, or a single image `[C, H, W]`, unless the view
+says what else it `.takes`. `.wants` is the number of channels that images must have, None for any. Draws come from `generator`,
+on the CPU, else from torch's own; an augmentation leaves images as they are in eval mode.
+"""
+
+from .augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment, preset
 from .color import ColorSplit
-from .compose import FAMILIES, parse
+from .compose import FAMILIES, Each, Then, parse
+from .frequency import Frequency
+from .patch import PatchPair
 from .shared import SharedFactors
 
-__all__ = ["FAMILIES", "ColorSplit", "SharedFactors", "parse"]
+__all__ = [
+    "FAMILIES",
+    "Blur",
+    "ColorSplit",
+    "Crop",
+    "Each",
+    "Flip",
+    "Frequency",
+    "Grey",
+    "Jigsaw",
+    "Jitter",
+    "MultiCrop",
+    "PatchPair",
+    "RandAugment",
+    "SharedFactors",
+    "Then",
+    "parse",
+    "preset",
+]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..check import images as check_images
 from ..check import known, unit
+from .door import door
 
 Planes = Sequence[Tensor]  # three tensors [..., H, W], one per channel
 Matrix = Sequence[Sequence[float]]  # 3 rows of 3 weights
@@ -281,6 +282,8 @@ class ColorSplit(nn.Module):
     (torch.Size([4, 1, 8, 8]), torch.Size([4, 2, 8, 8]))
     """
 
+    wants = 3
+
     def __init__(self, space: str = "lab", split: str = "0-12", norm: str = "range") -> None:
         super().__init__()
         self.space = known(space, SPACES, "ColorSplit(space)")
@@ -290,14 +293,13 @@ class ColorSplit(nn.Module):
         self.channels = tuple(len(group) for group in self.groups)
         self.readout = tuple(range(len(self.groups)))
 
+    @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view `[B, channels, H, W]` per group; nothing is drawn at random."""
         check_images(images, f"ColorSplit({self.space})")
-        half = images.dtype in (torch.float16, torch.bfloat16)
-        colors = SPACES[self.space].from_rgb(images.float() if half else images).unbind(1)
+        colors = SPACES[self.space].from_rgb(images).unbind(1)
         planes = [(plane - mean) / std for plane, mean, std in zip(colors, self.mean, self.std, strict=True)]
-        views = tuple(torch.stack([planes[channel] for channel in group], 1) for group in self.groups)
-        return tuple(view.to(images.dtype) for view in views) if half else views
+        return tuple(torch.stack([planes[channel] for channel in group], 1) for group in self.groups)
 
     def extra_repr(self) -> str:
         return f"{self.space!r}, split={self.split!r}, norm={self.norm!r}"

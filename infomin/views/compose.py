@@ -1,14 +1,101 @@
-"""From words to views: `color:lab` is a view; parts are joined by `+`."""
+"""From words to views: `crop:0.2+color:lab` is one. Parts joined by `+` follow each other, those joined by `|` stand abreast."""
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..check import known
+from .augment import AUGMENTATION_DIALS, AUGMENTATIONS
 from .color import ColorSplit
+from .frequency import Frequency
+from .patch import PatchPair
 from .shared import SharedFactors
+
+
+class Then(nn.Module):
+    """One view generator after another.
+
+    If both give n views, view i of the whole is view i of `second`, made from view i of `first`: `shared:digit+color:lab` shows
+    the lightness of one scene and the colour of another that shares its digit. If one of them gives a single view, it serves all
+    views of the other: Then(Crop(), ColorSplit()) splits the colours of one crop, Then(PatchPair(8), Grey()) greys both patches.
+
+    Args:
+        first: gives one view or more.
+        second: takes images; gives one view, or as many as `first`.
+
+    Raises:
+        ValueError: the numbers of views or of channels do not fit, or `second` takes scenes.
+    """
+
+    def __init__(self, first: Any, second: Any) -> None:
+        super().__init__()
+        n, m = len(first.channels), len(second.channels)
+        if n != m and 1 not in (n, m):
+            raise ValueError(f"Then: got {n} views and then {m}, wanted equally many, or one on either side; change one")
+        if (takes := getattr(second, "takes", "images")) != "images":
+            raise ValueError(f"Then: got a second part that takes {takes}, wanted one that takes images; put it first")
+        wanted = _wants(second)
+        if wanted and set(first.channels) != {wanted}:
+            raise ValueError(
+                f"Then: got views of {', '.join(map(str, first.channels))} channels for {type(second).__name__}, wanted {wanted} "
+                "each; put it before the part that splits channels"
+            )
+        self.first, self.second = first, second
+        inner, outer = first.channels * (m if n == 1 else 1), second.channels * (n if m == 1 else 1)
+        self.channels = outer if wanted else inner
+        self.readout = second.readout if n == 1 else first.readout
+        self.takes = getattr(first, "takes", "images")
+        self.wants = _wants(first) or wanted
+
+    def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """A batch of what `first` takes -> as many views as the part that gives more."""
+        views = self.first(batch, generator)
+        if len(views) == 1:
+            return self.second(views[0], generator)
+        seconds = (self.second(view, generator) for view in views)
+        return tuple(found[i if len(found) > 1 else 0] for i, found in enumerate(seconds))
+
+
+class Each(nn.Module):
+    """View generators side by side: the views of the first, then those of the second, …, all of the same batch.
+
+    So Each(Grey(1), Crop()) contrasts an image without colour with a part of it, and Each(pipeline, pipeline) an image's two
+    draws of the same pipeline.
+
+    Args:
+        parts: one or more, all of images or all of scenes.
+
+    >>> from infomin.views import ColorSplit
+    >>> Each(ColorSplit("lab"), ColorSplit("rgb", "012")).channels
+    (1, 2, 3)
+    """
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__()
+        takes = {getattr(part, "takes", "images") for part in parts}
+        wants = {_wants(part) for part in parts} - {None}
+        if len(takes) != 1 or len(wants) > 1:
+            raise ValueError(
+                f"Each: got parts that take {' and '.join(sorted(takes)) or 'nothing'} of {sorted(map(str, wants))} channels, "
+                "wanted one part or more, all alike; change one"
+            )
+        self.parts = nn.ModuleList(parts)
+        self.channels = tuple(channels for part in parts for channels in part.channels)
+        starts = [sum(len(part.channels) for part in parts[:i]) for i in range(len(parts))]
+        self.readout = tuple(start + i for start, part in zip(starts, parts, strict=True) for i in part.readout)
+        self.takes, self.wants = takes.pop(), next(iter(wants), None)
+
+    def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """A batch of what the parts take -> the views of all."""
+        return tuple(view for part in self.parts for view in part(batch, generator))
+
+
+def _wants(view: Any) -> int | None:
+    """How many channels a view wants its images to have; None is any, and then its views have as many."""
+    return getattr(view, "wants", 3)
 
 
 def _color(dial: str) -> nn.Module:
@@ -16,54 +103,86 @@ def _color(dial: str) -> nn.Module:
     return ColorSplit(space, split) if slash else ColorSplit(space)
 
 
-FAMILIES: dict[str, Callable[[str], nn.Module]] = {"color": _color, "shared": SharedFactors}
+def _patch(dial: str) -> nn.Module:
+    distance, slash, size = dial.partition("/")
+    if not distance.isdecimal() or (slash and not size.isdecimal()):
+        raise ValueError(f"view 'patch:{dial}': got no whole numbers, wanted the distance, or distance/side, in px: patch:64/32")
+    return PatchPair(int(distance), int(size)) if slash else PatchPair(int(distance))
+
+
+def _frequency(dial: str) -> nn.Module:
+    try:
+        return Frequency(*map(float, dial.split("-")))
+    except ValueError as error:
+        raise ValueError(
+            f"view 'frequency:{dial}': {error}; write sigmas in px, for example frequency:1 or frequency:1-4"
+        ) from error
+
+
+FAMILIES: dict[str, Callable[[str], Any]] = {
+    "color": _color,
+    "shared": SharedFactors,
+    "patch": _patch,
+    "frequency": _frequency,
+    **AUGMENTATIONS,
+}
 DIALS = {
     "color": "the colour space, and after a slash how its channels are split: color:lab, color:ydbdr/01-2",
     "shared": "the factors that both views show: shared:nothing, shared:digit%5, shared:digit-position, shared:all",
+    "patch": "the distance of two patches along the diagonal, and after a slash their side, in px: patch:64, patch:16/32",
+    "frequency": "where the image is split into low and high frequencies, sigma in px: frequency:0.7, frequency:1-4",
+    **AUGMENTATION_DIALS,
 }
 
 
-class Then(nn.Module):
-    """One view generator after another: view i of the whole is view i of `second`, made from view i of `first`.
+def parse(view: str) -> Any:
+    """The view that is written `family:dial`, or several joined by `+` and `|`.
 
-    So `shared:digit+color:lab` shows the lightness of one scene and the colour of another that shares its digit.
-
-    Args:
-        first: gives n views.
-        second: gives n views of an image, of which the i-th is kept for the i-th image.
-    """
-
-    def __init__(self, first: Any, second: Any) -> None:
-        super().__init__()
-        if len(first.channels) != len(second.channels):
-            raise ValueError(
-                f"Then: got {len(first.channels)} views and then {len(second.channels)}, wanted equally many; change one"
-            )
-        self.first, self.second = first, second
-        self.channels, self.readout, self.takes = second.channels, first.readout, getattr(first, "takes", "images")
-
-    def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """A batch of what `first` takes -> as many views as each part gives."""
-        return tuple(self.second(view, generator)[i] for i, view in enumerate(self.first(batch, generator)))
-
-
-def parse(view: str) -> nn.Module:
-    """The view that is written `family:dial`, or several joined by `+`.
+    An augmentation gives one view of an image, and is drawn anew for each view that a chain has: `crop:0.2+color:lab` shows the
+    lightness of one crop and the colour of another. A chain of nothing but augmentations has two: `crop:0.2+grey:0.2` is drawn
+    twice. A slash and a number fix how often: `crop:0.2/1+color:lab` splits the colours of one crop, `crop:0.2/3` makes three.
 
     Args:
-        view: for example `color:lab`, `color:rgb/01-2`, `shared:digit-position`, `shared:digit+color:lab`.
+        view: for example `color:lab`, `shared:digit+color:lab`, `crop:0.2+jitter:1`, `patch:8/32`, `grey:1|crop:0.2+jitter:1`.
 
     Raises:
-        ValueError: the family or its dial is unknown; the message lists the known ones.
+        ValueError: a family or its dial is unknown, or parts do not fit; the message says what is known.
 
-    >>> parse("color:ydbdr").channels
-    (1, 2)
+    >>> parse("color:ydbdr").channels, parse("crop:0.2").channels, parse("crop:0.2|grey:1|blur:1").channels
+    ((1, 2), (3, 3), (3, 3, 3))
     """
-    first, plus, last = view.rpartition("+")
-    if plus:
-        return Then(parse(first), parse(last))
-    family, colon, dial = view.partition(":")
-    known(family, FAMILIES, f"view {view!r}: its family")
+    chains = [_chain(words) for words in view.split("|")]
+    if len(chains) > 1:
+        return Each(*(chain for chain, _ in chains))
+    chain, anew = chains[0]
+    return Each(chain, chain) if anew else chain
+
+
+def _chain(words: str) -> tuple[Any, bool]:
+    """Parts joined by `+`, and whether they are drawn anew for each view."""
+    return reduce(_follow, map(_part, words.split("+")))
+
+
+def _follow(before: tuple[Any, bool], after: tuple[Any, bool]) -> tuple[Any, bool]:
+    (first, anew), (second, also) = before, after
+    views = len(second.channels)
+    return Then(Each(*[first] * views) if anew and views > 1 else first, second), anew and also
+
+
+def _part(word: str) -> tuple[Any, bool]:
+    family, colon, dial = word.partition(":")
+    known(family, FAMILIES, f"view {word!r}: its family")
     if not colon or not dial:
-        raise ValueError(f"view {view!r}: got no dial, wanted {family}:DIAL, where DIAL is {DIALS[family]}")
-    return FAMILIES[family](dial)
+        raise ValueError(f"view {word!r}: got no dial, wanted {family}:DIAL, where DIAL is {DIALS[family]}")
+    if family not in AUGMENTATIONS:
+        return FAMILIES[family](dial), False
+    dial, slash, times = dial.partition("/")
+    made = AUGMENTATIONS[family](dial)
+    view: Any = reduce(Then, made) if isinstance(made, list) else made
+    if slash and (not times.isdecimal() or int(times) < 1 or len(view.channels) > 1):
+        raise ValueError(
+            f"view {word!r}: got {times!r} after the slash, wanted how often a single view is drawn: {family}:{dial}/1"
+        )
+    if slash:
+        return (Each(*[view] * int(times)) if times != "1" else view), False
+    return view, len(view.channels) == 1

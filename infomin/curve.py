@@ -1,0 +1,100 @@
+"""What a curve says in numbers: its points, its dial, and whether its best point lies inside."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from .table import summary
+
+Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
+
+
+def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
+    """One point per value of `by`: means and deviations over seeds, in order of information.
+
+    Args:
+        rows: as `run` returns them or `table.read` reads them; diverged ones only count.
+        task: a task of the data, for example `digit`.
+        by: the column that is varied.
+
+    Raises:
+        ValueError: no row says anything about the task; the message lists the tasks there are.
+    """
+    frame = _labelled(rows)
+    tasks = [column[4:] for column in frame if column.startswith("acc_")]
+    if task not in tasks:
+        raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
+    has_truth = "true_nats" in frame and bool(frame["true_nats"].notna().all())
+    found = means(frame, by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
+    found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
+    return found
+
+
+def _labelled(rows: Rows) -> pd.DataFrame:
+    """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it."""
+    frame = pd.DataFrame(rows)
+    if "key" not in frame:
+        return frame
+    frame = frame.drop_duplicates("key").reset_index(drop=True)
+    recipe = frame.loc[:, "key":"status"].columns  # a row begins with its recipe
+    for name in recipe.drop(["key", "view", "seed", "status"]):
+        if frame[name].nunique() > 1:
+            frame["view"] += f", {name}=" + frame[name].astype(str)
+    return frame
+
+
+def means(frame: pd.DataFrame, by: str, numbers: list[str]) -> pd.DataFrame:
+    """Means and deviations over seeds in the order of the first number, without the groups that have diverged throughout."""
+    found = summary(frame, by, numbers).dropna(subset=["i_nce_mean"])
+    return found.sort_values(f"{numbers[0]}_mean", kind="stable").reset_index(drop=True)
+
+
+def dial_values(names: Sequence[str]) -> list[float] | None:
+    """The numbers that views differ in, if they differ in one number only: `crop:0.2+grey:1`, `crop:0.4+grey:1` -> 0.2, 0.4.
+
+    >>> dial_values(["patch:8/32", "patch:16/32"]), dial_values(["color:lab", "color:rgb"])
+    ([8.0, 16.0], None)
+    """
+    number = r"(?<![\w.])\d+(?:\.\d+)?"
+    if len({re.sub(number, "#", name) for name in names}) != 1:
+        return None
+    columns = list(zip(*(map(float, re.findall(number, name)) for name in names), strict=True))
+    varied = [column for column in columns if len(set(column)) > 1]
+    return list(varied[0]) if len(varied) == 1 else None
+
+
+def by_dial(at: pd.DataFrame) -> pd.DataFrame:
+    """Points in the order of their dial, if it is a number (then in a column `dial`); otherwise as they are."""
+    values = dial_values(list(at["view"]))
+    return at if values is None else at.assign(dial=values).sort_values("dial", kind="stable").reset_index(drop=True)
+
+
+def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
+    """One sentence on what the curve shows, derived from its numbers: whether the best point is interior, and by how much.
+
+    Args:
+        rows: as `run` returns them.
+        task: what accuracy is measured on.
+        dial: whether the curve is taken along the views' dial, where that is a number, instead of along I_NCE.
+    """
+    at = points(rows, task)
+    at = by_dial(at) if dial else at
+    acc, names = at[f"acc_{task}_mean"], at["view"]
+    best, last = int(acc.idxmax()), len(at) - 1
+
+    def say(i: int) -> str:
+        return f"{names[i]} ({at['i_nce_mean'][i]:.2f} nats, accuracy {acc[i]:.2f} ± {at['spread'][i]:.2f})"
+
+    if best in (0, last):
+        return f"No inverted U: the best of {len(at)} points is an end, {say(best)}; the other end is {say(last - best)}."
+    gains = acc[best] - acc[0], acc[best] - acc[last]
+    clear = all(gain > at["spread"][best] + at["spread"][end] for gain, end in zip(gains, (0, last), strict=True))
+    ends = ("", "") if "dial" in at else (", where the least is shared", ", where the most is")
+    shape = "An inverted U" if clear else "No clear inverted U, for the gains are within the spread over seeds"
+    shape = shape if at["n"].min() > 1 else "Perhaps an inverted U, but with one seed the spread is not known"
+    return (
+        f"{shape}: the best point is {say(best)}, "
+        f"{gains[0]:.2f} above {say(0)}{ends[0]}, and {gains[1]:.2f} above {say(last)}{ends[1]}."
+    )

@@ -1,0 +1,80 @@
+"""An experiment: one base recipe, the views to try, some seeds; out come a table, a figure and a sentence."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from . import plots, table
+from .check import known
+from .curve import by_dial
+from .run import Recipe
+from .sweep import grid, sweep
+
+TINY: dict[str, Any] = {"steps": 4, "batch": 32, "candidates": 64, "probe_images": 256, "width": 0.25}  # only shows that it runs
+
+
+def experiment(
+    presets: Mapping[str, Mapping[str, Any]],
+    preset: str,
+    out: str | Path,
+    *,
+    dial: str = "",
+    jobs: int = 0,
+    save: str | Path = "",
+    **overrides: Any,
+) -> list[dict[str, Any]]:
+    """Carry out a preset and report it; the same call again goes on where it was cut.
+
+    Args:
+        presets: budget -> fields of the recipe, and with them `views` (what is varied), `seeds` (how many) and `task` (what
+            accuracy is measured on).
+        preset: a key of `presets`.
+        out: folder of runs, table and figure.
+        dial: what the views' dial is, with its unit, if it is a number.
+        jobs: processes at a time; 0 means one per core.
+        save: where to put rows and figure as well, without a suffix.
+        overrides: entries that take the place of the preset's, unless they are empty.
+
+    Returns:
+        the rows.
+    """
+    fields = {**presets[known(preset, presets, "preset")], **{name: value for name, value in overrides.items() if value}}
+    views, seeds, task = (fields.pop(name) for name in ("views", "seeds", "task"))
+    rows = sweep(grid(Recipe(**fields), seed=range(seeds), view=views), out, jobs=jobs or None)
+    report(rows, out, task, dial, save)
+    return rows
+
+
+def report(
+    rows: Sequence[dict[str, Any]] | pd.DataFrame, out: str | Path, task: str = "", dial: str = "", save: str | Path = ""
+) -> None:
+    """Print a table of means over seeds, draw the curve, and say in one sentence what it shows.
+
+    Args:
+        rows: as `run` returns them.
+        out: folder for `table.csv` and `u_curve.png`.
+        task: what accuracy is measured on; by default the first task of the rows.
+        dial: what the views' dial is, with its unit; the figure is then `dial_curve.png`, along the dial.
+        save: where to put rows and figure as well, without a suffix: `.jsonl` and `.png` are added.
+    """
+    task = task or next((name[4:] for name in pd.DataFrame(rows) if name.startswith("acc_")), "")
+    at = plots.points(rows, task)
+    at = by_dial(at) if dial else at
+    with table.atomic(Path(out) / "table.csv") as file:
+        file.write(at.to_csv(index=False).encode())
+
+    def draw(path: Path) -> Path:
+        return plots.dial_curve(rows, path, task, dial) if dial else plots.u_curve(rows, path, task)
+
+    picture = draw(Path(out) / ("dial_curve.png" if dial else "u_curve.png"))
+    print(
+        at.drop(columns=["spread"])
+        .rename(columns=lambda name: name.removesuffix("_mean"))
+        .to_string(index=False, float_format="%.3f", na_rep="")
+    )
+    print(f"\nfigure: {picture}\ntable:  {Path(out) / 'table.csv'}\n\n{plots.verdict(rows, task, dial=bool(dial))}")
+    if save:
+        table.write_rows(Path(f"{save}.jsonl"), pd.DataFrame(rows).to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
+        draw(Path(f"{save}.png"))

@@ -1,0 +1,33 @@
+"""The door of a view: what every `forward` does with its images before and after the view's own mathematics."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import wraps
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Forward: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+
+def door(forward: Forward) -> Forward:
+    """Let a `forward(self, images, generator=None)` that takes batches take a single image `[C, H, W]` as well.
+
+    So a view stands in a torchvision transform list or a DataLoader's data set as it stands before an encoder. Autocast is left
+    outside, for it would round the pixels; half precision is computed in float32 and rounded once.
+    """
+
+    @wraps(forward)
+    def call(self: Any, images: Any, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        if not isinstance(images, Tensor):
+            return forward(self, images, generator)  # which says what it wants
+        half = images.dtype in (torch.float16, torch.bfloat16)
+        batch = images[None] if images.dim() == 3 else images
+        kind = images.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            views = forward(self, batch.float() if half else batch, generator)
+        views = tuple(view.to(images.dtype) for view in views) if half else views
+        return tuple(view[0] for view in views) if images.dim() == 3 else views
+
+    return call

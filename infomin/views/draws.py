@@ -1,0 +1,115 @@
+"""What the augmentations share: draws that are made on the CPU, and work on those samples alone that a draw picks."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, ...]
+Change = Callable[[Tensor, Tensor], Tensor]  # some rows of the batch, and which rows they are -> those rows changed
+
+
+class Which(NamedTuple):
+    """The draw of an augmentation that either happens or not: bool `[n]`."""
+
+    which: Tensor
+
+
+@torch.compiler.disable  # a compiled rand has numbers of its own; these are the same with and without
+def uniform(size: Size, low: float, high: float, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform float64 draws in [low, high) on the CPU, so that a seed means the same bits whatever device computes.
+
+    >>> uniform((2, 3), 5, 5)
+    tensor([[5., 5., 5.],
+            [5., 5., 5.]], dtype=torch.float64)
+    """
+    return torch.rand(size, dtype=torch.float64, generator=generator) * (high - low) + low
+
+
+@torch.compiler.disable
+def normal(size: Size, mean: float, std: float, generator: torch.Generator | None = None) -> Tensor:
+    """Gaussian float64 draws on the CPU."""
+    return torch.randn(size, dtype=torch.float64, generator=generator) * std + mean
+
+
+def chance(size: Size, p: float, generator: torch.Generator | None = None) -> Tensor:
+    """True with probability p: never at 0, always at 1."""
+    return uniform(size, 0, 1, generator) < p
+
+
+def below(size: Size, end: Tensor | int, generator: torch.Generator | None = None) -> Tensor:
+    """Whole numbers 0 <= i < end, equally likely; `end` broadcasts to the size."""
+    return (uniform(size, 0, 1, generator) * end).long()
+
+
+def orders(n: int, length: int, generator: torch.Generator | None = None) -> Tensor:
+    """A permutation of 0 … length - 1 for each of n samples, all equally likely: long `[n, length]`."""
+    return uniform((n, length), 0, 1, generator).argsort(1)
+
+
+@torch.compiler.disable  # how many samples are picked changes from batch to batch, and each number would be compiled anew
+def change(images: Tensor, which: Tensor, how: Change) -> Tensor:
+    """Change the samples that `which` picks and no others, at the cost of those.
+
+    Args:
+        images: `[B, C, H, W]`.
+        which: bool `[B]`, on the CPU if nothing is to wait for the device.
+        how: from `(images[rows], rows)` to images of the same shape; rows are long, on the device of `which`.
+
+    >>> change(torch.zeros(3, 1, 1, 1), torch.tensor([True, False, True]), lambda some, rows: some + 1).flatten()
+    tensor([1., 0., 1.])
+    """
+    rows = which.nonzero()[:, 0]
+    if len(rows) == len(images):
+        return how(images, rows)
+    there = rows.to(images.device)
+    return images.index_copy(0, there, how(images.index_select(0, there), rows)) if len(rows) else images
+
+
+@torch.compiler.disable
+def in_turn(images: Tensor, choices: Tensor, operations: Sequence[Change]) -> Tensor:
+    """Take each sample through its own sequence of operations; samples of one sequence go together.
+
+    Args:
+        images: `[B, C, H, W]`.
+        choices: long `[B, length]`, numbers of operations; on the CPU if nothing is to wait for the device.
+        operations: each as `how` in `change`.
+
+    >>> add, double = lambda some, rows: some + 1, lambda some, rows: 2 * some
+    >>> in_turn(torch.ones(3, 1, 1, 1), torch.tensor([[0, 1], [1, 0], [0, 0]]), [add, double]).flatten()
+    tensor([4., 3., 3.])
+    """
+    sequences, sequence = choices.unique(dim=0, return_inverse=True)
+    result = torch.zeros_like(images)
+    for i, numbers in enumerate(sequences.tolist()):
+        rows = (sequence == i).nonzero()[:, 0]
+        there = rows.to(images.device)
+        some = images.index_select(0, there)
+        for number in numbers:
+            some = operations[number](some, rows)
+        result.index_copy_(0, there, some)
+    return result
+
+
+def per_sample(values: Tensor, images: Tensor, dims: int = 4) -> Tensor:
+    """One value for each sample, with the dtype and device of the images, as `[B, 1, …]` of `dims` axes."""
+    return values.to(images).view(-1, *[1] * (dims - 1))
+
+
+def within(value: float, low: float, high: float, what: str) -> float:
+    """Return a number in [low, high]; otherwise say so in a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        wanted = f"of {low:g} or more" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise ValueError(f"{what}: got {value!r}, wanted a number {wanted}; change it")
+    return value
+
+
+def span(value: Sequence[float], low: float, high: float, what: str) -> tuple[float, float]:
+    """Return a pair of numbers in [low, high], the lesser first; otherwise say so in a ValueError."""
+    if not isinstance(value, Sequence) or len(value) != 2 or isinstance(value, str):
+        raise ValueError(f"{what}: got {value!r}, wanted two numbers (least, greatest); change it")
+    first, last = (within(end, low, high, what) for end in value)
+    if first > last:
+        raise ValueError(f"{what}: got {value!r}, wanted the lesser number first; swap them")
+    return first, last

@@ -1,0 +1,81 @@
+"""Frequency views: an image's coarse part against its fine part. The dial: sigma, where the two are parted."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ..check import images as check_images
+from ..check import positive, unit
+from .door import door
+
+
+def gaussian(n: int, sigma: float, like: Tensor) -> Tensor:
+    """The matrix `[n, n]` that blurs a line of n pixels, in the dtype and on the device of `like`.
+
+    Each row is a sampled Gaussian, cut off at 4 sigma, that adds up to 1; what falls over the edge is reflected, edge pixel
+    included, as often as it takes, so sigma may be larger than the line.
+
+    Args:
+        n: pixels.
+        sigma: standard deviation in pixels, 0 or more; 0 leaves the line as it is.
+    """
+    reach = int(4 * sigma + 0.5)
+    offset = torch.arange(-reach, reach + 1)
+    weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2) if reach else torch.ones(1, dtype=torch.float64)
+    place = (torch.arange(n)[:, None] + offset).remainder(2 * n)
+    place = torch.minimum(place, 2 * n - 1 - place)  # the line is followed by its mirror image, over and over
+    matrix = torch.zeros(n, n, dtype=torch.float64).scatter_add_(1, place, (weight / weight.sum()).expand(n, -1))
+    return matrix.to(like)
+
+
+def low_pass(images: Tensor, sigma: float) -> Tensor:
+    """Blur `[..., H, W]` with a Gaussian of `sigma` pixels, by a matrix product along each side.
+
+    >>> low_pass(torch.ones(2, 3, 8, 8), 1.5).sub(1).abs().max() < 1e-6
+    tensor(True)
+    """
+    height, width = images.shape[-2:]
+    return gaussian(height, sigma, images) @ images @ gaussian(width, sigma, images).T
+
+
+class Frequency(nn.Module):
+    """Views that are bands of spatial frequency, from coarse to fine: `low, high = Frequency(1.0)(images)`.
+
+    The low pass is a Gaussian blur, the high pass is what it takes away; with more sigmas, each band lies between two blurs. The
+    views add up to the image.
+
+    Args:
+        sigmas: standard deviations of the blurs in pixels, above 0, ascending; n of them give n + 1 views.
+
+    Raises:
+        ValueError: no sigma, one that is not above 0, or sigmas that do not ascend.
+
+    Source: InfoMin, its frequency separation.
+
+    >>> images = torch.rand(4, 3, 16, 16)
+    >>> low, high = Frequency(1.0)(images)
+    >>> (low + high - images).abs().max() < 1e-6
+    tensor(True)
+    """
+
+    wants = None
+
+    def __init__(self, *sigmas: float) -> None:
+        super().__init__()
+        if not sigmas or any(a >= b for a, b in pairwise(positive(sigma, "Frequency(sigma)") for sigma in sigmas)):
+            raise ValueError(f"Frequency: got sigmas {sigmas}, wanted one or more, ascending; sort them")
+        self.sigmas = tuple(map(float, sigmas))
+        self.channels = (3,) * (len(sigmas) + 1)
+        self.readout = tuple(range(len(self.channels)))
+
+    @door
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Images `[B, C, H, W]`, uint8 or floating point, to one view of the same shape per band; nothing is drawn at random."""
+        check_images(images, f"Frequency({self.extra_repr()})", channels=None, unit=False)
+        images = unit(images)
+        blurred = [images, *(low_pass(images, sigma) for sigma in self.sigmas)]
+        return (blurred[-1], *(fine - coarse for fine, coarse in reversed(list(pairwise(blurred)))))
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{sigma:g}" for sigma in self.sigmas)

@@ -1,0 +1,92 @@
+"""Patch views: two windows into one photograph. The dial: how far apart they are."""
+
+import torch
+from torch import Tensor, nn
+
+from ..check import images as check_images
+from ..check import unit
+from .door import door
+
+
+def windows(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """Square windows of a batch, one an image.
+
+    Args:
+        images: `[B, C, H, W]`.
+        top, left: long `[B]`, the window's first row and column.
+        size: its side in pixels; windows lie inside their images.
+
+    Returns:
+        `[B, C, size, size]`.
+
+    >>> windows(torch.arange(16).view(1, 1, 4, 4), torch.tensor([1]), torch.tensor([2]), 2).flatten()
+    tensor([ 6,  7, 10, 11])
+    """
+    image = torch.arange(len(images), device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[:, None, None]
+    span = torch.arange(size, device=images.device)
+    row, column = (top[:, None] + span)[:, None, :, None], (left[:, None] + span)[:, None, None, :]
+    return images[image, channel, row, column]
+
+
+class PatchPair(nn.Module):
+    """Two patches of each image, `distance` pixels apart in both directions: at (x, y) and at (x + d, y + d).
+
+    The place is drawn uniformly, per image, among those where both patches lie inside. The farther apart they are, the less
+    they share; from a distance of their side on they do not overlap. In eval mode both views are the whole image, so that a
+    probe reads the same pixels whatever the distance.
+
+    Args:
+        distance: d in pixels, 0 or more.
+        size: side of a patch in pixels.
+
+    Raises:
+        ValueError: distance or size is no such number.
+
+    Source: InfoMin, its spatial distance between patches.
+
+    >>> v1, v2 = PatchPair(distance=16, size=32)(torch.rand(4, 3, 64, 80))
+    >>> v1.shape, v2.shape
+    (torch.Size([4, 3, 32, 32]), torch.Size([4, 3, 32, 32]))
+    """
+
+    channels = (3, 3)
+    readout = (0, 1)
+    wants = None
+    augments = True
+
+    def __init__(self, distance: int, size: int = 64) -> None:
+        super().__init__()
+        if not (isinstance(distance, int) and isinstance(size, int) and distance >= 0 and size >= 1):
+            raise ValueError(
+                f"PatchPair: got distance {distance!r} and size {size!r}, wanted whole numbers of pixels, "
+                "0 or more and 1 or more; change them"
+            )
+        self.distance, self.size = distance, size
+
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Where the first patch begins: (row, column), long `[n]` each, uniform."""
+        room = torch.tensor([height, width]) - self.size - self.distance + 1
+        place = (torch.rand(n, 2, dtype=torch.float64, generator=generator) * room).long()
+        return place[:, 0], place[:, 1]
+
+    @door
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Images `[B, C, H, W]`, uint8 or floating point, each side `size + distance` or more, to two `[B, C, size, size]`."""
+        name = f"PatchPair({self.extra_repr()})"
+        check_images(images, name, channels=None, unit=False)
+        least, (height, width) = self.size + self.distance, images.shape[2:]
+        if min(height, width) < least:
+            raise ValueError(
+                f"{name}: images must be {least} px or more on each side, got {height}x{width}; "
+                "use a smaller distance or larger images"
+            )
+        if not self.training:
+            return unit(images), unit(images)
+        top, left = (place.to(images.device) for place in self.draw(len(images), height, width, generator))
+        patches = (windows(images, top + d, left + d, self.size) for d in (0, self.distance))
+        v1, v2 = (unit(patch) for patch in patches)
+        return v1, v2
+
+    def extra_repr(self) -> str:
+        return f"distance={self.distance}, size={self.size}"
