@@ -14,6 +14,7 @@ from . import table
 from .demo import demo
 from .dist import main_process, stop
 from .experiment import report
+from .gallery import gallery
 from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__
@@ -75,7 +76,7 @@ DEMO = "Draw the inverted U on data that are embedded: minutes on two cores, not
 RUN = "Carry out one recipe and print its row."
 SWEEP = "Carry out every combination of the values given, in parallel; the same command again goes on where it was cut."
 PLOT = "Draw the U-curve of a folder of runs, or of a .jsonl file of rows."
-VIEWS = "List the families of views with their dials."
+VIEWS = "List the families of views with their dials, or draw the views of an image."
 
 
 def _demo(parser: Parser) -> Parser:
@@ -123,6 +124,18 @@ def _plot(parser: Parser) -> Parser:
 
 
 def _views(parser: Parser) -> Parser:
+    parser.add_argument(
+        "--show",
+        type=Several(str),
+        default=[],
+        help="View to draw, written family:dial, parts joined by +. Several: joined by commas.",
+    )
+    parser.add_argument(
+        "--image", type=str, default="", help="Image file to draw the views of; by default a photograph of a cat."
+    )
+    parser.add_argument("--out", type=str, default="views.png", help="Picture to write: .png, .pdf or .svg.")
+    parser.add_argument("--draws", type=int, default=3, help="How often a view is drawn that is drawn at random.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the draws.")
     return parser
 
 
@@ -142,10 +155,14 @@ def _do_plot(options: Namespace) -> None:
     report(table.read(where), options.out or (where if where.is_dir() else where.parent), options.task)
 
 
-def _do_views(_: Namespace) -> None:
-    print("A view is written family:dial; parts are joined by +, and each part is applied to the views of the one before.\n")
+def _do_views(options: Namespace) -> None:
+    if options.show:
+        print(f"figure: {gallery(options.show, options.out, options.image, options.draws, options.seed)}")
+        return
+    print("A view is written family:dial; parts joined by + are applied one after the other, parts joined by | side by side.")
+    print("Augmentations are drawn anew for each view; a slash and a number fix how often: crop:0.2/1+color:lab is one crop.\n")
     for family, dial in DIALS.items():
-        print(f"{family:8} {dial}")
+        print(f"{family:12} {dial}")
 
 
 ACTIONS: dict[str, Callable[[Namespace], Any]] = {

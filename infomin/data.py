@@ -52,7 +52,7 @@ class Split:
         if self.pixels is not None:
             return self.pixels
         assert self.scenes is not None
-        step = min(1024, 2**23 // self.scenes.world.size**2)  # images are floats while they are rendered
+        step = min(1024, 2**22 // self.scenes.world.size**2)  # images are floats while they are rendered
         starts = range(0, len(self), step)
         return torch.cat([(render(self.scenes[i : i + step]) * 255).round().to(torch.uint8) for i in starts])
 

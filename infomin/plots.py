@@ -158,7 +158,8 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
             _numbered(axes, x, y)
             if numeric and x.min() > 0 and x.max() >= 10 * x.min():
                 axes.set_xscale("log")
-                axes.xaxis.set_major_formatter("{x:g}")
+                axes.set_xticks(x, [f"{value:g}" for value in x])
+                axes.minorticks_off()
             if not numeric:
                 axes.set_xticks([])
         panels["nats"].set(ylabel="held-out $I_{NCE}$ [nats]")

@@ -9,21 +9,8 @@ import skimage.color
 import torch
 from torch import Tensor
 
-from infomin.views.color import (
-    CMC,
-    LIGHTNESS,
-    LUV_LIGHTNESS,
-    SPACES,
-    SRGB,
-    ColorSplit,
-    Curve,
-    compress,
-    convert,
-    expand,
-    lab_to_rgb,
-    rgb_to_hsv,
-    rgb_to_lab,
-)
+from infomin.views.color import CMC, SPACES, ColorSplit, convert, lab_to_rgb, rgb_to_hsv, rgb_to_lab
+from infomin.views.light import LIGHTNESS, LUV_LIGHTNESS, SRGB, Curve, compress, expand
 
 torch.set_num_threads(1)
 NAMES = list(SPACES)
@@ -322,7 +309,7 @@ def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (torch.rand(3, 8, 8), ValueError, r"ColorSplit\(yuv\): images must have the shape \[B, 3, H, W\], got \[3, 8, 8\]"),
+        (torch.rand(8, 8), ValueError, r"ColorSplit\(yuv\): images must have the shape \[B, 3, H, W\], got \[8, 8\]"),
         (torch.rand(2, 1, 8, 8), ValueError, r"got \[2, 1, 8, 8\]"),
         (torch.rand(0, 3, 8, 8), ValueError, r"got \[0, 3, 8, 8\]"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), TypeError, "must be uint8 .* or floating point .*, got torch.int64"),

@@ -1,17 +1,29 @@
-"""The embedded data sets: shapes, labels, what training and test do not share; and the order of batches."""
+"""The data sets: shapes, labels, what training and test do not share; sets on disk; and the order of batches."""
 
+import hashlib
+import io
 import math
+import pickle
+import tarfile
+from dataclasses import replace
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2
 from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.v2 import functional as tv
 
-from infomin import data
-from infomin.data import DATA, TEST, TRAIN, Split, load, order, worlds
-from infomin.moving_mnist import World, render
+from infomin import Recipe, data, run, stored
+from infomin.data import DATA, TEST, TRAIN, Split, batches, first, load, order, worlds
+from infomin.moving_mnist import World, draw, render
+from infomin.seeds import generator
+
+torch.set_num_threads(1)
+EMBEDDED = ("digits", "photos")
 
 SIZES = (24, 32, 64, 96)
 CLASSES = {"digit": 10, "background": 10, "position": 9}
@@ -78,13 +90,148 @@ def match(tile: Tensor, image: Tensor) -> bool:
     return any(torch.equal(windows[:, y, x], image) for y, x in corner)
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_a_data_set_is_the_same_each_time(name: str) -> None:
     first = load(name, 24)
     data._digit_scenes.cache_clear(), data._photo_patches.cache_clear(), worlds.cache_clear()
     for one, other in zip(first, load(name, 24), strict=True):
         assert torch.equal(one.images[:100], other.images[:100])
         assert all(torch.equal(values, other.labels[task]) for task, values in one.labels.items())
+
+
+@pytest.mark.parametrize("size", [24, 96])
+def test_photos_are_scenes_whose_digits_have_no_ink(size: int) -> None:
+    """However few of the digits are drawn from: the backgrounds are those of the whole world."""
+    for split, w, part in zip(load("photos", size), worlds(size), ("train", "test"), strict=True):
+        bare = replace(w, digits=torch.zeros_like(w.digits), dim=1.0)
+        scenes = draw(bare, len(split), generator(0, "photos", part))
+        assert torch.equal(split.labels["background"], scenes.background)
+        assert torch.equal(split.images[-50:], (render(scenes[len(split) - 50 :]) * 255).round().to(torch.uint8))
+
+
+def test_large_photos_are_fewer_and_show_more_detail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "PART", 40 * 3 * 128**2)
+    data._photo_patches.cache_clear()
+    train, test = load("photos", 128)
+    small = load("photos", 96)[0]
+    data._photo_patches.cache_clear()
+    assert len(train) == len(test) == 40 and len(small) == 40 * 128**2 // 96**2  # at most so many bytes
+    for split in (train, test):
+        assert split.images.shape == (40, 3, 128, 128) and split.images.dtype == torch.uint8
+    large, usual = (worlds(size)[0].backgrounds.float() for size in (128, 96))
+    assert len(large) < len(usual) / 3 and large.shape[2:] == (256, 256)
+    steps = [float((x[..., 1:] - x[..., :-1]).abs().mean()) for x in (large, usual)]
+    assert steps[0] > steps[1]  # between neighbouring pixels: less enlarged although there are more of them
+
+
+def test_both_parts_of_large_photos_see_every_photograph() -> None:
+    train, test = worlds(128)
+    assert set(train.background_class.tolist()) == set(test.background_class.tolist()) == set(range(10))
+    assert not rows(train.backgrounds) & rows(test.backgrounds)
+
+
+# --- sets on disk ---
+
+
+@pytest.fixture
+def stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """The files of a tiny STL-10: each column of pixels after the other, labels from one."""
+    draws, folder = np.random.default_rng(0), tmp_path / "stl10_binary"
+    folder.mkdir()
+    images = {name: draws.integers(0, 256, (n, 3, 96, 96), np.uint8) for name, n in (("train", 6), ("unlabeled", 5), ("test", 4))}
+    for name, x in images.items():
+        x.swapaxes(2, 3).tofile(folder / f"{name}_X.bin")
+    for name, n in (("train", 6), ("test", 4)):
+        (np.arange(n) % 3 + 1).astype(np.uint8).tofile(folder / f"{name}_y.bin")
+    monkeypatch.setattr(datasets.STL10, "_check_integrity", lambda self: (tmp_path / "stl10_binary").is_dir())
+    monkeypatch.setenv("INFOMIN_DATA", str(tmp_path))
+    stored.stl10.cache_clear()
+    return images
+
+
+def test_stl10_has_labelled_images_first(stl10: dict[str, np.ndarray]) -> None:
+    train, test = load("stl10", 96)
+    wanted = np.concatenate([stl10["train"], stl10["unlabeled"]])
+    assert np.array_equal(train.images, wanted) and np.array_equal(test.images, stl10["test"])
+    assert train.labels["class"].tolist() == [0, 1, 2, 0, 1, 2] + [-1] * 5 and test.labels["class"].tolist() == [0, 1, 2, 0]
+    assert (len(train), train.labelled, len(test), test.labelled) == (11, 6, 4, 4)
+
+
+def test_stl10_is_the_same_as_torchvision_reads(stl10: dict[str, np.ndarray]) -> None:
+    theirs = datasets.STL10(stored.root(), split="train+unlabeled")
+    ours = load("stl10", 96)[0]
+    assert np.array_equal(ours.images, theirs.data) and ours.labels["class"].tolist() == theirs.labels.tolist()
+
+
+@pytest.mark.parametrize("size", [8, 33, 64])
+def test_other_sizes_are_scaled_with_antialias(stl10: dict[str, np.ndarray], size: int) -> None:
+    for split, name in zip(load("stl10", size), ("train", "test"), strict=True):
+        wanted = tv.resize(torch.from_numpy(stl10[name]).float(), [size, size], antialias=True)
+        got = split.images[: len(wanted)]
+        assert got.dtype == torch.uint8 and (got - wanted).abs().max() <= 0.5 + 1e-3
+
+
+def test_scaling_in_pieces_is_scaling_at_once() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (2100, 3, 8, 8), np.uint8)
+    whole = tv.resize(torch.from_numpy(x).float(), [6, 6], antialias=True).round().to(torch.uint8)
+    assert torch.equal(stored.scaled([x[:1050], x[1050:1051], x[1051:]], 6), whole)
+
+
+def test_the_probe_is_limited_by_the_labelled_images(stl10: dict[str, np.ndarray]) -> None:
+    recipe = Recipe(view="color:lab", data="stl10", size=32, batch=4, steps=1, probe_images=10, candidates=2, device="cpu")
+    with pytest.raises(ValueError, match="probe_images: got 10, wanted at most the 4 of 'stl10'; use fewer"):
+        run(recipe)
+
+
+def cifar10(path: Path, n: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Write the archive of a tiny CIFAR-10, its members in no useful order; returns labels and images by file."""
+    draws, found = np.random.default_rng(1), {}
+    with tarfile.open(path / "cifar-10-binary.tar.gz", "w:gz") as tar:
+        for name in ["test_batch", *(f"data_batch_{i}" for i in (3, 1, 5, 2, 4)), "readme"]:
+            labels, images = draws.integers(0, 10, n, np.uint8), draws.integers(0, 256, (n, 3, 32, 32), np.uint8)
+            bits = np.concatenate([labels[:, None], images.reshape(n, -1)], 1).tobytes() if name != "readme" else b"text"
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.{'html' if name == 'readme' else 'bin'}")
+            member.size = len(bits)
+            tar.addfile(member, io.BytesIO(bits))
+            found[name] = (labels, images)
+    return found
+
+
+def test_cifar10_is_read_from_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = cifar10(tmp_path)
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    monkeypatch.setattr(stored, "CIFAR10", (stored.CIFAR10[0], hashlib.md5(archive.read_bytes()).hexdigest()))
+    monkeypatch.setenv("INFOMIN_DATA", str(tmp_path))
+    monkeypatch.setattr(pickle, "Unpickler", None), monkeypatch.setattr(pickle, "loads", None)
+    stored.cifar10.cache_clear()
+    names = [f"data_batch_{i}" for i in range(1, 6)]
+    train, test = load("cifar10", 32)
+    assert np.array_equal(train.images, np.concatenate([found[name][1] for name in names]))
+    assert np.array_equal(train.labels["class"], np.concatenate([found[name][0] for name in names]))
+    assert np.array_equal(test.images, found["test_batch"][1]) and np.array_equal(test.labels["class"], found["test_batch"][0])
+    assert train.labels["class"].dtype == torch.long and train.labelled == 15
+    assert load("cifar10", 64)[0].images.shape == (15, 3, 64, 64)
+    archive.write_bytes(archive.read_bytes()[:-1] + b"!")
+    stored.cifar10.cache_clear()
+    with pytest.raises(
+        FileNotFoundError, match=r"data 'cifar10': got no whole copy of it in .*, wanted cifar-10-binary\.tar\.gz; run"
+    ):
+        load("cifar10", 32)
+
+
+@pytest.mark.parametrize("name", ["stl10", "cifar10"])
+def test_what_is_not_there_is_not_downloaded_but_said(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", None), monkeypatch.setattr("socket.socket", None)
+    getattr(stored, name).cache_clear()
+    for where in (tmp_path / "data", tmp_path / "elsewhere"):  # the second by the environment
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("INFOMIN_DATA", "" if where.name == "data" else str(where))
+        assert stored.root().resolve() == where
+        said = (
+            rf"data '{name}': got no whole copy of it in .*{where.name}, wanted .*; run python data_tools/fetch.py {name}, or set"
+        )
+        with pytest.raises(FileNotFoundError, match=said):
+            load(name, 32)
 
 
 # --- what training and test do not share ---
@@ -211,20 +358,32 @@ def test_the_parts_of_all_processes_make_up_the_batch_of_one(world: int, step: i
     assert sorted(torch.cat(parts).tolist()) == sorted(whole.tolist()) and len(set(torch.cat(parts).tolist())) == 12
 
 
+def test_batches_are_rows_in_order() -> None:
+    images, labels = torch.arange(60).view(20, 3, 1, 1), {"class": torch.arange(20) % 7, "other": torch.arange(20)}
+    at = batches((images, labels), 4, steps=3, seed=5)
+    for step in (0, 4, 1, 9):
+        chosen, index, told = at(step)
+        assert torch.equal(index, order(20, 4, step, seed=5)) and torch.equal(chosen, images[index])
+        assert torch.equal(told["class"], index % 7) and torch.equal(told["other"], index)
+    chosen, told = first((images, labels), 6)
+    assert torch.equal(chosen, images[:6]) and told["other"].tolist() == list(range(6))
+
+
 # --- errors ---
 
 
-@pytest.mark.parametrize("name", ["digit", "", "Digits", "stl-10"])
+@pytest.mark.parametrize("name", ["digit", "", "Digits", "stl-10", "folder:", "folder"])
 def test_an_unknown_set_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=f"data: got {name!r}, wanted one of {', '.join(DATA)}"):
+    with pytest.raises(ValueError, match=f"data: got {name!r}, wanted one of {', '.join(DATA)}, folder:PATH; pick one"):
         load(name)
 
 
-@pytest.mark.parametrize("size", [0, -32, 23, 97, 1000])
-@pytest.mark.parametrize("name", DATA)
-def test_a_size_out_of_range_says_the_range(name: str, size: int) -> None:
-    with pytest.raises(ValueError, match=f"data '{name}': got size {size}, wanted 24 to 96 px"):
-        load(name, size)
+@pytest.mark.parametrize(("name", "bounds"), data.SIZES.items())
+def test_a_size_out_of_range_says_the_range(name: str, bounds: tuple[int, int]) -> None:
+    assert set(data.SIZES) == set(DATA)
+    for size in (0, -32, bounds[0] - 1, bounds[1] + 1, 5000):
+        with pytest.raises(ValueError, match=f"data '{name}': got size {size}, wanted {bounds[0]} to {bounds[1]} px"):
+            load(name, size)
 
 
 @pytest.mark.parametrize("batch", [-1, 0, 1, 11])

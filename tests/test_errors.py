@@ -84,6 +84,8 @@ FIELDS = [
     *(({name: value}, [name, f"{value!r}", "wanted"]) for name in NUMBERS for value in (-1, "3", None, np.nan, np.inf)),
     *(({name: 0}, [name, "0", "wanted"]) for name in ("size", "dim", "steps", "batch", "width", "tau", "lr", "probe_images")),
     *(({"share_encoder": value}, ["share_encoder", f"got {value!r}", "wanted"]) for value in ("yes", 2)),
+    ({"view": "color:lab+color:lab"}, ["got views of 1, 2 channels for ColorSplit", "wanted 3", "put it before"]),
+    ({"view": "color:lab+shared:digit"}, ["got a second part that takes scenes", "wanted", "images", "put it first"]),
     *(({"view": value}, ["view", f"{value!r}", "wanted"]) for value in (None, 3)),
 ]
 
@@ -102,8 +104,8 @@ def test_an_unknown_field_is_named():
     ("change", "parts"),
     [
         ({"encoder": "alexnet"}, ["alexnet", "63 px or more", "got 24x24", "use larger images or another encoder"]),
-        ({"view": "color:lab+color:lab"}, ["ColorSplit(lab)", "[B, 3, H, W]", "got [16, 1, 24, 24]"]),
-        ({"view": "color:lab+shared:digit"}, ["SharedFactors(digit)", "got Tensor", "wanted", "Scenes", "data='digits'"]),
+        ({"view": "patch:8/32"}, ["PatchPair(distance=8, size=32)", "40 px or more", "got 24x24", "use a smaller distance"]),
+        ({"view": "frequency:1+color:lab"}, ["ColorSplit(lab)", "must lie in [0, 1]", "got [-", "divide by 255"]),
     ],
 )
 def test_what_only_the_images_show_is_told_at_the_first_step(change, parts):
@@ -124,7 +126,7 @@ HALF = torch.rand(2, 3, 8, 8)
 NAN = HALF.clone()
 NAN[1, 2, 3, 4] = torch.nan
 IMAGES = [
-    (HALF[0], ["ColorSplit(lab)", "[B, 3, H, W]", "got [3, 8, 8]", "images[None]"]),
+    (HALF[0, 0], ["ColorSplit(lab)", "[B, 3, H, W]", "got [8, 8]", "images[None]"]),
     (HALF.movedim(1, 3), ["ColorSplit(lab)", "[B, 3, H, W]", "got [2, 8, 8, 3]", "put the channels second"]),
     (HALF[:0], ["at least one", "got [0, 3, 8, 8]"]),
     (HALF.long(), ["uint8", "floating point", "got torch.int64", "images.to(torch.uint8)"]),

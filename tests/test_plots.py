@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.image import imread
 
 from infomin import plots
+from infomin.curve import dial_values
 
 NATS, HILL = [0.1, 1.0, 2.0, 3.0], [0.2, 0.5, 0.9, 0.4]
 CEILING, ENTROPY = math.log(256), math.log(10)
@@ -293,21 +294,51 @@ def test_measured_information_is_held_against_the_truth(drawn, tmp_path, draw):
     assert any(set(np.round(line.get_ydata(), 9)) == {round(CEILING, 9)} for line in axes.lines)
 
 
-@pytest.mark.parametrize("dial", ["view", "tau"])
-def test_the_dial_curve_has_the_rows_numbers(drawn, tmp_path, dial):
-    taus = {"a": 0.5, "b": 0.1, "c": 1.0, "d": 0.2}
-    rows = [r | {"tau": taus[r["view"][-1]]} for r in curve(spread=0.02)]
-    plots.dial_curve(rows, tmp_path / "d.png", "digit", dial)
-    upper, lower = drawn[0].axes
-    order = [1, 3, 0, 2] if dial == "tau" else [0, 1, 2, 3]  # numbers in their own order, names in that of information
-    x = sorted(taus.values()) if dial == "tau" else range(4)
-    for axes, values in ((upper, NATS), (lower, HILL)):
+@pytest.mark.parametrize("numbers", [(0.5, 0.1, 2.0, 0.2), None])
+def test_the_dial_curve_has_the_rows_numbers(drawn, tmp_path, numbers):
+    """Numbers stand in their own order, names in that of information."""
+    names = [f"crop:{number}+grey:1" for number in numbers] if numbers else list("abcd")
+    rows = [r | {"view": names["abcd".index(r["view"][-1])]} for r in curve(spread=0.02)]
+    plots.dial_curve(rows, tmp_path / "d.png", "digit", "area")
+    upper, plane, lower = drawn[0].axes
+    order = [1, 3, 0, 2] if numbers else [0, 1, 2, 3]
+    x = sorted(numbers) if numbers else range(1, 5)
+    nats, hill = np.array(NATS)[order], np.array(HILL)[order]
+    for axes, values in ((upper, nats), (lower, hill)):
         where, half = bars(axes)["y"]
-        np.testing.assert_allclose(where, np.column_stack([x, np.array(values)[order]]), atol=1e-9)
+        np.testing.assert_allclose(where, np.column_stack([x, values]), atol=1e-9)
         np.testing.assert_allclose(half, [0.02] * 4)
-    assert lower.get_xlabel() == dial and "nats" in upper.get_ylabel() and "digit" in lower.get_ylabel()
-    if dial == "view":
-        assert [label.get_text() for label in lower.get_xticklabels()] == list("abcd")
+    np.testing.assert_allclose(bars(plane)["y"][0], np.column_stack([nats, hill]), atol=1e-9)
+    assert lower.get_xlabel() == "area" and "nats" in upper.get_ylabel() and "digit" in lower.get_ylabel()
+    assert (upper.get_xscale() == "log") == bool(numbers)
+    assert len(lower.get_xticks()) == 0 or numbers
+    key = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert key == [names[i] for i in order]
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        (["patch:8/32", "patch:16/32"], [8, 16]),
+        (["crop:0.2+jitter:1", "crop:0.2+jitter:0.125"], [1, 0.125]),
+        (["crop:0.2+jitter:1", "crop:0.4+jitter:2"], None),
+        (["color:lab", "color:rgb"], None),
+        (["crop:0.2", "blur:0.4"], None),
+        (["crop:0.2", "crop:0.2"], None),
+    ],
+)
+def test_a_dial_is_the_one_number_that_varies(names, values):
+    assert dial_values(names) == values
+
+
+def test_the_verdict_along_the_dial_speaks_of_the_dials_ends():
+    """I_NCE need not order the views as the dial does: what is inside along one may be an end of the other."""
+    rows = [r | {"view": f"blur:{'badc'.index(r['view'][-1]) + 1}"} for r in curve(spread=0.0)]
+    along = plots.verdict(rows, "digit", dial=True)
+    acc = {r["view"]: r["acc_digit"] for r in rows}
+    best = max(acc, key=acc.get)
+    assert (best in ("blur:1", "blur:4")) == along.startswith("No inverted U")
+    assert "least is shared" not in along and ("blur:1" in along or "blur:4" in along)
 
 
 def test_a_strip_shows_the_views_as_they_are(drawn, tmp_path):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from infomin.moving_mnist import Scenes, World, draw, render
-from infomin.views import FAMILIES, ColorSplit, SharedFactors, parse
+from infomin.views import FAMILIES, ColorSplit, Crop, Each, Frequency, Jitter, SharedFactors, Then, parse
+from infomin.views.augment import PRESETS
 from infomin.views.color import SPACES
-from infomin.views.compose import DIALS, Then
+from infomin.views.compose import DIALS
 
 SPLITS = ("0-12", "01-2", "2-01", "2-10", "0-1-2", "2-1-0", "012", "201")  # the order within a view counts too
 COLOR = (
@@ -19,9 +20,33 @@ COLOR = (
 )
 SHARED = [f"shared:{dial}" for dial in ("nothing", "digit%2", "digit", "digit-position", "background_image", "all")]
 MIXED = ["shared:digit+color:lab", "shared:nothing+color:ydbdr/01-2", "shared:all+color:rgb"]
-every_view = pytest.mark.parametrize("name", COLOR + SHARED + MIXED)
+BANDS = ["frequency:1", "frequency:0.5-2", "color:lab+frequency:1", "frequency:3|color:hsv/012"]
+DRAWN = [
+    "crop:0.2",
+    "crop:0.1-0.5",
+    "flip:0.5",
+    "jitter:1",
+    "grey:0.5",
+    "blur:0.9",
+    "randaugment:7",
+    "jigsaw:2",
+    "multicrop:2x8-1x5",
+    "patch:3/7",
+    "crop:0.3/3",
+    "crop:0.2+jitter:1+grey:0.2",
+    "crop:0.2+color:lab",
+    "crop:0.2/1+color:ydbdr/01-2",
+    "patch:2/8+jitter:1+blur:0.5",
+    "color:lab+crop:0.3",
+    "grey:1|crop:0.2+jitter:1|frequency:1",
+    "shared:digit+crop:0.5",
+    *(f"aug:{name}" for name in PRESETS),
+]
+every_view = pytest.mark.parametrize("name", COLOR + SHARED + MIXED + BANDS + DRAWN)
 every_color = pytest.mark.parametrize("name", COLOR)
 every_shared = pytest.mark.parametrize("name", SHARED + MIXED)
+OF_IMAGES = [name for name in COLOR + BANDS + DRAWN if not name.startswith("shared")]
+every_image_view = pytest.mark.parametrize("name", OF_IMAGES)
 
 
 def world() -> World:
@@ -35,6 +60,7 @@ def world() -> World:
     )
 
 
+torch.set_num_threads(1)
 SCENES = draw(world(), 8, torch.Generator().manual_seed(1))
 IMAGES = torch.rand(8, 3, 16, 12, generator=torch.Generator().manual_seed(2))
 
@@ -45,6 +71,10 @@ def seed(number: int) -> torch.Generator:
 
 def inputs(view: Any) -> Any:
     return SCENES if view.takes == "scenes" else IMAGES
+
+
+def draws(view: Any) -> bool:
+    return any(getattr(module, "augments", False) for module in view.modules())
 
 
 def build(name: str) -> Any:
@@ -64,8 +94,9 @@ def test_a_view_is_a_tuple_with_the_channels_it_says(name: str) -> None:
     side = SCENES.world.size if view.takes == "scenes" else None
     views = view(batch, seed(0))
     assert isinstance(views, tuple) and isinstance(view.channels, tuple) and len(views) == len(view.channels)
+    resized = any(word in name for word in ("patch", "jigsaw", "multicrop"))
     for v, channels in zip(views, view.channels, strict=True):
-        assert v.shape == (8, channels, *((side, side) if side else IMAGES.shape[2:]))
+        assert v.shape == (8, channels, *(v.shape[2:] if resized else (side, side) if side else IMAGES.shape[2:]))
         assert v.dtype == torch.float32 and v.device.type == "cpu" and v.isfinite().all()
 
 
@@ -74,7 +105,8 @@ def test_readout_names_views(name: str) -> None:
     view = build(name)
     assert len(view.readout) >= 1 and len(set(view.readout)) == len(view.readout)
     assert set(view.readout) <= set(range(len(view.channels)))
-    assert tuple(view.readout) == ((0,) if view.takes == "scenes" else tuple(range(len(view.channels))))
+    everything = tuple(range(len(view.channels)))
+    assert tuple(view.readout) == ((0,) if view.takes == "scenes" or "multicrop" in name else everything)
 
 
 @every_view
@@ -102,7 +134,20 @@ def test_a_view_has_no_state_and_copies(name: str) -> None:
     assert view.state_dict() == {} and not list(view.parameters()) and not list(view.buffers())
     twin = copy.deepcopy(view)
     assert all(map(torch.equal, view(inputs(view), seed(0)), twin(inputs(view), seed(0)))) and repr(twin) == repr(view)
-    assert all(map(torch.equal, view(inputs(view), seed(0)), view.eval()(inputs(view), seed(0))))  # nor a mode
+    if not draws(view):  # nor a mode
+        assert all(map(torch.equal, view(inputs(view), seed(0)), view.eval()(inputs(view), seed(0))))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_in_eval_mode_nothing_is_drawn(name: str) -> None:
+    """What is left is the view of an image that is not augmented."""
+    view = build(name).eval()
+    rest = "+".join(part for part in name.split("+") if part.startswith(("color", "shared")))
+    known = parse(rest)(inputs(view), seed(0)) if rest else [inputs(view)] * len(view.channels)
+    for i, v in enumerate(view(inputs(view), seed(1) if view.takes == "images" else seed(0))):
+        if "|" not in name and "multicrop" not in name:  # one is of several kinds, the other scales
+            assert torch.equal(v, known[i])
+    assert all(map(torch.equal, view(inputs(view), seed(2)), view(inputs(view), seed(2))))
 
 
 @every_view
@@ -118,7 +163,100 @@ def test_views_are_of_their_own_image(name: str) -> None:
     """Turning the batch turns v1 with it: no row looks at another one."""
     view = build(name)
     turn = torch.randperm(8, generator=seed(4))
+    if draws(view):
+        view.eval()
     torch.testing.assert_close(view(inputs(view)[turn], seed(0))[0], view(inputs(view), seed(0))[0][turn])
+
+
+# --- views of images ---
+
+
+@every_image_view
+def test_a_single_image_is_a_batch_of_one_without_its_axis(name: str) -> None:
+    view = build(name)
+    for one, batch in zip(view(IMAGES[0], seed(0)), view(IMAGES[:1], seed(0)), strict=True):
+        assert one.dim() == 3 and torch.equal(one, batch[0])
+
+
+@every_image_view
+def test_without_a_generator_the_global_one_decides(name: str) -> None:
+    view = build(name)
+    with torch.random.fork_rng(devices=[]):
+        found = [view(IMAGES) for s in (0, 0, 1) if torch.manual_seed(s)]
+    assert all(map(torch.equal, found[0], found[1]))
+    assert not draws(view) or not all(map(torch.equal, found[0], found[2]))
+
+
+@pytest.mark.parametrize("name", [name for name in DRAWN if name in OF_IMAGES])
+def test_each_sample_has_draws_of_its_own(name: str) -> None:
+    same = IMAGES[:1].expand(64, -1, -1, -1)
+    assert all(len(torch.unique(v, dim=0)) > 1 for v in parse(name)(same, seed(0)) if name.partition("|")[0] == name)
+
+
+@every_image_view
+def test_bytes_are_scaled_and_other_types_are_kept(name: str) -> None:
+    view, pixels = build(name), (IMAGES * 255).round().byte()
+    for v, floats in zip(view(pixels, seed(0)), view(pixels.float() / 255, seed(0)), strict=True):
+        assert v.dtype == torch.float32
+        torch.testing.assert_close(v, floats, rtol=0, atol=1e-5)
+    assert {v.dtype for v in view(IMAGES.double(), seed(0))} == {torch.float64}
+    assert {v.dtype for v in view(IMAGES.bfloat16(), seed(0))} == {torch.bfloat16}
+
+
+@every_image_view
+def test_autocast_rounds_nothing(name: str) -> None:
+    view = build(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = view(IMAGES, seed(0))
+    assert all(map(torch.equal, inside, view(IMAGES, seed(0))))
+
+
+@every_image_view
+def test_the_gradient_reaches_the_image(name: str) -> None:
+    images = IMAGES.clone().requires_grad_()
+    sum(v.square().sum() for v in parse(name)(images, seed(0))).backward()
+    assert images.grad is not None and images.grad.isfinite().all() and images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["color:lab", "frequency:1", "patch:3/7", "crop:0.2+jitter:1+blur:0.5+color:lab"])
+def test_compiled_views_are_the_same(name: str) -> None:
+    view = build(name)
+    compiled = torch.compile(view, backend="eager")
+    with torch.random.fork_rng(devices=[]):
+        plain, traced = ((torch.manual_seed(0), f(IMAGES))[1] for f in (view, compiled))
+        for one, other in zip(plain, traced, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+class Viewed(torch.utils.data.Dataset):
+    """Views of one image each, as a transform of a data set makes them."""
+
+    def __init__(self, view: Any) -> None:
+        self.view = view
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> tuple[Tensor, ...]:
+        return self.view(IMAGES[0])
+
+
+def test_views_in_workers_draw_anew_for_each_sample_and_again_with_the_same_seed() -> None:
+    def load() -> list[Tensor]:
+        loader = torch.utils.data.DataLoader(Viewed(parse("crop:0.2+jitter:1")), 4, num_workers=2, generator=seed(3))
+        return [torch.cat(column) for column in zip(*loader, strict=True)]
+
+    first, second = load(), load()
+    assert [v.shape for v in first] == [(8, *IMAGES.shape[1:])] * 2
+    assert all(map(torch.equal, first, second)) and len(torch.unique(torch.cat(first), dim=0)) == 16
+
+
+def test_views_stand_in_a_torchvision_transform() -> None:
+    from torchvision.transforms import v2
+
+    picture = (IMAGES[0] * 255).byte().permute(1, 2, 0).numpy()
+    luma, chroma = v2.Compose([v2.ToImage(), parse("crop:0.2+color:lab")])(picture)
+    assert luma.shape == (1, 16, 12) and chroma.shape == (2, 16, 12) and luma.dtype == torch.float32
 
 
 # --- colours ---
@@ -236,7 +374,7 @@ def test_then_takes_view_i_of_view_i(first: str, second: str) -> None:
 class Shift(torch.nn.Module):
     """Two views: the images plus noise of the generator, plus a number for each view."""
 
-    channels, readout, takes = (3, 3), (1,), "anything"
+    channels, readout, takes = (3, 3), (1,), "images"
 
     def __init__(self, *steps: float) -> None:
         super().__init__()
@@ -254,7 +392,7 @@ def test_then_hands_on_the_generator_in_turn_and_what_the_first_says() -> None:
     noise = [torch.rand(IMAGES.shape, generator=g) for _ in range(3)]  # one for the first part, then one for each of its views
     torch.testing.assert_close(v1, IMAGES + noise[0] + 10 + noise[1] + 300)
     torch.testing.assert_close(v2, IMAGES + noise[0] + 20 + noise[2] + 400)
-    assert view.readout == (1,) and view.takes == "anything"
+    assert view.readout == (1,) and view.takes == "images"
 
 
 def test_composition_is_associative() -> None:
@@ -266,15 +404,58 @@ def test_composition_is_associative() -> None:
             assert (one.mean() - other.mean()).abs() < 0.1  # the same steps; the order of the draws may differ
 
 
-def test_colour_after_colour_is_an_error_that_names_the_second() -> None:
-    with pytest.raises(ValueError, match=r"ColorSplit\(lab\): images must have the shape \[B, 3, H, W\], got \[8, 1, 16, 12\]"):
-        parse("color:rgb+color:lab")(IMAGES)
-
-
-@pytest.mark.parametrize("view", ["color:rgb/012+color:lab", "color:lab+color:lab/0-1-2", "shared:digit+color:lab/012"])
-def test_then_wants_equally_many_views(view: str) -> None:
-    with pytest.raises(ValueError, match=r"Then: got \d views and then \d, wanted equally many; change one"):
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        ("color:rgb+color:lab", r"Then: got views of 1, 2 channels for ColorSplit, wanted 3 each; put it before the part that"),
+        ("color:lab/0-1-2+jitter:1", "Then: got views of 1, 1, 1 channels for Jitter, wanted 3 each"),
+        ("color:lab+crop:0.2+grey:1", "Then: got views of 1, 2 channels for Grey, wanted 3 each"),
+        ("color:rgb/012+shared:digit", "Then: got a second part that takes scenes, wanted one that takes images; put it first"),
+        ("shared:digit+shared:digit", "Then: got a second part that takes scenes"),
+        ("shared:digit+color:lab/0-1-2", "Then: got 2 views and then 3, wanted equally many, or one on either side; change one"),
+        ("crop:0.2/3+color:lab", "Then: got 3 views and then 2"),
+        ("shared:digit|color:lab", "Each: got parts that take images and scenes"),
+        ("crop:0.2/0", "got '0' after the slash, wanted how often a single view is drawn: crop:0.2/1"),
+        ("multicrop:2x8/2", "got '2' after the slash"),
+    ],
+)
+def test_what_does_not_fit_is_said_when_it_is_put_together(view: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         parse(view)
+
+
+def test_one_view_before_several_and_several_before_one() -> None:
+    lab, whole = parse("color:lab"), parse("color:lab/012")
+    split = Then(Crop((0.3, 1)), lab)
+    (crop,) = Crop((0.3, 1))(IMAGES, seed(0))
+    assert split.channels == (1, 2) and split.readout == (0, 1) and split.wants == 3
+    assert all(map(torch.equal, split(IMAGES, seed(0)), lab(crop)))
+    both = Then(Frequency(1), Crop((0.3, 1)))
+    g = seed(0)
+    expected = [Crop((0.3, 1))(v, g)[0] for v in Frequency(1)(IMAGES)]
+    assert both.channels == (3, 3) and all(map(torch.equal, both(IMAGES, seed(0)), expected))
+    assert Then(parse("frequency:1"), whole).channels == (3, 3)
+
+
+def test_each_puts_views_side_by_side() -> None:
+    parts = parse("color:lab"), Crop(), parse("frequency:1")
+    side_by_side, g = Each(*parts), seed(0)
+    expected = [v for part in parts for v in part(IMAGES, g)]
+    assert side_by_side.channels == (1, 2, 3, 3, 3) and side_by_side.readout == (0, 1, 2, 3, 4)
+    assert all(map(torch.equal, side_by_side(IMAGES, seed(0)), expected))
+    with pytest.raises(ValueError, match="Each: got parts that take nothing"):
+        Each()
+
+
+def test_a_chain_of_augmentations_is_drawn_anew_for_each_view() -> None:
+    one, two = parse("crop:0.2+jitter:1"), Then(Crop((0.2, 1)), Jitter.of(1))
+    g = seed(0)
+    assert all(map(torch.equal, one(IMAGES, seed(0)), [two(IMAGES, g)[0] for _ in range(2)]))
+    luma, chroma = parse("crop:0.2+color:lab")(IMAGES, seed(0))
+    crops = parse("crop:0.2")(IMAGES, seed(0))
+    assert torch.equal(luma, parse("color:lab")(crops[0])[0]) and torch.equal(chroma, parse("color:lab")(crops[1])[1])
+    luma, chroma = parse("crop:0.2/1+color:lab")(IMAGES, seed(0))
+    assert torch.equal(luma, parse("color:lab")(crops[0])[0]) and torch.equal(chroma, parse("color:lab")(crops[0])[1])
 
 
 # --- words ---
@@ -295,9 +476,7 @@ def test_an_unknown_family_lists_the_known_ones(view: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("colon", ["", ":"])
 def test_a_missing_dial_says_what_it_could_be(family: str, colon: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"view '{family}{colon}': got no dial, wanted {family}:DIAL, where DIAL is the"
-    ) as caught:
+    with pytest.raises(ValueError, match=f"view '{family}{colon}': got no dial, wanted {family}:DIAL, where DIAL is ") as caught:
         parse(family + colon)
     assert f"{family}:" in str(caught.value).split("where DIAL is")[1]  # with an example that can be typed
 

@@ -81,7 +81,7 @@ def in_turn(images: Tensor, choices: Tensor, operations: Sequence[Change]) -> Te
     tensor([4., 3., 3.])
     """
     sequences, sequence = choices.unique(dim=0, return_inverse=True)
-    result = torch.zeros_like(images)
+    result = torch.empty_like(images)
     for i, numbers in enumerate(sequences.tolist()):
         rows = (sequence == i).nonzero()[:, 0]
         there = rows.to(images.device)

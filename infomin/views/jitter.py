@@ -46,8 +46,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     """Turn the hue of images `[B, 3, H, W]` in [0, 1] by `turn` `[B]` in [-0.5, 0.5] of the circle; a grey stays as it is.
 
     HSV is not needed in full. With red at 0 the hue, counted in sixths, is +-(1 + g + b - r), where r, g, b are the channels
-    brought to 0..1 by the least and the greatest of them; so there are no cases to choose from, which would take most of the
-    time.
+    brought to 0..1 by the least and the greatest of them; so there are no cases to choose between, which would be slow.
 
     >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     >>> adjust_hue(red, torch.tensor([1 / 3])).flatten()

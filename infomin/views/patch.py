@@ -70,6 +70,12 @@ class PatchPair(nn.Module):
         place = (torch.rand(n, 2, dtype=torch.float64, generator=generator) * room).long()
         return place[:, 0], place[:, 1]
 
+    def at(self, images: Tensor, draws: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The patches at these draws."""
+        top, left = (place.to(images.device) for place in draws)
+        v1, v2 = (unit(windows(images, top + d, left + d, self.size)) for d in (0, self.distance))
+        return v1, v2
+
     @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Images `[B, C, H, W]`, uint8 or floating point, each side `size + distance` or more, to two `[B, C, size, size]`."""
@@ -83,10 +89,7 @@ class PatchPair(nn.Module):
             )
         if not self.training:
             return unit(images), unit(images)
-        top, left = (place.to(images.device) for place in self.draw(len(images), height, width, generator))
-        patches = (windows(images, top + d, left + d, self.size) for d in (0, self.distance))
-        v1, v2 = (unit(patch) for patch in patches)
-        return v1, v2
+        return self.at(images, self.draw(len(images), height, width, generator))
 
     def extra_repr(self) -> str:
         return f"distance={self.distance}, size={self.size}"

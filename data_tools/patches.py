@@ -1,0 +1,132 @@
+"""Cut a set of square patches from a folder of photographs, such as DIV2K, to train on as data folder:OUT.
+
+    python data_tools/patches.py photographs patches --side 256 --per_image 16 --seed 0
+
+Patches are cut at places drawn uniformly, never enlarged: photographs with a side too short are left out and counted. A patch of
+photographs/cat/a.jpg becomes patches/cat/a.jpg-00.png, so classes, and the folders train and test, stay what they are. Where a
+patch lies is a function of the seed and the photograph's name alone. Cut short, the same command goes on where it was. At the end
+patches/patches.jsonl has a line for each: its file, its source, and its box (left, top, right, bottom; px of the upright source).
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import auto_cli
+from PIL import Image
+from tqdm import tqdm
+
+from infomin import table
+from infomin.check import positive
+from infomin.folder import find
+from infomin.picture import shape, upright
+from infomin.seeds import generator
+
+QUALITY = 95  # of JPEG files
+
+
+def boxes(width: int, height: int, side: int, n: int, name: str, seed: int = 0) -> list[list[int]]:
+    """Where to cut a photograph: `n` boxes (left, top, right, bottom), uniform among those inside it; none if it is too small.
+
+    >>> boxes(300, 256, 256, 1, "a.jpg") == boxes(300, 256, 256, 1, "a.jpg"), boxes(300, 255, 256, 1, "a.jpg")
+    (True, [])
+    """
+    if min(width, height) < side:
+        return []
+    draws = generator(seed, "patches", name)
+    corners = zip(*(torch.randint(room - side + 1, (n,), generator=draws).tolist() for room in (width, height)), strict=True)
+    return [[left, top, left + side, top + side] for left, top in corners]
+
+
+def cut(source: Path, name: str, out: Path, side: int, n: int, seed: int, ending: str) -> tuple[str, list[dict[str, Any]]]:
+    """Write the patches of a photograph that are not there yet.
+
+    Args:
+        source: folder of photographs.
+        name: of this one in it.
+        out: folder of patches.
+        side: of a patch in pixels.
+        n: patches of a photograph.
+        seed: of the places.
+        ending: `png` or `jpg`.
+
+    Returns:
+        `cut`, `there` (all were), `too small` or `unreadable`; and a row for each patch.
+    """
+    try:
+        rows: list[dict[str, Any]] = [
+            {"file": f"{name}-{i:02d}.{ending}", "source": name, "box": box}
+            for i, box in enumerate(boxes(*shape(source / name), side, n, name, seed))
+        ]
+        todo = [row for row in rows if not (out / row["file"]).exists()]
+        photograph = upright(source / name) if todo else None
+    except Exception:  # on bytes that are no image decoders raise whatever they like
+        return "unreadable", []
+    if photograph is None:
+        return "there" if rows else "too small", rows
+    for row in todo:
+        with table.atomic(out / row["file"]) as file:
+            photograph.crop(row["box"]).save(file, Image.registered_extensions()[f".{ending}"], quality=QUALITY)
+    return "cut", rows
+
+
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)  # interrupted, the rest is left
+
+
+def main(
+    source: str,
+    out: str,
+    side: int = 256,
+    per_image: int = 16,
+    seed: int = 0,
+    kind: Literal["png", "jpg"] = "png",
+) -> None:
+    """Cut square patches from photographs.
+
+    Args:
+        source: Folder of photographs, with folders in it or without.
+        out: Folder for the patches.
+        side: Side of a patch in pixels.
+        per_image: Patches of a photograph.
+        seed: Seed of the places.
+        kind: What patches are written as: png, or jpg of quality 95.
+    """
+    positive(side, "side"), positive(per_image, "per_image"), positive(seed, "seed", zero=True)
+    folder, to = Path(source).expanduser(), Path(out).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"source: got no folder {folder}, wanted one with photographs; correct the path")
+    names = [Path(path).relative_to(folder).as_posix() for path in find(folder, [os.path.realpath(to)])]
+    if not names:
+        raise ValueError(f"source: got no image files in {folder}, wanted photographs; correct the path")
+    settings = {"side": side, "per_image": per_image, "seed": seed, "kind": kind}
+    if (to / "settings.json").exists() and (was := table.read_json(to / "settings.json")) != settings:
+        raise ValueError(f"out: got {settings}, but {to} holds patches of {was}; choose another folder or delete that one")
+    table.write_json(to / "settings.json", settings)
+    with _pool() as pool:
+        jobs = pool.map(lambda name: cut(folder, name, to, side, per_image, seed, kind), names)
+        done = list(zip(names, tqdm(jobs, total=len(names), unit="photo"), strict=True))
+    table.write_rows(to / "patches.jsonl", (row for _, (_, rows) in done for row in rows))
+    for name in (name for name, (what, _) in done if what == "unreadable"):
+        print(f"{folder / name}: cannot be read; left out", file=sys.stderr)
+    count = Counter(what for _, (what, _) in done)
+    print(", ".join(f"{count[what]} {what}" for what in ("cut", "there", "too small", "unreadable") if count[what]) + f"; {to}")
+
+
+if __name__ == "__main__":
+    try:
+        auto_cli(main)
+    except (ValueError, OSError) as error:
+        print(f"patches.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,63 @@
+"""What views look like: a sheet of the views of one image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .check import positive
+from .data import load
+from .picture import upright
+from .plots import view_strip
+from .seeds import generator
+from .views import parse
+
+
+def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | Path = "", draws: int = 3, seed: int = 0) -> Path:
+    """Draw the views of one image, a row a draw; views without chance take one row.
+
+    Args:
+        views: as they are written for `parse`.
+        path: the picture.
+        image: an image file; without one, a photograph that scikit-image ships. Views of scenes show one of the data set digits.
+        draws: rows for a view that is drawn at random.
+        seed: of the draws.
+
+    Returns:
+        the path.
+
+    Raises:
+        ValueError: an unknown view, or one that the image is too small for.
+        OSError: the image cannot be read.
+    """
+    positive(draws, "gallery: draws")
+    made, sheet = {word: parse(word) for word in views}, {}
+    for word, view in made.items():
+        scenes = getattr(view, "takes", "images") == "scenes"
+        inputs: Any = load("digits")[1].scenes[:1] if scenes else _photograph(image)[None]  # type: ignore[index]
+        rows: list[list[Tensor]] = []
+        for draw in range(draws):
+            row = [v[0] for v in view(inputs, generator(seed, "gallery", draw))]
+            if rows and all(map(torch.equal, rows[0][0 if scenes else 1 :], row)):
+                break  # nothing is drawn at random
+            rows.append(row if scenes else [inputs[0] / 255, *row])
+        for draw, row in enumerate(rows):
+            sheet[word if len(rows) == 1 else f"{word}, draw {draw + 1}"] = row
+    return view_strip(sheet, path)
+
+
+def _photograph(path: str | Path) -> Tensor:
+    """uint8 `[3, H, W]`."""
+    if not path:
+        from skimage import data
+
+        return torch.tensor(data.chelsea()).permute(2, 0, 1)
+    try:
+        return torch.from_numpy(np.array(upright(path))).permute(2, 0, 1)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"image {str(path)!r}: there is no such file; name another") from error
+    except Exception as error:  # decoders raise errors of many kinds
+        raise ValueError(f"image {str(path)!r}: it cannot be read ({error}); name another, or leave it out") from error
