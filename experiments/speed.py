@@ -13,6 +13,10 @@ pipeline  A batch from stored images to updated weights: lightly's SimCLR, its D
           colours of a batch. So pipelines are compared, not equal work. Goal: 4 or more. Then the encoders' share of our time.
 lab       RGB to Lab of 64 images of 64 px: scikit-image, one uint8 image at a time, over ours on the uint8 batch, goal 8 or more;
           kornia over ours, both on the float batch, goal 2 or more. On all threads, and on one.
+augment   SimCLR's views of 256 stored uint8 images of 64 px (crop, flip, jitter with hue p .8, grey .2, blur p .5, kernel 7):
+          torchvision v2, one image at a time, over ours on the batch, goal 5 or more; kornia's, batch-wise, goal 2.5 or more;
+          lightly's SimCLRTransform in a DataLoader with two workers, from PIL images, goal 3 or more. Lightly makes two views
+          of an image and normalises them, so ours runs twice.
 
 Missed on 2 cores with AMX (figures/speed.jsonl): the pipeline, 3.8 instead of 4, because four fifths of our time are the
 encoders, which both sides need; Lab against scikit-image, 6.8 instead of 8 (4.0 on one thread), because the table look-up of
@@ -44,6 +48,7 @@ from infomin.optim import optimizer
 from infomin.run import _batches, _fast_bf16, _inputs, _method  # what run() itself puts together
 from infomin.train import fit
 from infomin.views import parse
+from infomin.views.augment import preset
 from infomin.views.color import rgb_to_lab
 
 CPU, CHANNELS_LAST = torch.device("cpu"), torch.channels_last
@@ -161,10 +166,68 @@ def _lab(repeats: int) -> list[Row]:
     return rows
 
 
-BENCHMARKS = {"loop": _loop, "pipeline": _pipeline, "lab": _lab}
+def _simclr(images: Tensor, parts: list[nn.Module]) -> Tensor:
+    for part in parts:
+        (images,) = part(images)
+    return images
 
 
-def main(only: Literal["all", "loop", "pipeline", "lab"] = "all", repeats: int = 7, out: str = "") -> None:
+def _peers() -> tuple[nn.Module, nn.Module]:
+    """The same augmentation by torchvision, for one image, and by kornia, for a batch."""
+    import kornia.augmentation as kornia
+    from torchvision.transforms import v2
+
+    one_by_one = v2.Compose(
+        [
+            v2.RandomResizedCrop(64, (0.08, 1)),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(7, (0.1, 2))], 0.5),
+            v2.ToDtype(torch.float32, scale=True),  # last, for bytes are crossed faster
+        ]
+    )
+    batchwise = kornia.AugmentationSequential(
+        kornia.RandomResizedCrop((64, 64), (0.08, 1)),
+        kornia.RandomHorizontalFlip(),
+        kornia.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
+        kornia.RandomGrayscale(p=0.2),
+        kornia.RandomGaussianBlur((7, 7), (0.1, 2.0), p=0.5),
+    )
+    return one_by_one, batchwise
+
+
+def _augment(repeats: int) -> list[Row]:
+    from lightly.transforms import SimCLRTransform
+    from PIL import Image
+
+    stored, parts = load("digits", 64)[0].images, preset("simclr")
+    images = stored[:256].clone()
+    torchvision, kornia = _peers()
+    ours = partial(_timed, lambda: _simclr(images, parts), 10)
+    sides = {
+        f"torchvision {version('torchvision')}": (partial(_timed, lambda: torch.stack([torchvision(x) for x in images]), 1), 5),
+        f"kornia {version('kornia')}": (partial(_timed, lambda: kornia(images / 255), 3), 2.5),
+    }
+    rows = [_compare(f"augment: {name} / ours", theirs, ours, repeats, least=goal) for name, (theirs, goal) in sides.items()]
+
+    pictures: Any = [Image.fromarray(x) for x in stored.permute(0, 2, 3, 1).numpy()]
+    collate = partial(_two_views, SimCLRTransform(input_size=64))
+    loader = DataLoader(pictures, 256, shuffle=True, drop_last=True, num_workers=2, collate_fn=collate)
+
+    def lightly() -> float:
+        batches = iter(loader)  # the workers end with the clock, so ours runs without them
+        _timed(lambda: next(batches), 4)  # what they make in advance is not counted
+        return _timed(lambda: next(batches), 10)
+
+    twice = partial(_timed, lambda: [_simclr(images, parts) for _ in range(2)], 5)
+    return [*rows, _compare(f"augment: lightly {version('lightly')}, two views / ours", lightly, twice, repeats, least=3)]
+
+
+BENCHMARKS = {"loop": _loop, "pipeline": _pipeline, "lab": _lab, "augment": _augment}
+
+
+def main(only: Literal["all", "loop", "pipeline", "lab", "augment"] = "all", repeats: int = 7, out: str = "") -> None:
     """Measure speed as ratios, and say which goals are reached.
 
     Args:

@@ -1,5 +1,6 @@
 """What views look like: a sheet of the views of one image."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,7 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
         the path.
 
     Raises:
-        ValueError: an unknown view, or one that the image is too small for.
-        OSError: the image cannot be read.
+        ValueError: an unknown view, one that the image is too small for, or an image that cannot be read.
     """
     positive(draws, "gallery: draws")
     made, sheet = {word: parse(word) for word in views}, {}
@@ -46,7 +46,7 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
             rows.append(row if scenes else [inputs[0] / 255, *row])
         for draw, row in enumerate(rows):
             sheet[word if len(rows) == 1 else f"{word}, draw {draw + 1}"] = row
-    return view_strip(sheet, path)
+    return view_strip(sheet, path, across=max(1, round(math.sqrt(len(sheet) / 2))))  # about as high as wide
 
 
 def _photograph(path: str | Path) -> Tensor:
@@ -57,7 +57,5 @@ def _photograph(path: str | Path) -> Tensor:
         return torch.tensor(data.chelsea()).permute(2, 0, 1)
     try:
         return torch.from_numpy(np.array(upright(path))).permute(2, 0, 1)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"image {str(path)!r}: there is no such file; name another") from error
     except Exception as error:  # decoders raise errors of many kinds
         raise ValueError(f"image {str(path)!r}: it cannot be read ({error}); name another, or leave it out") from error

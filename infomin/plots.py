@@ -181,23 +181,25 @@ def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: boo
     axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}")
 
 
-def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path) -> Path:
+def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: int = 1) -> Path:
     """A sheet of pictures: a row per name, a picture per view.
 
     Args:
         views: name -> views of one image, each `[C, H, W]`. One channel is shown grey, two as red and blue, three as they are;
             each is stretched to its own range unless it lies in [0, 1].
         path: the picture.
+        across: names that share a row.
     """
-    columns = max(map(len, views.values()))
+    columns, rows = max(map(len, views.values())), -(-len(views) // across)
     with rc_context(STYLE):
-        figure = Figure(figsize=(1.5 * columns + 0.8, 1.5 * len(views)))
-        for axes, (name, row) in zip(figure.subplots(len(views), columns, squeeze=False), views.items(), strict=True):
-            for i, place in enumerate(axes):
-                place.set_axis_off()
-                if i < len(row):
-                    place.imshow(_picture(row[i]), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
-            axes[0].set_title(name, fontsize=8)
+        figure = Figure(figsize=(1.5 * columns * across + 0.8, 1.5 * rows))
+        places = figure.subplots(rows, columns * across, squeeze=False).reshape(rows * across, columns)
+        for place in places.flat:
+            place.set_axis_off()
+        for line, (name, row) in zip(places, views.items(), strict=False):
+            for place, view in zip(line, row, strict=False):
+                place.imshow(_picture(view), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
+            line[0].set_title(name, fontsize=8)
         return _save(figure, path)
 
 

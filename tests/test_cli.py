@@ -115,11 +115,11 @@ def test_the_version_is_that_of_the_package(call):
 
 def test_views_lists_every_family_with_a_dial_that_works(call):
     status, text, _ = call("views")
-    lines = {line.split()[0]: line for line in text.splitlines()[2:]}
+    lines = {line.split()[0]: line for line in text.splitlines()[3:]}
     assert status == 0 and set(lines) == set(FAMILIES)
     for family, line in lines.items():
         examples = [word.strip(",.") for word in line.split() if word.startswith(f"{family}:")]
-        assert len(examples) >= 2
+        assert examples
         for example in examples:
             infomin.views.parse(example)
 
@@ -316,7 +316,10 @@ def test_a_mistake_leaves_the_shell_with_status_two_and_no_traceback(tmp_path):
     words = [sys.executable, "-m", "infomin", "run", "--data", "imagenet", "--out", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
-    assert done.stderr == "infomin run: recipe: data: got 'imagenet', wanted one of digits, photos; pick one of those\n"
+    assert (
+        done.stderr
+        == "infomin run: recipe: data: got 'imagenet', wanted one of digits, photos, stl10, cifar10, folder:PATH; pick one of those\n"
+    )
 
 
 def test_rows_that_cannot_be_read_are_named_and_the_others_drawn(call, rows, tmp_path):

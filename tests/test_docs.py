@@ -12,15 +12,18 @@ from math import ceil
 from pathlib import Path
 
 import pytest
+import torch
 
 import infomin
 from infomin.__main__ import build, main
 from infomin.demo import PRESETS
+from infomin.experiment import TINY
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PACKAGE = sorted((ROOT / "infomin").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+TOOLS = sorted((ROOT / "data_tools").glob("*.py"))
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 HOOKS = ("forward", "backward", "extra_repr", "error")  # documented where they are declared
 
@@ -77,13 +80,13 @@ def test_there_is_python_in_the_readme_that_is_run():
 
 def test_files_and_targets_of_the_readme_exist():
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in link and not link.startswith("#")]
-    scripts = re.findall(r"python (experiments/\w+\.py)", README)
+    scripts = re.findall(r"python ((?:experiments|data_tools)/\w+\.py)", README)
     rooms = re.findall(r"\b(infomin/\w+(?:\.py|/))", README)
     assert links and scripts and rooms
     assert [path for path in dict.fromkeys(links + scripts + rooms) if not (ROOT / path).exists()] == []
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {words[0] for words in commands("make")} <= set(targets)
-    assert {path.name for path in EXPERIMENTS} == {Path(script).name for script in scripts}
+    assert {path.name for path in EXPERIMENTS + TOOLS} == {Path(script).name for script in scripts}
 
 
 def test_no_placeholder_is_left_in_the_readme():
@@ -104,7 +107,7 @@ def public(tree):
                 )
 
 
-@named(PACKAGE + EXPERIMENTS)
+@named(PACKAGE + EXPERIMENTS + TOOLS)
 def test_every_module_and_every_public_thing_says_what_it_is(path):
     tree = ast.parse(path.read_text())
     missing = [node.name for node in public(tree) if not ast.get_docstring(node)]
@@ -139,9 +142,9 @@ def script(monkeypatch, capsys, tmp_path):
     return carry_out
 
 
-@named(EXPERIMENTS)
-def test_an_experiment_names_its_command_and_has_help(path, script):
-    assert f"python experiments/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
+@named(EXPERIMENTS + TOOLS)
+def test_a_script_names_its_command_and_has_help(path, script):
+    assert f"python {path.parent.name}/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
     status, said = script(path, "--help")
     assert status == 0 and "usage:" in said
 
@@ -150,6 +153,8 @@ def test_an_experiment_names_its_command_and_has_help(path, script):
 def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
     smaller = {"steps": 4, "batch": 16, "size": 24, "width": 0.25, "candidates": 16, "probe_images": 64, "seeds": 1}
     monkeypatch.setitem(PRESETS, "tiny", smaller)  # the preset itself is tried by the demo's own test
+    for name in ("batch", "candidates", "probe_images"):
+        monkeypatch.setitem(TINY, name, smaller[name])
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
     save = ["--save", tmp_path / "saved"] if "save:" in path.read_text() else []
     status, said = script(path, "--preset", "tiny", "--out", tmp_path / "runs", "--jobs", 1, *save)
@@ -160,6 +165,15 @@ def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
         assert sorted(row["key"] for row in rows) == sorted(row.parent.name for row in made)
         assert {row["status"] for row in rows} == {"done"}
         assert (tmp_path / "saved" / f"{path.stem}.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("only", ["torchvision", "lightly"])
+def test_the_views_work_in_other_peoples_code(only, script):
+    """Both examples train: the loss on what they were trained with is finite and they reach their end."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        status, said = script(ROOT / "experiments" / "reuse.py", "--only", only)
+    assert status == 0 and re.fullmatch(rf"{only} +loss \d+\.\d+\n", said)
 
 
 # sizes
@@ -174,7 +188,7 @@ def lengths(path):
 
 
 def test_files_and_functions_are_short():
-    assert [path.name for path in PACKAGE + EXPERIMENTS if len(path.read_text().splitlines()) > 300] == []
+    assert [path.name for path in PACKAGE + EXPERIMENTS + TOOLS if len(path.read_text().splitlines()) > 300] == []
     found = [pair for path in PACKAGE + EXPERIMENTS for pair in lengths(path)]
     assert len(found) > 100 and [name for name, lines in found if lines > 60] == []
     assert sorted(lines for _, lines in found)[ceil(0.9 * len(found)) - 1] <= 25

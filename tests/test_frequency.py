@@ -1,0 +1,79 @@
+"""Frequency views: parts add up, the blur is a Gaussian, and what falls over the edge is reflected."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+from infomin.views import Frequency, parse
+from infomin.views.frequency import gaussian, low_pass
+
+torch.set_num_threads(1)
+IMAGES = torch.rand(3, 3, 20, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SIGMAS = [0.1, 0.3, 0.7, 1.0, 2.5, 6.0, 30.0]  # the last is wider than the image
+
+
+@pytest.mark.parametrize("dials", [(0.7,), (30.0,), (0.5, 1.0, 4.0)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
+def test_the_parts_add_up_to_the_image(dials, dtype, tolerance):
+    images = IMAGES.to(dtype)
+    views = Frequency(*dials)(images)
+    assert len(views) == len(dials) + 1
+    torch.testing.assert_close(sum(views), images, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_the_low_pass_is_scipys_gaussian_filter(sigma):
+    expected = gaussian_filter1d(gaussian_filter1d(IMAGES.numpy(), sigma, axis=2, mode="reflect"), sigma, axis=3, mode="reflect")
+    torch.testing.assert_close(low_pass(IMAGES, sigma), torch.from_numpy(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_a_blur_keeps_constants_and_the_mean_and_makes_nothing_brighter(sigma):
+    matrix = gaussian(14, sigma, IMAGES)
+    ones = torch.ones(14, dtype=torch.float64)
+    torch.testing.assert_close(matrix @ ones, ones)
+    torch.testing.assert_close(ones @ matrix, ones)  # reflected, not lost: the mean stays
+    assert matrix.min() >= 0
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 2.0])
+def test_a_wave_is_damped_as_the_gaussians_transform_says(sigma):
+    """exp(-(sigma w)^2 / 2), for a wave that the reflection continues: the closed form, up to sampling and the cut at 4 sigma."""
+    n = 64
+    for k in (1, 4, 9):
+        w = np.pi * k / n
+        wave = torch.cos(w * (torch.arange(n, dtype=torch.float64) + 0.5))
+        damped = gaussian(n, sigma, wave) @ wave
+        torch.testing.assert_close(damped, wave * float(np.exp(-((sigma * w) ** 2) / 2)), rtol=0, atol=2e-4)
+
+
+def test_bands_go_from_coarse_to_fine():
+    """Each band moves less than the one before where the image is coarse, and more where it is fine."""
+    n = 64
+    waves = [torch.cos(np.pi * k / n * (torch.arange(n) + 0.5)).expand(1, 1, n, n) for k in (1, 12, 50)]
+    bands = Frequency(1.0, 6.0)
+    strongest = [int(torch.stack([v.square().mean() for v in bands(wave)]).argmax()) for wave in waves]
+    assert strongest == [0, 1, 2]
+
+
+def test_it_commutes_with_flips_and_takes_any_number_of_channels():
+    view = Frequency(1.5)
+    for flip in (2, 3):
+        for one, other in zip(view(IMAGES.flip(flip)), view(IMAGES), strict=True):
+            torch.testing.assert_close(one, other.flip(flip))
+    assert [v.shape[1] for v in view(torch.rand(2, 7, 8, 8) * 9 - 4)] == [7, 7]
+
+
+@pytest.mark.parametrize("sigmas", [(), (0,), (-1.0,), (2.0, 1.0), (1.0, 1.0), (float("nan"),), (float("inf"),), ("1",)])
+def test_bad_sigmas_are_told(sigmas):
+    with pytest.raises(ValueError, match=r"Frequency.*: got .*, wanted"):
+        Frequency(*sigmas)
+
+
+@pytest.mark.parametrize("dial", ["a", "1-", "-1", "2-1", "1--2", "nan"])
+def test_a_bad_dial_shows_a_good_one(dial):
+    with pytest.raises(
+        ValueError, match=rf"view 'frequency:{dial}': .*; write sigmas in px, for example frequency:1 or frequency:1-4"
+    ):
+        parse(f"frequency:{dial}")

@@ -1,0 +1,71 @@
+"""The sheet of views: what it shows is what the views are."""
+
+import pytest
+import torch
+from matplotlib.image import imread
+from PIL import Image
+
+from infomin import gallery as module
+from infomin.gallery import gallery
+from infomin.seeds import generator
+from infomin.views import parse
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What the sheet was given."""
+    sheets = []
+    monkeypatch.setattr(module, "view_strip", lambda views, path, across: sheets.append(views) or path)
+    return sheets
+
+
+@pytest.fixture
+def image(tmp_path):
+    pixels = torch.randint(256, (40, 50, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    Image.fromarray(pixels.numpy()).save(tmp_path / "image.png")
+    return tmp_path / "image.png", pixels.permute(2, 0, 1)
+
+
+def test_a_row_a_draw_and_one_where_nothing_is_drawn(shown, image, tmp_path):
+    path, pixels = image
+    gallery(["color:lab", "crop:0.2+jitter:1"], tmp_path / "a.png", path, draws=2)
+    (sheet,) = shown
+    assert list(sheet) == ["color:lab", "crop:0.2+jitter:1, draw 1", "crop:0.2+jitter:1, draw 2"]
+    for row in sheet.values():
+        assert torch.equal(row[0], pixels / 255)
+    for draw in range(2):
+        expected = parse("crop:0.2+jitter:1")(pixels[None], generator(0, "gallery", draw))
+        assert all(map(torch.equal, sheet[f"crop:0.2+jitter:1, draw {draw + 1}"][1:], [v[0] for v in expected]))
+
+
+def test_views_of_scenes_show_scenes(shown, tmp_path):
+    gallery(["shared:digit"], tmp_path / "a.png", draws=3)
+    rows = list(shown[0].values())
+    assert len(rows) == 3 and all(len(row) == 2 for row in rows)
+    assert torch.equal(rows[0][0], rows[1][0]) and not torch.equal(rows[0][1], rows[1][1])
+
+
+def test_without_an_image_there_is_one_and_the_picture_is_written(tmp_path):
+    found = gallery(["color:lab", "patch:64", "frequency:1-4"], tmp_path / "a.png", draws=1)
+    assert imread(found).std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.png", None, "it cannot be read .it is no file.; name another"),
+        ("text.png", b"words", "it cannot be read .*; name another"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_told(name, content, message, tmp_path):
+    if content:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=f"image '.*{name}': {message}"):
+        gallery(["color:lab"], tmp_path / "a.png", tmp_path / name)
+
+
+def test_a_view_that_the_image_is_too_small_for_is_told(image, tmp_path):
+    with pytest.raises(ValueError, match=r"PatchPair.*128 px or more on each side, got 40x50"):
+        gallery(["patch:64"], tmp_path / "a.png", image[0])
+    with pytest.raises(ValueError, match="gallery: draws: got 0"):
+        gallery(["color:lab"], tmp_path / "a.png", image[0], draws=0)
