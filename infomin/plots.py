@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib import rc_context
@@ -18,6 +19,7 @@ from .table import atomic
 
 __all__ = ["calibration", "dial_curve", "points", "u_curve", "verdict", "view_strip"]
 
+DISC = 11  # points between the middles of two numbers
 INK, SOFT, ACCENT = "#1b1b1e", "#8a8f98", "#c1121f"
 REGIMES = (("missing information", "#e8f1f8"), ("excess noise", "#fdf0e3"))
 # What makes pictures of equal rows differ: the program's version and the time.
@@ -108,9 +110,31 @@ def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
 
 def _numbered(axes: Axes, x: pd.Series, y: pd.Series) -> None:
     """Points that carry a number each, explained by `_key`: names beside crowded points could not be read."""
-    axes.plot(x, y, "o", color=INK, ms=9, zorder=4)
+    axes.plot(x, y, "o", color=INK, ms=2.5, zorder=4)
+    disc = {"boxstyle": "circle,pad=0.2", "fc": INK, "ec": "none"}
     for number, place in enumerate(zip(x, y, strict=True), start=1):
-        axes.annotate(str(number), place, ha="center", va="center_baseline", fontsize=6, color="white", zorder=5)
+        axes.annotate(str(number), place, (0, 0), textcoords="offset points", ha="center", va="center", fontsize=6, color="white",
+                      bbox=disc, arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.6}, zorder=5, gid="number")  # fmt: skip
+
+
+def _apart(figure: Figure) -> None:
+    """Move numbers that lie upon each other so far that each can be read; a line leads back to the point."""
+    figure.draw_without_rendering()  # lays the axes out
+    points = figure.dpi / 72
+    for axes in figure.axes:
+        notes: Any = [text for text in axes.texts if text.get_gid() == "number"]
+        if len(notes) < 2:
+            continue
+        home = axes.transData.transform([note.xy for note in notes]) / points
+        angle = np.arange(len(notes)) * 2.4  # equal points have to part in different directions
+        place = home + 0.1 * np.stack([np.cos(angle), np.sin(angle)], 1)
+        for _ in range(300):
+            between = place[:, None] - place
+            distance = np.linalg.norm(between, axis=2) + np.eye(len(notes)) * DISC
+            push = between / distance[..., None] * (DISC - distance).clip(min=0)[..., None]
+            place += 0.3 * push.sum(1) + 0.01 * (home - place)
+        for note, (dx, dy) in zip(notes, place - home, strict=True):
+            note.xyann = (dx, dy) if np.hypot(dx, dy) > 1 else (0, 0)
 
 
 def _key(figure: Figure, names: Sequence[str]) -> None:
@@ -216,6 +240,7 @@ def _picture(view: Tensor) -> Any:
 def _save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     form = known(path.suffix.removeprefix("."), UNDATED, f"figure {path}: kind of picture")
+    _apart(figure)
     with atomic(path) as file:
         figure.savefig(file, format=form, metadata=UNDATED[form])
     return path
