@@ -65,10 +65,14 @@ def dial_values(names: Sequence[str]) -> list[float] | None:
     return list(varied[0]) if len(varied) == 1 else None
 
 
-def by_dial(at: pd.DataFrame) -> pd.DataFrame:
-    """Points in the order of their dial, if it is a number (then in a column `dial`); otherwise as they are."""
+def by_dial(at: pd.DataFrame, rows: Rows) -> pd.DataFrame:
+    """Points of rows in the order of their dial, if it is a number (then in a column `dial`); otherwise in that of the rows."""
     values = dial_values(list(at["view"]))
-    return at if values is None else at.assign(dial=values).sort_values("dial", kind="stable").reset_index(drop=True)
+    if values is None:
+        frame = pd.DataFrame(rows)
+        order = {name: i for i, name in enumerate(dict.fromkeys(frame["view"][frame["status"] != "diverged"]))}
+        return at.sort_values("view", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+    return at.assign(dial=values).sort_values("dial", kind="stable").reset_index(drop=True)
 
 
 def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
@@ -77,10 +81,10 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
     Args:
         rows: as `run` returns them.
         task: what accuracy is measured on.
-        dial: whether the curve is taken along the views' dial, where that is a number, instead of along I_NCE.
+        dial: whether the curve is taken along the views' dial, see `by_dial`, instead of along I_NCE.
     """
     at = points(rows, task)
-    at = by_dial(at) if dial else at
+    at = by_dial(at, rows) if dial else at
     acc, names = at[f"acc_{task}_mean"], at["view"]
     best, last = int(acc.idxmax()), len(at) - 1
 
@@ -91,7 +95,7 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
         return f"No inverted U: the best of {len(at)} points is an end, {say(best)}; the other end is {say(last - best)}."
     gains = acc[best] - acc[0], acc[best] - acc[last]
     clear = all(gain > at["spread"][best] + at["spread"][end] for gain, end in zip(gains, (0, last), strict=True))
-    ends = ("", "") if "dial" in at else (", where the least is shared", ", where the most is")
+    ends = ("", "") if dial else (", where the least is shared", ", where the most is")
     shape = "An inverted U" if clear else "No clear inverted U, for the gains are within the spread over seeds"
     shape = shape if at["n"].min() > 1 else "Perhaps an inverted U, but with one seed the spread is not known"
     return (

@@ -61,7 +61,7 @@ def report(
     """
     task = task or next((name[4:] for name in pd.DataFrame(rows) if name.startswith("acc_")), "")
     at = plots.points(rows, task)
-    at = by_dial(at) if dial else at
+    at = by_dial(at, rows) if dial else at
     with table.atomic(Path(out) / "table.csv") as file:
         file.write(at.to_csv(index=False).encode())
 

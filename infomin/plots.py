@@ -167,9 +167,9 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
         path: the picture.
         task: what accuracy is measured on.
         label: what the dial is, with its unit. Views that differ in one number stand at it, on a logarithmic axis where it spans
-            a factor of ten; others stand side by side in order of information.
+            a factor of ten; others stand side by side in the order of the rows.
     """
-    at, entropy = by_dial(points(rows, task)), float(pd.DataFrame(rows)[f"entropy_{task}"].max())
+    at, entropy = by_dial(points(rows, task), rows), float(pd.DataFrame(rows)[f"entropy_{task}"].max())
     acc, numeric = at[f"acc_{task}_mean"], "dial" in at
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.4))
@@ -187,7 +187,7 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
             if not numeric:
                 axes.set_xticks([])
         panels["nats"].set(ylabel="held-out $I_{NCE}$ [nats]")
-        panels["accuracy"].set(ylabel=f"linear-probe accuracy, {task}", xlabel=label)
+        panels["accuracy"].set(ylabel=f"accuracy, {task}", xlabel=label)
         _plane(panels["plane"], at, task, entropy, line=numeric)
         _key(figure, at["view"])
         return _save(figure, path)

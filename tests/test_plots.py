@@ -296,12 +296,12 @@ def test_measured_information_is_held_against_the_truth(drawn, tmp_path, draw):
 
 @pytest.mark.parametrize("numbers", [(0.5, 0.1, 2.0, 0.2), None])
 def test_the_dial_curve_has_the_rows_numbers(drawn, tmp_path, numbers):
-    """Numbers stand in their own order, names in that of information."""
+    """Numbers stand in their own order, names in that of the rows."""
     names = [f"crop:{number}+grey:1" for number in numbers] if numbers else list("abcd")
-    rows = [r | {"view": names["abcd".index(r["view"][-1])]} for r in curve(spread=0.02)]
+    rows = [r | {"view": names["abcd".index(r["view"][-1])]} for r in curve(spread=0.02)][::-1]
     plots.dial_curve(rows, tmp_path / "d.png", "digit", "area")
     upper, plane, lower = drawn[0].axes
-    order = [1, 3, 0, 2] if numbers else [0, 1, 2, 3]
+    order = [1, 3, 0, 2] if numbers else [3, 2, 1, 0]
     x = sorted(numbers) if numbers else range(1, 5)
     nats, hill = np.array(NATS)[order], np.array(HILL)[order]
     for axes, values in ((upper, nats), (lower, hill)):

@@ -413,7 +413,8 @@ def environment():
 
 
 def test_torchrun_with_two_processes_writes_one_row(tmp_path):
-    words = [word for name, value in TINY.items() for word in (f"--{name}", str(value).lower())]
+    drawn = {**TINY, "view": "crop:0.3+jitter:1", "share_encoder": True}  # each process draws for images of its own
+    words = [word for name, value in drawn.items() for word in (f"--{name}", str(value).lower())]
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "infomin", "run"]
     done = subprocess.run(
         [sys.executable, "-m", *launch, *words, "--out", tmp_path],
@@ -427,7 +428,7 @@ def test_torchrun_with_two_processes_writes_one_row(tmp_path):
     assert "Warning" not in done.stderr and "Traceback" not in done.stderr
     (path,) = tmp_path.rglob("row.json")
     row = table.read_json(path)
-    assert (path.parent.name, row["status"], row["processes"]) == (tiny().key, "done", 2)
+    assert (path.parent.name, row["status"], row["processes"]) == (Recipe(**drawn).key, "done", 2)
     assert [line["step"] for line in table.read_log(path.parent / "log.jsonl")] == [10, 12]
     assert done.stdout.count('"i_nce"') == 1, "every process printed the row"
 
