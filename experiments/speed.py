@@ -220,7 +220,7 @@ def _augment(repeats: int) -> list[Row]:
         _timed(lambda: next(batches), 4)  # what they make in advance is not counted
         return _timed(lambda: next(batches), 10)
 
-    twice = partial(_timed, lambda: [_simclr(images, parts) for _ in range(2)], 5)
+    twice = partial(_timed, lambda: [_simclr(images, parts) for _ in range(2)], 10)
     return [*rows, _compare(f"augment: lightly {version('lightly')}, two views / ours", lightly, twice, repeats, least=3)]
 
 

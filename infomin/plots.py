@@ -215,14 +215,14 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
         across: names that share a row.
     """
     columns, rows = max(map(len, views.values())), -(-len(views) // across)
-    with rc_context(STYLE):
+    with rc_context(STYLE | {"savefig.dpi": 100}):  # photographs make large files
         figure = Figure(figsize=(1.5 * columns * across + 0.8, 1.5 * rows))
         places = figure.subplots(rows, columns * across, squeeze=False).reshape(rows * across, columns)
         for place in places.flat:
             place.set_axis_off()
         for line, (name, row) in zip(places, views.items(), strict=False):
             for place, view in zip(line, row, strict=False):
-                place.imshow(_picture(view), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
+                place.imshow(_picture(view), vmin=0, vmax=1, cmap="gray")
             line[0].set_title(name, fontsize=8)
         return _save(figure, path)
 

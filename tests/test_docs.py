@@ -149,7 +149,7 @@ def test_a_script_names_its_command_and_has_help(path, script):
     assert status == 0 and "usage:" in said
 
 
-@named([path for path in EXPERIMENTS if "preset" in path.read_text()])
+@named([path for path in EXPERIMENTS if "preset: " in path.read_text()])
 def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
     smaller = {"steps": 4, "batch": 16, "size": 24, "width": 0.25, "candidates": 16, "probe_images": 64, "seeds": 1}
     monkeypatch.setitem(PRESETS, "tiny", smaller)  # the preset itself is tried by the demo's own test

@@ -80,10 +80,10 @@ def in_turn(images: Tensor, choices: Tensor, operations: Sequence[Change]) -> Te
     >>> in_turn(torch.ones(3, 1, 1, 1), torch.tensor([[0, 1], [1, 0], [0, 0]]), [add, double]).flatten()
     tensor([4., 3., 3.])
     """
-    sequences, sequence = choices.unique(dim=0, return_inverse=True)
+    sequences, sequence, counts = choices.unique(dim=0, return_inverse=True, return_counts=True)
     result = torch.empty_like(images)
-    for i, numbers in enumerate(sequences.tolist()):
-        rows = (sequence == i).nonzero()[:, 0]
+    groups = sequence.argsort(stable=True).split(counts.tolist())
+    for rows, numbers in zip(groups, sequences.tolist(), strict=True):
         there = rows.to(images.device)
         some = images.index_select(0, there)
         for number in numbers:

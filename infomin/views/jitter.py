@@ -58,10 +58,11 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     # A grey has 0 above; the least divisor also keeps its gradient finite.
     sixths = (chroma + green).add_(blue).sub_(red).sub_(low).div_(chroma.clamp(min=1e-9))
     sixths = sixths.copysign(green - blue) + 6 * per_sample(turn, images, 3)
-    sixths = sixths.sub((sixths / 6).round_(), alpha=6)  # to [-3, 3]
+    sixths = sixths.sub_((sixths / 6).round_(), alpha=6)  # to [-3, 3]
     # A channel is full within one sixth of its own hue, and empty from two sixths on.
-    parts = [sixths.sub(own).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1).mul_(chroma).add_(low) for own in (0, 2, -2)]
-    return torch.stack(parts, 1)
+    own = sixths.new_tensor([0, 2, -2]).view(3, 1, 1)
+    full = sixths.unsqueeze(1).sub(own).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
+    return torch.addcmul(low.unsqueeze(1), full, chroma.unsqueeze(1))
 
 
 ADJUST: tuple[Adjust, ...] = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
@@ -92,15 +93,21 @@ def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
     Source: equals torchvision.transforms.v2.functional's adjust_brightness, … one after the other.
     """
     amounts = (brightness, contrast, saturation, hue)
-    steps: list[Change] = [partial(_adjust, *each) for each in zip(ADJUST, amounts, NEUTRAL, strict=True)]
-    steps.append(lambda some, rows: some)
+    steps: list[Change] = [
+        partial(_adjust, adjust, amount) if (amount != neutral).any() else _nothing  # a dial at 0 costs nothing
+        for adjust, amount, neutral in zip(ADJUST, amounts, NEUTRAL, strict=True)
+    ]
+    steps.append(_nothing)
     # Two at a time: one at a time moves the batch about more often, four at a time makes groups of a few images.
     return in_turn(in_turn(images, order[:, :2], steps), order[:, 2:], steps)
 
 
-def _adjust(adjust: Adjust, amount: Tensor, neutral: float, images: Tensor, rows: Tensor) -> Tensor:
-    amount = amount[rows]
-    return adjust(images, amount) if (amount != neutral).any() else images  # a dial at 0 costs nothing
+def _adjust(adjust: Adjust, amount: Tensor, images: Tensor, rows: Tensor) -> Tensor:
+    return adjust(images, amount[rows])
+
+
+def _nothing(images: Tensor, rows: Tensor) -> Tensor:
+    return images
 
 
 class Jitter(nn.Module):
