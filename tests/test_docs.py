@@ -167,6 +167,20 @@ def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
         assert (tmp_path / "saved" / f"{path.stem}.png").stat().st_size > 1000
 
 
+@named([path for path in EXPERIMENTS if "PRESETS: " in path.read_text()])
+def test_every_preset_is_a_sweep_that_could_begin(path):
+    """The larger ones are not run here: their recipes and views are at least understood, and data sets named."""
+    presets = runpy.run_path(str(path))["PRESETS"]
+    assert set(presets) == {"tiny", "quick", "paper"}
+    for preset in presets.values():
+        fields = {name: value for name, value in preset.items() if name not in ("views", "seeds", "task")}
+        recipes = infomin.grid(infomin.Recipe(**fields), view=preset["views"])
+        assert len({recipe.key for recipe in recipes}) == len(preset["views"]) and preset["seeds"] >= 1 and preset["task"]
+        for recipe in recipes:
+            channels = infomin.views.parse(recipe.view).channels
+            assert not recipe.share_encoder or len(set(channels)) == 1
+
+
 @pytest.mark.parametrize("only", ["torchvision", "lightly"])
 def test_the_views_work_in_other_peoples_code(only, script):
     """Both examples train: the loss on what they were trained with is finite and they reach their end."""
