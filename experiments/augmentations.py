@@ -8,12 +8,9 @@ Expected from the paper (ImageNet, MoCo v2): every one of them helps, and InfoMi
 photographs: what changes the background's look should help, mirrored digits should hurt.
 """
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse import auto_cli
-
-from infomin.experiment import TINY, experiment
+from infomin.experiment import TINY, command
 
 CROP, JITTER = "crop:0.2", "crop:0.2+flip:0.5+jitter:1"
 VIEWS = [CROP, f"{CROP}+flip:0.5", JITTER, f"{JITTER}+grey:0.2", f"{JITTER}+blur:0.5+grey:0.2", "aug:simclr", "aug:infomin"]
@@ -35,28 +32,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def main(
-    preset: Literal["tiny", "quick", "paper"] = "quick",
-    data: str = "",
-    task: str = "",
-    out: str = "runs/augmentations",
-    jobs: int = 0,
-    save: str = "",
-) -> None:
-    """Carry out the experiment; see the top of this file.
-
-    Args:
-        preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-        data: What the views are made from, if not the preset's: digits, photos, stl10, cifar10 or folder:PATH.
-        task: What accuracy is measured on, if not the preset's.
-        out: Folder of runs; the same command again goes on where it was cut.
-        jobs: Processes at a time; 0 means one per core.
-        save: Folder to put augmentations.jsonl and augmentations.png into as well.
-    """
-    where = Path(save) / "augmentations" if save else ""
-    experiment(PRESETS, preset, out, dial="what is drawn for each view", jobs=jobs, save=where, data=data, task=task)
-
-
 if __name__ == "__main__":
-    auto_cli(main)
+    command(PRESETS, "augmentations", dial="what is drawn for each view")

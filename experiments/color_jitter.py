@@ -9,12 +9,9 @@ the task is a white digit over photographs: the colours of the background, which
 expect a steep rise; a digit survives jitter of any strength, so there is little reason for a fall.
 """
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse import auto_cli
-
-from infomin.experiment import TINY, experiment
+from infomin.experiment import TINY, command
 
 VIEWS = [f"crop:0.6+jitter:{strength}" for strength in (0.125, 0.25, 0.5, 1, 2, 4, 8)]
 PRESETS: dict[str, dict[str, Any]] = {
@@ -35,28 +32,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def main(
-    preset: Literal["tiny", "quick", "paper"] = "quick",
-    data: str = "",
-    task: str = "",
-    out: str = "runs/color_jitter",
-    jobs: int = 0,
-    save: str = "",
-) -> None:
-    """Carry out the experiment; see the top of this file.
-
-    Args:
-        preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-        data: What the views are made from, if not the preset's: digits, photos, stl10, cifar10 or folder:PATH.
-        task: What accuracy is measured on, if not the preset's.
-        out: Folder of runs; the same command again goes on where it was cut.
-        jobs: Processes at a time; 0 means one per core.
-        save: Folder to put color_jitter.jsonl and color_jitter.png into as well.
-    """
-    where = Path(save) / "color_jitter" if save else ""
-    experiment(PRESETS, preset, out, dial="strength of the colour jitter", jobs=jobs, save=where, data=data, task=task)
-
-
 if __name__ == "__main__":
-    auto_cli(main)
+    command(PRESETS, "color_jitter", dial="strength of the colour jitter")

@@ -9,12 +9,9 @@ luma and chroma do. Expected from the paper: the less the two parts share, the b
 Lab and YDbDr are near the sweet spot. That was seen on natural photographs; here the task is a white digit over photographs.
 """
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse import auto_cli
-
-from infomin.experiment import TINY, experiment
+from infomin.experiment import TINY, command
 from infomin.views.color import SPACES
 
 VIEWS = [f"color:{space}" for space in SPACES]
@@ -36,28 +33,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def main(
-    preset: Literal["tiny", "quick", "paper"] = "quick",
-    data: str = "",
-    task: str = "",
-    out: str = "runs/color_spaces",
-    jobs: int = 0,
-    save: str = "",
-) -> None:
-    """Carry out the experiment; see the top of this file.
-
-    Args:
-        preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-        data: What the views are made from, if not the preset's: digits, photos, stl10, cifar10 or folder:PATH.
-        task: What accuracy is measured on, if not the preset's.
-        out: Folder of runs; the same command again goes on where it was cut.
-        jobs: Processes at a time; 0 means one per core.
-        save: Folder to put color_spaces.jsonl and color_spaces.png into as well.
-    """
-    where = Path(save) / "color_spaces" if save else ""
-    experiment(PRESETS, preset, out, jobs=jobs, save=where, data=data, task=task)
-
-
 if __name__ == "__main__":
-    auto_cli(main)
+    command(PRESETS, "color_spaces")

@@ -9,12 +9,9 @@ Here the task is which of ten photographs a patch is from, which nearly any part
 both crops are nearly the whole image, but hardly one on the left.
 """
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse import auto_cli
-
-from infomin.experiment import TINY, experiment
+from infomin.experiment import TINY, command
 
 VIEWS = [f"crop:{area}" for area in (0.02, 0.08, 0.2, 0.4, 0.6, 0.8, 1)]
 PRESETS: dict[str, dict[str, Any]] = {
@@ -35,28 +32,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def main(
-    preset: Literal["tiny", "quick", "paper"] = "quick",
-    data: str = "",
-    task: str = "",
-    out: str = "runs/crop_area",
-    jobs: int = 0,
-    save: str = "",
-) -> None:
-    """Carry out the experiment; see the top of this file.
-
-    Args:
-        preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-        data: What the views are made from, if not the preset's: digits, photos, stl10, cifar10 or folder:PATH.
-        task: What accuracy is measured on, if not the preset's.
-        out: Folder of runs; the same command again goes on where it was cut.
-        jobs: Processes at a time; 0 means one per core.
-        save: Folder to put crop_area.jsonl and crop_area.png into as well.
-    """
-    where = Path(save) / "crop_area" if save else ""
-    experiment(PRESETS, preset, out, dial="least share of the image in a crop", jobs=jobs, save=where, data=data, task=task)
-
-
 if __name__ == "__main__":
-    auto_cli(main)
+    command(PRESETS, "crop_area", dial="least share of the image in a crop")

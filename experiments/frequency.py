@@ -10,12 +10,9 @@ Expect an inverted U along sigma: a digit's strokes are some two pixels wide, an
 holds, so that nothing is shared. In between a network can scale up even a faint high pass, so expect a plateau.
 """
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse import auto_cli
-
-from infomin.experiment import TINY, experiment
+from infomin.experiment import TINY, command
 
 VIEWS = [f"frequency:{sigma}" for sigma in (0.15, 0.3, 0.7, 1.5, 2.5, 4, 6, 8)]
 PRESETS: dict[str, dict[str, Any]] = {
@@ -36,28 +33,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def main(
-    preset: Literal["tiny", "quick", "paper"] = "quick",
-    data: str = "",
-    task: str = "",
-    out: str = "runs/frequency",
-    jobs: int = 0,
-    save: str = "",
-) -> None:
-    """Carry out the experiment; see the top of this file.
-
-    Args:
-        preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-        data: What the views are made from, if not the preset's: digits, photos, stl10, cifar10 or folder:PATH.
-        task: What accuracy is measured on, if not the preset's.
-        out: Folder of runs; the same command again goes on where it was cut.
-        jobs: Processes at a time; 0 means one per core.
-        save: Folder to put frequency.jsonl and frequency.png into as well.
-    """
-    where = Path(save) / "frequency" if save else ""
-    experiment(PRESETS, preset, out, dial="sigma [px]", jobs=jobs, save=where, data=data, task=task)
-
-
 if __name__ == "__main__":
-    auto_cli(main)
+    command(PRESETS, "frequency", dial="sigma [px]")

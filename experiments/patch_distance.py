@@ -10,12 +10,9 @@ are 16 px apart both show much of it; nearer ones share the background's pixels,
 whole scenes. The paper read its features on other data (STL-10, CIFAR-10) than it learned them from; here both are the same.
 """
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse import auto_cli
-
-from infomin.experiment import TINY, experiment
+from infomin.experiment import TINY, command
 
 VIEWS = [f"patch:{distance}/32" for distance in (4, 8, 12, 16, 20, 24, 32)]
 SCENES: dict[str, Any] = {"data": "digits", "task": "digit", "size": 64, "share_encoder": True}
@@ -37,28 +34,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def main(
-    preset: Literal["tiny", "quick", "paper"] = "quick",
-    data: str = "",
-    task: str = "",
-    out: str = "runs/patch_distance",
-    jobs: int = 0,
-    save: str = "",
-) -> None:
-    """Carry out the experiment; see the top of this file.
-
-    Args:
-        preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-        data: What the views are made from, if not the preset's: digits, photos, stl10, cifar10 or folder:PATH.
-        task: What accuracy is measured on, if not the preset's.
-        out: Folder of runs; the same command again goes on where it was cut.
-        jobs: Processes at a time; 0 means one per core.
-        save: Folder to put patch_distance.jsonl and patch_distance.png into as well.
-    """
-    where = Path(save) / "patch_distance" if save else ""
-    experiment(PRESETS, preset, out, dial="distance [px]", jobs=jobs, save=where, data=data, task=task)
-
-
 if __name__ == "__main__":
-    auto_cli(main)
+    command(PRESETS, "patch_distance", dial="distance [px]")

@@ -1,10 +1,12 @@
 """An experiment: one base recipe, the views to try, some seeds; out come a table, a figure and a sentence."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jsonargparse import auto_cli
 
 from . import plots, table
 from .check import known
@@ -45,6 +47,41 @@ def experiment(
     rows = sweep(grid(Recipe(**fields), seed=range(seeds), view=views), out, jobs=jobs or None)
     report(rows, out, task, dial, save)
     return rows
+
+
+def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "") -> None:
+    """The command line of an experiment: what a script in experiments/ ends with.
+
+    Args:
+        presets: as for `experiment`.
+        name: of the script; runs go to `runs/NAME`, and what is saved is called so.
+        dial: what the views' dial is, with its unit.
+    """
+
+    def main(
+        preset: str = "quick", data: str = "", task: str = "", out: str = f"runs/{name}", jobs: int = 0, save: str = ""
+    ) -> None:
+        """Carry out the experiment; see the top of the script.
+
+        Args:
+            preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
+            data: What the views are made from, if not the preset's: digits, photos, stl10, cifar10 or folder:PATH.
+            task: What accuracy is measured on, if not the preset's.
+            out: Folder of runs; the same command again goes on where it was cut.
+            jobs: Processes at a time; 0 means one per core.
+            save: Folder to put rows (.jsonl) and figure (.png) into as well.
+        """
+        where = Path(save) / name if save else ""
+        experiment(presets, preset, out, dial=dial, jobs=jobs, save=where, data=data, task=task)
+
+    try:
+        auto_cli(main)
+    except (ValueError, TypeError, OSError, table.Locked) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{name}: stopped; run the same command again to go on where it was cut", file=sys.stderr)
+        sys.exit(130)
 
 
 def report(

@@ -127,7 +127,7 @@ def test_the_public_names_are_there_and_documented():
 
 @pytest.fixture
 def script(monkeypatch, capsys, tmp_path):
-    """Run a script with words, in this process, as its user would: exit status and what it printed."""
+    """Run a script with words, in this process, as its user would: exit status and what it printed, or complained of."""
 
     def carry_out(path, *words):
         monkeypatch.chdir(tmp_path)
@@ -136,7 +136,8 @@ def script(monkeypatch, capsys, tmp_path):
         try:
             runpy.run_path(str(path), run_name="__main__")
         except SystemExit as left:
-            return left.code or 0, capsys.readouterr().out
+            said = capsys.readouterr()
+            return left.code or 0, said.err if left.code else said.out
         return 0, capsys.readouterr().out
 
     return carry_out
@@ -149,14 +150,14 @@ def test_a_script_names_its_command_and_has_help(path, script):
     assert status == 0 and "usage:" in said
 
 
-@named([path for path in EXPERIMENTS if "preset: " in path.read_text()])
+@named([path for path in EXPERIMENTS if re.search(r"preset: |PRESETS: ", path.read_text())])
 def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
     smaller = {"steps": 4, "batch": 16, "size": 24, "width": 0.25, "candidates": 16, "probe_images": 64, "seeds": 1}
     monkeypatch.setitem(PRESETS, "tiny", smaller)  # the preset itself is tried by the demo's own test
     for name in ("batch", "candidates", "probe_images"):
         monkeypatch.setitem(TINY, name, smaller[name])
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
-    save = ["--save", tmp_path / "saved"] if "save:" in path.read_text() else []
+    save = ["--save", tmp_path / "saved"] if re.search(r"save: |PRESETS: ", path.read_text()) else []
     status, said = script(path, "--preset", "tiny", "--out", tmp_path / "runs", "--jobs", 1, *save)
     made = list((tmp_path / "runs").rglob("row.json"))
     assert status == 0 and said and len(made) >= 2 and list((tmp_path / "runs").glob("*.png"))
@@ -179,6 +180,12 @@ def test_every_preset_is_a_sweep_that_could_begin(path):
         for recipe in recipes:
             channels = infomin.views.parse(recipe.view).channels
             assert not recipe.share_encoder or len(set(channels)) == 1
+
+
+def test_a_mistake_with_an_experiment_is_told_in_one_line(script, tmp_path):
+    known = "wanted one of tiny, quick, paper; pick one of those"
+    status, said = script(ROOT / "experiments" / "frequency.py", "--preset", "big", "--out", tmp_path)
+    assert (status, said) == (2, f"frequency: preset: got 'big', {known}\n")
 
 
 @pytest.mark.parametrize("only", ["torchvision", "lightly"])
