@@ -10,26 +10,14 @@ photographs: what changes the background's look should help, mirrored digits sho
 
 from typing import Any
 
-from infomin.experiment import TINY, command
+from infomin.experiment import STL10, TINY, command
 
 CROP, JITTER = "crop:0.2", "crop:0.2+flip:0.5+jitter:1"
 VIEWS = [CROP, f"{CROP}+flip:0.5", JITTER, f"{JITTER}+grey:0.2", f"{JITTER}+blur:0.5+grey:0.2", "aug:simclr", "aug:infomin"]
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, "data": "digits", "task": "digit", "share_encoder": True},
     "quick": {"views": VIEWS, "seeds": 3, "data": "digits", "task": "digit", "share_encoder": True},
-    "paper": {
-        "views": VIEWS,
-        "seeds": 3,
-        "data": "stl10",
-        "task": "class",
-        "size": 64,
-        "encoder": "resnet18",
-        "share_encoder": True,
-        "dim": 128,
-        "head": "mlp",
-        "batch": 256,
-        "steps": 41_000,  # 100 epochs
-    },
+    "paper": {**STL10, "views": VIEWS},
 }
 
 if __name__ == "__main__":

@@ -11,25 +11,13 @@ expect a steep rise; a digit survives jitter of any strength, so there is little
 
 from typing import Any
 
-from infomin.experiment import TINY, command
+from infomin.experiment import STL10, TINY, command
 
 VIEWS = [f"crop:0.6+jitter:{strength}" for strength in (0.125, 0.25, 0.5, 1, 2, 4, 8)]
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, "data": "digits", "task": "digit", "share_encoder": True},
     "quick": {"views": VIEWS, "seeds": 3, "data": "digits", "task": "digit", "share_encoder": True},
-    "paper": {
-        "views": [view.replace("0.6", "0.2") for view in VIEWS],
-        "seeds": 3,
-        "data": "stl10",
-        "task": "class",
-        "size": 64,
-        "encoder": "resnet18",
-        "share_encoder": True,
-        "dim": 128,
-        "head": "mlp",
-        "batch": 256,
-        "steps": 41_000,  # 100 epochs
-    },
+    "paper": {**STL10, "views": [view.replace("0.6", "0.2") for view in VIEWS]},
 }
 
 if __name__ == "__main__":

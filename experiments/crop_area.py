@@ -11,25 +11,13 @@ both crops are nearly the whole image, but hardly one on the left.
 
 from typing import Any
 
-from infomin.experiment import TINY, command
+from infomin.experiment import STL10, TINY, command
 
 VIEWS = [f"crop:{area}" for area in (0.02, 0.08, 0.2, 0.4, 0.6, 0.8, 1)]
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, "data": "photos", "task": "background", "share_encoder": True},
     "quick": {"views": VIEWS, "seeds": 3, "data": "photos", "task": "background", "share_encoder": True},
-    "paper": {
-        "views": VIEWS,
-        "seeds": 3,
-        "data": "stl10",
-        "task": "class",
-        "size": 64,
-        "encoder": "resnet18",
-        "share_encoder": True,
-        "dim": 128,
-        "head": "mlp",
-        "batch": 256,
-        "steps": 41_000,  # 100 epochs
-    },
+    "paper": {**STL10, "views": VIEWS},
 }
 
 if __name__ == "__main__":

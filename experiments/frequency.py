@@ -12,24 +12,17 @@ holds, so that nothing is shared. In between a network can scale up even a faint
 
 from typing import Any
 
-from infomin.experiment import TINY, command
+from infomin.experiment import STL10, TINY, command
 
 VIEWS = [f"frequency:{sigma}" for sigma in (0.15, 0.3, 0.7, 1.5, 2.5, 4, 6, 8)]
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, "data": "digits", "task": "digit"},
     "quick": {"views": VIEWS, "seeds": 3, "data": "digits", "task": "digit"},
     "paper": {
+        **STL10,
         "views": [f"frequency:{sigma}" for sigma in (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5)],
-        "seeds": 3,
-        "data": "stl10",
-        "task": "class",
-        "size": 64,
-        "encoder": "resnet18",
+        "share_encoder": False,
         "width": 0.5,
-        "dim": 128,
-        "head": "mlp",
-        "batch": 256,
-        "steps": 41_000,  # 100 epochs
     },
 }
 

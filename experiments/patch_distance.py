@@ -12,26 +12,14 @@ whole scenes. The paper read its features on other data (STL-10, CIFAR-10) than 
 
 from typing import Any
 
-from infomin.experiment import TINY, command
+from infomin.experiment import STL10, TINY, command
 
 VIEWS = [f"patch:{distance}/32" for distance in (4, 8, 12, 16, 20, 24, 32)]
 SCENES: dict[str, Any] = {"data": "digits", "task": "digit", "size": 64, "share_encoder": True}
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, **SCENES},
     "quick": {"views": VIEWS, "seeds": 3, "probe_images": 2048, **SCENES},
-    "paper": {
-        "views": VIEWS,
-        "seeds": 3,
-        "data": "stl10",
-        "task": "class",
-        "size": 96,
-        "encoder": "resnet18",
-        "share_encoder": True,
-        "dim": 128,
-        "head": "mlp",
-        "batch": 256,
-        "steps": 41_000,  # 100 epochs
-    },
+    "paper": {**STL10, "views": VIEWS, "size": 96},
 }
 
 if __name__ == "__main__":
