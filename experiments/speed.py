@@ -10,7 +10,8 @@ loop      A step of `fit` (batch, views, encoders, loss, backward, optimiser, av
           backward, optimiser) on views made beforehand: what all but the encoders costs. Goal: 1.15 or less.
 pipeline  A batch from stored images to updated weights: lightly's SimCLR, its DataLoader with two workers, over ours. Images,
           encoder, batch and optimiser are the same, the views are not: they crop, jitter and blur each image twice, we split the
-          colours of a batch. So pipelines are compared, not equal work. Goal: 4 or more. Then the encoders' share of our time.
+          colours of a batch. So pipelines are compared, not equal work. Goal: 4 or more. Then the encoders' share of our time,
+          and both again with SimCLR's views on our side too.
 lab       RGB to Lab of 64 images of 64 px: scikit-image, one uint8 image at a time, over ours on the uint8 batch, goal 8 or more;
           kornia over ours, both on the float batch, goal 2 or more. On all threads, and on one.
 augment   SimCLR's views of 256 stored uint8 images of 64 px (crop, flip, jitter with hue p .8, grey .2, blur p .5, kernel 7):
@@ -54,6 +55,7 @@ from infomin.views.color import rgb_to_lab
 CPU, CHANNELS_LAST = torch.device("cpu"), torch.channels_last
 BF16 = _fast_bf16(CPU)
 SMALL, LARGE = Recipe(view="color:lab"), Recipe(view="color:lab", size=64)
+EQUAL = replace(LARGE, view="aug:simclr", share_encoder=True)
 SHARED, RESNET = replace(SMALL, view="shared:digit", share_encoder=True), replace(LARGE, encoder="resnet18", width=0.5, batch=64)
 MACHINE = {"cpu": torch.cpu.get_capabilities().get("cpu_name"), "cores": os.cpu_count(), "torch": torch.__version__}
 Row: TypeAlias = dict[str, Any]
@@ -144,7 +146,10 @@ def _pipeline(repeats: int) -> list[Row]:
     }
     print("  not equal work: theirs crops, jitters and blurs each image twice, ours splits the colours of a batch;")
     print("  " + ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
-    return [row | speed, _compare("pipeline, encoders' share of ours: bare step / fit", bare, fitting, repeats)]
+    rows = [row | speed, _compare("pipeline, encoders' share of ours: bare step / fit", bare, fitting, repeats)]
+    fitting, bare = _ours(EQUAL, 10)
+    rows.append(_compare(f"pipeline, equal views: lightly {version('lightly')} / ours", _lightly(EQUAL, 10), fitting, repeats))
+    return [*rows, _compare("pipeline, equal views, encoders' share of ours: bare step / fit", bare, fitting, repeats)]
 
 
 def _lab(repeats: int) -> list[Row]:
