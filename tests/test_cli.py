@@ -113,7 +113,9 @@ def test_the_version_is_that_of_the_package(call):
     assert call("--version") == (0, f"{infomin.__version__}\n", "")
 
 
-def test_views_lists_every_family_with_a_dial_that_works(call):
+def test_views_lists_every_family_with_a_dial_that_works(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    infomin.views.PixelFlow().save("learned.safetensors")
     status, text, _ = call("views")
     lines = {line.split()[0]: line for line in text.splitlines()[3:]}
     assert status == 0 and set(lines) == set(FAMILIES)

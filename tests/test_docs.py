@@ -132,6 +132,7 @@ def script(monkeypatch, capsys, tmp_path):
     def carry_out(path, *words):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, words)])
+        monkeypatch.syspath_prepend(path.parent)  # as python does with a script's folder
         capsys.readouterr()
         try:
             runpy.run_path(str(path), run_name="__main__")

@@ -8,6 +8,7 @@ on the CPU, else from torch's own; an augmentation leaves images as they are in 
 from .augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment, preset
 from .color import ColorSplit
 from .compose import FAMILIES, Each, Then, parse
+from .flow import FlowSplit, PixelFlow, Reverse, reverse_gradient
 from .frequency import Frequency
 from .patch import PatchPair
 from .shared import SharedFactors
@@ -19,15 +20,19 @@ __all__ = [
     "Crop",
     "Each",
     "Flip",
+    "FlowSplit",
     "Frequency",
     "Grey",
     "Jigsaw",
     "Jitter",
     "MultiCrop",
     "PatchPair",
+    "PixelFlow",
     "RandAugment",
+    "Reverse",
     "SharedFactors",
     "Then",
     "parse",
     "preset",
+    "reverse_gradient",
 ]

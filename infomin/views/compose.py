@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..check import known
 from .augment import AUGMENTATION_DIALS, AUGMENTATIONS
 from .color import ColorSplit
+from .flow import learned
 from .frequency import Frequency
 from .patch import PatchPair
 from .shared import SharedFactors
@@ -124,6 +125,7 @@ FAMILIES: dict[str, Callable[[str], Any]] = {
     "shared": SharedFactors,
     "patch": _patch,
     "frequency": _frequency,
+    "flow": learned,
     **AUGMENTATIONS,
 }
 DIALS = {
@@ -131,6 +133,7 @@ DIALS = {
     "shared": "the factors that both views show: shared:nothing, shared:digit%5, shared:digit-position, shared:all",
     "patch": "the distance of two patches along the diagonal, and after a slash their side, in px: patch:64, patch:16/32",
     "frequency": "where the image is split into low and high frequencies, sigma in px: frequency:0.7, frequency:1-4",
+    "flow": "the file of a learned flow, whose first channel is contrasted with the others: flow:learned.safetensors",
     **AUGMENTATION_DIALS,
 }
 

@@ -1,0 +1,127 @@
+"""Speed of pixel-wise flows, as ratios against the libraries they could be made with; how it is timed says speed.py.
+
+    python experiments/speed_flow.py           # 2 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
+
+Six couplings of hidden width 32 over 64 images of 64 px, forward and backward with the log-det in the loss: ours over nflows' own
+on the images with 1x1 convolutions (goal 0.40 or less), on rows of pixels, and zuko's on rows; additive and affine, with equal
+masks and sizes. Then memory: the most bytes that torch's CPU allocator held during a step beyond those held before it (images,
+parameters, their gradients), ours over nflows' on the images (goal 0.60 or less).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from math import inf
+from pathlib import Path
+
+import torch
+from jsonargparse import auto_cli
+from speed import MACHINE, Row, _compare, _timed
+from torch import Tensor, nn
+
+from infomin import table
+from infomin.views.flow import PixelFlow
+
+
+def _network(i: int, o: int, depth: int, layer: Callable[[int, int], nn.Module]) -> nn.Module:
+    sizes = [i, *[32] * depth, o]
+    layers = [part for a, b in pairwise(sizes) for part in (layer(a, b), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+class _WithoutContext(nn.Module):
+    """What nflows wants of a network: a second argument."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network(x)
+
+
+def _nflows(order: Sequence[Sequence[int]], depth: int, additive: bool, layer: Callable[[int, int], nn.Module]) -> nn.ModuleList:
+    from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
+
+    kind = AdditiveCouplingTransform if additive else AffineCouplingTransform
+    masks = [[int(c in group) for c in range(3)] for group in order]
+    return nn.ModuleList(kind(mask, lambda i, o: _WithoutContext(_network(i, o, depth, layer))) for mask in masks)
+
+
+def _zuko(order: Sequence[Sequence[int]], depth: int, additive: bool) -> nn.ModuleList:
+    from zuko.flows.coupling import GeneralCouplingTransform
+    from zuko.transforms import AdditiveTransform
+
+    how: Row = {"univariate": AdditiveTransform, "shapes": [()]} if additive else {}
+    masks = [torch.tensor([c not in group for c in range(3)]) for group in order]
+    return nn.ModuleList(GeneralCouplingTransform(3, mask=mask, hidden_features=[32] * depth, **how) for mask in masks)
+
+
+def _learn(couplings: nn.ModuleList, x: Tensor, call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]) -> None:
+    total: Tensor | float = 0.0
+    for coupling in couplings:
+        x, log_det = call(coupling, x)
+        total = total + log_det
+    _back(couplings, x, torch.as_tensor(total))
+
+
+def _learn_ours(flow: PixelFlow, x: Tensor) -> None:
+    _back(flow, *flow.forward_and_log_det(x))
+
+
+def _back(weights: nn.Module, latent: Tensor, log_det: Tensor) -> None:
+    weights.zero_grad(set_to_none=True)
+    (latent.square().mean() + log_det.mean()).backward()
+
+
+def _peak(work: Callable[[], object]) -> int:
+    """The most bytes that torch's CPU allocator held at once during the work, beyond those held before it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    work()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        work()
+    assert found.profiler is not None and found.profiler.kineto_results is not None
+    changes = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in changes))  # below 0 where memory is given back
+
+
+def _flow_of(depth: int, additive: bool, repeats: int) -> list[Row]:
+    images = torch.rand(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    rows = images.movedim(1, -1).reshape(-1, 3).contiguous()
+    flow = PixelFlow(couplings=6, depth=depth, volume_preserving=additive)
+    order, name = flow.config["order"], f"flow, {'additive' if additive else 'affine'}, depth {depth}"
+    ours, made = partial(_learn_ours, flow, images), partial(_nflows, order, depth, additive)
+    whole = partial(_learn, made(partial(nn.Conv2d, kernel_size=1)), images, lambda coupling, x: coupling(x))
+    by_rows = partial(_learn, made(nn.Linear), rows, lambda coupling, x: coupling(x))
+    zuko = partial(_learn, _zuko(order, depth, additive), rows, lambda coupling, x: coupling().call_and_ladj(x))
+    peers = {"nflows, images": (whole, 0.40), "nflows, rows": (by_rows, inf), "zuko, rows": (zuko, inf)}
+    clock = partial(_timed, ours, 3)
+    times = [
+        _compare(f"{name}: ours / {peer}", clock, partial(_timed, work, 1), repeats, most=most)
+        for peer, (work, most) in peers.items()
+    ]
+    mib = [_peak(work) / 2**20 for work in (ours, whole)]
+    verdict = "reached" if mib[0] <= 0.60 * mib[1] else "MISSED"
+    memory = f"{name}, memory: ours / nflows, images"
+    print(f"{memory:57} {mib[0] / mib[1]:6.2f}  {mib[0]:.4g} / {mib[1]:.4g} MiB  goal <= 0.6: {verdict}", flush=True)
+    row = {"name": memory, "ratio": mib[0] / mib[1], "goal": "<= 0.6", "mib_above": mib[0], "mib_below": mib[1]}
+    return [*times, row | {"threads": torch.get_num_threads(), **MACHINE}]
+
+
+def main(repeats: int = 7, save: bool = False) -> None:
+    """Measure the speed and the memory of flows as ratios.
+
+    Args:
+        repeats: How often both sides of a ratio are timed; 5 or more for a median worth its name.
+        save: Whether to write the rows to figures/speed_flow.jsonl beside this script.
+    """
+    kinds = ((1, True), (1, False), (2, True), (2, False))
+    rows = [row for depth, additive in kinds for row in _flow_of(depth, additive, repeats)]
+    if save:
+        table.write_rows(Path(__file__).parent / "figures" / "speed_flow.jsonl", rows)
+
+
+if __name__ == "__main__":
+    auto_cli(main)

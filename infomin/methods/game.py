@@ -1,0 +1,136 @@
+"""The view game: a generator of views plays against critics that measure what its views share (InfoMin, section 3).
+
+The critics raise I_NCE; the generator lowers it, and keeps what classifiers need to tell labels apart. With gradient reversal all
+move in the same step; otherwise the generator waits for a number of steps of the critics.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..bounds import infonce_both_ways
+from ..check import known, positive
+from ..critics import Projection, cosine
+from ..dist import gather
+from ..encoders import build
+from ..views.flow import reverse_gradient
+from .step import Step
+
+MODES = ("unsupervised", "supervised", "semi-supervised")
+
+
+class Game(nn.Module):
+    """A generator against critics, and beside classifiers.
+
+    unsupervised: min over the generator, max over the critics, of I_NCE(v1; v2). supervised: the generator and a classifier a
+    view lower the cross entropy of labels. semi-supervised: both; I_NCE on all images, cross entropy on the labelled ones.
+
+    Views are of two crops of an image: v1 is the generator's first view of the one, v2 its second view of the other.
+
+    Args:
+        generator: views with parameters, two of an image: FlowSplit(PixelFlow()).
+        classes: how many labels there are; 0 for a game without labels.
+        mode: one of MODES.
+        weight: of the cross entropy, 0 or more.
+        task: whose labels; -1 is none.
+        encoder, width: of the critics' and the classifiers' networks, one a view.
+        dim, head, tau: of the critics, as for InfoNCE.
+        waits: steps of the critics for each of the generator and its classifiers; 0 moves all at once, by gradient reversal.
+        sign: of the generator's interest in I_NCE: -1 lowers it; 1 plays on the critics' side, for comparison.
+
+    Source: InfoMin, Eq. 5 and 6.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        classes: int = 0,
+        *,
+        mode: str = "semi-supervised",
+        weight: float = 1.0,
+        task: str = "digit",
+        encoder: str = "tiny",
+        width: float = 0.5,
+        dim: int = 64,
+        head: str = "linear",
+        tau: float = 0.2,
+        waits: int = 0,
+        sign: int = -1,
+    ) -> None:
+        super().__init__()
+        known(mode, MODES, "Game(mode)")
+        positive(weight, "Game(weight)", zero=True)
+        if len(generator.channels) != 2:
+            raise ValueError(f"Game: got a generator of {len(generator.channels)} views, wanted 2; split its channels otherwise")
+        if mode != "unsupervised" and classes < 2:
+            raise ValueError(f"Game(classes): got {classes} for a {mode} game, wanted 2 or more; take mode='unsupervised'")
+        self.generator, self.mode, self.weight, self.task = generator, mode, weight, task
+        self.tau, self.waits, self.sign = tau, waits, sign
+        encoders = [build(encoder, channels, width) for channels in generator.channels]
+        self.encoders = nn.ModuleList(encoders)
+        self.heads = nn.ModuleList(Projection(e.features, dim, head) for e in encoders)
+        labelled = [] if mode == "unsupervised" else [build(encoder, channels, width) for channels in generator.channels]
+        self.classifiers = nn.ModuleList(nn.Sequential(e, nn.Linear(e.features, classes)) for e in labelled)
+        self.turn: Tensor
+        self.register_buffer("turn", torch.zeros((), dtype=torch.long))
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        """Who has which parameters: critics, generator, classifiers; each may have a learning rate of its own."""
+        parts = {"critics": (self.encoders, self.heads), "generator": (self.generator,), "classifiers": (self.classifiers,)}
+        found = {name: [p for module in modules for p in module.parameters()] for name, modules in parts.items()}
+        return {name: parameters for name, parameters in found.items() if parameters}
+
+    def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: Mapping[str, Tensor] | None = None) -> Step:
+        """Two crops of images, `[B, C, H, W]` each -> the loss that all players go down, the generator's interest reversed."""
+        v1, v2 = self.split(views)
+        loss, stats = v1.new_zeros(()), {}
+        moves = self.waits == 0 or int(self.turn) % (self.waits + 1) == self.waits
+        if self.mode != "supervised":
+            i_nce = self._i_nce(v1, v2, moves)
+            loss, stats = loss - i_nce, {"i_nce": i_nce.detach()}
+        else:
+            with torch.no_grad():  # nobody plays for it, but it is worth seeing
+                stats["i_nce"] = self._i_nce(v1, v2, moves)
+        if self.mode != "unsupervised":
+            entropy, right = self._classify(v1, v2, (labels or {})[self.task], moves)
+            loss = loss + self.weight * entropy
+            stats |= {"cross_entropy": entropy.detach(), "right": right}
+        return Step(loss, {"loss": loss.detach(), **stats})
+
+    def _i_nce(self, v1: Tensor, v2: Tensor, moves: bool) -> Tensor:
+        """With reversal one loss serves both sides; where the generator has the move alone, the critics are held still."""
+        if self.waits:
+            for p in (*self.encoders.parameters(), *self.heads.parameters()):
+                p.requires_grad_(not moves)
+        if not moves:
+            v1, v2 = v1.detach(), v2.detach()
+        elif self.sign < 0:
+            v1, v2 = reverse_gradient(v1), reverse_gradient(v2)
+        z1, z2 = (gather(head(encoder(v))) for head, encoder, v in zip(self.heads, self.encoders, (v1, v2), strict=True))
+        return infonce_both_ways(cosine(z1, z2, self.tau))
+
+    def _classify(self, v1: Tensor, v2: Tensor, labels: Tensor, moves: bool) -> tuple[Tensor, Tensor]:
+        """Cross entropy of the labelled images, summed over both views, and the share that is right; 0 if none has a label."""
+        some = labels >= 0
+        if not some.any():
+            return v1.new_zeros(()), v1.new_zeros(())
+        with torch.set_grad_enabled(moves and torch.is_grad_enabled()):
+            scores = [classifier(v[some]).float() for classifier, v in zip(self.classifiers, (v1, v2), strict=True)]
+        entropy = torch.stack([F.cross_entropy(s, labels[some]) for s in scores]).sum()
+        return entropy, torch.stack([(s.argmax(1) == labels[some]).float().mean() for s in scores]).mean()
+
+    def split(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The generator's first view of the first crop, and its second of the second."""
+        a, b = views
+        return self.generator(a)[0], self.generator(b)[1]
+
+    def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What a probe reads: the critics' encoders before their heads, `[B, D]` each."""
+        return tuple(encoder(v) for encoder, v in zip(self.encoders, self.split(views), strict=True))
+
+    def after_step(self) -> None:
+        """Pass the turn on."""
+        self.turn += 1

@@ -1,0 +1,299 @@
+"""Invertible pixel-wise flows: learned colour spaces, whose channels are dealt out to views as those of any other.
+
+A coupling changes some channels of a pixel by numbers that a small network computes from the other channels, which stay as they
+are, so it can be undone. Volume preserving: it adds to them. Otherwise it multiplies them first, by 1/e at least and e at most.
+The couplings are nflows' (no other file imports it): they hold the parameters and are the reference. The fast path computes the
+same numbers plane by plane.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
+from torch import Tensor, nn
+
+from ..check import images as check_images
+from ..check import kind, known, positive, unit
+from ..seeds import generator as seeded
+from ..table import Where
+from .color import SPACES, ColorSplit
+from .door import door
+from .flow_parts import REMEDY, Conditioner, Planes, couple, groups_of, in_pieces, perceptron, read, write
+
+
+class _Affine(AffineCouplingTransform):
+    """nflows' own scale, sigmoid(x + 2) + 0.001, can only shrink; this one is 1 at x = 0, and grows as far as it shrinks."""
+
+    def _scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = outputs.split(self.num_transform_features, 1)
+        return torch.tanh(raw).exp(), shift
+
+
+class PixelFlow(nn.Module):
+    """A learned bijection of the colour of each pixel, which is the identity at first.
+
+    Args:
+        channels: of the images, 2 or more.
+        couplings: how many there are, 1 or more; with the default order it takes 2, or 3 for an odd number of channels, until
+            every channel has been changed.
+        hidden: width of the hidden layers of each coupling's network, 1 or more.
+        depth: number of its hidden layers, 0 or more.
+        volume_preserving: additive couplings; otherwise affine ones, each of which scales a channel by 1/e to e.
+        space: one of SPACES, whose channels the flow works on, each mapped to [-1, 1] as ColorSplit does; "rgb" stands for the
+            images' own channels as they are, and is the only one unless they are 3.
+        order: the channels that each coupling changes, from the first again when they run out: ((1, 2), (0,)). By default
+            `channels // 2` each, going on where the coupling before it stopped, round and round: 0, 1, 2, 0, … of 3 channels.
+        seed: of the hidden layers.
+
+    Attributes:
+        fast: whether to compute plane by plane; False takes nflows' own path: the same numbers in more time.
+        provenance: what `save` was told, after `load`.
+
+    Raises:
+        ValueError: a number out of range, an unknown space, an order that leaves a coupling nothing to change or to look at.
+
+    Source: InfoMin, its learned views; NICE and RealNVP for the couplings.
+
+    >>> flow, images = PixelFlow(), torch.rand(4, 3, 8, 8)
+    >>> torch.equal(flow(images), images), flow.log_det(images).shape
+    (True, torch.Size([4, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        couplings: int = 4,
+        hidden: int = 32,
+        depth: int = 1,
+        volume_preserving: bool = True,
+        space: str = "rgb",
+        order: Iterable[Iterable[int]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "channels": (channels, 2),
+            "couplings": (couplings, 1),
+            "hidden": (hidden, 1),
+            "depth": (depth, 0),
+            "seed": (seed, 0),
+        }
+        for name, (value, least) in sizes.items():
+            kind(value, int, f"PixelFlow({name})")
+            if value < least:
+                raise ValueError(f"PixelFlow({name}): got {value}, wanted {least} or more; change it")
+        if known(space, SPACES, "PixelFlow(space)") != "rgb" and channels != 3:
+            raise ValueError(f"PixelFlow(space): got {space!r} for {channels} channels, wanted 3 channels; take space='rgb'")
+        groups = groups_of(order, channels, couplings)
+        self.config: dict[str, Any] = {name: value for name, (value, _) in sizes.items()}
+        self.config |= {"volume_preserving": bool(volume_preserving), "space": space, "order": groups}
+        self.channels, self.space, self.fast = channels, space, True
+        self.units = (split := ColorSplit(space, norm="range")).mean, split.std
+        self.provenance: Mapping[str, Any] = {}
+        draws = seeded(seed, "flow")
+        transform = AdditiveCouplingTransform if volume_preserving else _Affine
+        self.couplings: Any = nn.ModuleList(
+            transform([int(c in group) for c in range(channels)], lambda i, o: Conditioner(i, o, hidden, depth, draws))
+            for group in groups
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` or one `[C, H, W]`, uint8 or floating point, to the latent: learned channels, as many.
+
+        Half precision is computed in float32 and rounded once.
+        """
+        return self.forward_and_log_det(images)[0]
+
+    def log_det(self, images: Tensor) -> Tensor:
+        """The logarithm of the factor by which the flow scales the volume at each pixel's colour, `[B, H, W]`; 0 if none.
+
+        That is log |det| of the latent's derivative by the channels of `space`, as they are mapped to [-1, 1].
+        """
+        return self.forward_and_log_det(images)[1]
+
+    def forward_and_log_det(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` and `log_det` give, in one pass."""
+        latent, log_det = self._there(images)
+        return latent, log_det
+
+    def inverse(self, latent: Tensor) -> Tensor:
+        """The floating-point images `[B, C, H, W]` or `[C, H, W]` that have this latent; they are not clipped."""
+        (images,) = self._back(latent)
+        return images
+
+    @door
+    def _there(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        images = unit(check_images(images, "PixelFlow", channels=self.channels, unit=False))
+        planes = list((images if self.space == "rgb" else SPACES[self.space].from_rgb(images)).unbind(1))
+        if self.space != "rgb":
+            planes = [(plane - mean) / std for plane, mean, std in zip(planes, *self.units, strict=True)]
+        planes, log_det = self._through(planes, inverse=False)
+        return torch.stack(planes, 1), log_det
+
+    @door
+    def _back(self, latent: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        check_images(latent, "PixelFlow.inverse", channels=self.channels, unit=False)
+        if not latent.is_floating_point():
+            raise TypeError(f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; pass what the flow gave")
+        planes, _ = self._through(list(latent.unbind(1)), inverse=True)
+        if self.space == "rgb":
+            return (torch.stack(planes, 1),)
+        planes = [plane * std + mean for plane, mean, std in zip(planes, *self.units, strict=True)]
+        return (SPACES[self.space].to_rgb(torch.stack(planes, 1)),)
+
+    def _through(self, planes: Planes, inverse: bool) -> tuple[Planes, Tensor]:
+        """All couplings, or their inverses from the last to the first; the log-det is that of the forward direction."""
+        if not self.fast:
+            return self._by_nflows(planes, inverse)
+        log_det = torch.zeros_like(planes[0])
+        net = perceptron if torch.compiler.is_compiling() else in_pieces  # a compiler makes pieces of its own
+        for i in reversed(range(len(self.couplings))) if inverse else range(len(self.couplings)):
+            layers = self.couplings[i].transform_net.layers(planes[0].dtype)
+            planes, log_scale = couple(planes, self.config["order"][i], layers, inverse, net)
+            log_det = log_det if log_scale is None else log_det + log_scale
+        return planes, log_det
+
+    def _by_nflows(self, planes: Planes, inverse: bool) -> tuple[Planes, Tensor]:
+        rows = torch.stack(planes, -1).flatten(0, -2)
+        log_det = torch.zeros_like(rows[:, 0])
+        for coupling in reversed(self.couplings) if inverse else self.couplings:
+            rows, by = coupling.inverse(rows) if inverse else coupling(rows)
+            log_det = log_det + (-by if inverse else by)
+        return list(rows.unflatten(0, planes[0].shape).unbind(-1)), log_det.view_as(planes[0])
+
+    def save(self, path: Where, **provenance: Any) -> None:
+        """Write the flow to one safetensors file, atomically; the same flow and provenance give the same bytes.
+
+        Args:
+            path: for example `learned.safetensors`; replaced if it exists.
+            provenance: where the flow comes from, anything that JSON has a word for: `data="stl10", seed=0, commit="1a2b3c"`.
+
+        Raises:
+            TypeError: a provenance that JSON has no word for.
+            OSError: the file cannot be written; an older one is as it was.
+        """
+        write(path, self.config, provenance, dict(self.named_parameters()))
+
+    @classmethod
+    def load(cls, path: Where) -> "PixelFlow":
+        """Read a flow that `save` wrote, on the CPU, with its dtype; nothing is unpickled.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: truncated, damaged, of another program or version, or parameters that are missing or of another shape.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     PixelFlow(couplings=2).save(f"{folder}/learned.safetensors", data="digits")
+        ...     flow = PixelFlow.load(f"{folder}/learned.safetensors")
+        >>> len(flow.couplings), flow.provenance
+        (2, {'data': 'digits'})
+        """
+        config, provenance, tensors = read(path)
+        try:
+            flow = cls(**config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: got {config} ({error}), wanted the arguments of PixelFlow; {REMEDY}") from None
+        flow.provenance = provenance
+        wanted = {name: list(parameter.shape) for name, parameter in flow.named_parameters()}
+        got = {name: list(tensor.shape) for name, tensor in tensors.items()}
+        if wrong := [name for name in {**wanted, **got} if wanted.get(name) != got.get(name)]:
+            said = [f"{n}: {got.get(n, 'missing')}, wanted {wanted.get(n, 'no such parameter')}" for n in wrong[:3]]
+            raise ValueError(f"{path}: got other parameters than its configuration has, {'; '.join(said)}; {REMEDY}")
+        flow.load_state_dict(tensors, strict=False, assign=True)  # what is not a parameter follows from the configuration
+        return flow
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
+
+
+def _split(split: str | Iterable[Iterable[int]], channels: int) -> list[list[int]]:
+    words = split.split("-") if isinstance(split, str) else split
+    groups = [[int(c) if str(c).isdecimal() else -1 for c in word] for word in words]
+    if sorted(c for group in groups for c in group) != list(range(channels)) or [] in groups:
+        raise ValueError(
+            f"FlowSplit(split): got {split!r}, wanted the channels 0 to {channels - 1} once each, groups joined by '-'; "
+            f"write for example '0-{''.join(map(str, range(1, channels)))}', or groups of numbers: [[0], range(1, {channels})]"
+        )
+    return groups
+
+
+class FlowSplit(nn.Module):
+    """Views that are groups of a flow's channels: `first, rest = FlowSplit(flow)(images)`.
+
+    Args:
+        flow: it is not copied, and its parameters are trained through the views.
+        split: which channels make up each view, a digit each: "0-12", "01-2", …; of more than ten channels groups of numbers.
+
+    Raises:
+        ValueError: a split that does not use each channel once.
+
+    Source: InfoMin, its learned views.
+
+    >>> first, rest = FlowSplit(PixelFlow())(torch.rand(4, 3, 8, 8))
+    >>> first.shape, rest.shape
+    (torch.Size([4, 1, 8, 8]), torch.Size([4, 2, 8, 8]))
+    """
+
+    def __init__(self, flow: PixelFlow, split: str | Iterable[Iterable[int]] = "0-12") -> None:
+        super().__init__()
+        self.flow, self.groups, self.wants = flow, _split(split, flow.channels), flow.channels
+        self.channels = tuple(len(group) for group in self.groups)
+        self.readout = tuple(range(len(self.groups)))
+
+    @door
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Images `[B, C, H, W]`, uint8 or in [0, 1], to one view `[B, channels, H, W]` per group; nothing is drawn at random."""
+        check_images(images, "FlowSplit", channels=self.wants)
+        planes = self.flow(images).unbind(1)
+        return tuple(torch.stack([planes[channel] for channel in group], 1) for group in self.groups)
+
+
+def learned(file: str) -> FlowSplit:
+    """The views of a learned flow, first channel against the others, from its file: what `flow:FILE` stands for.
+
+    It is frozen: in eval mode, and no parameter takes a gradient. A flow must have 3 channels, else it is a ValueError; for other
+    splits write FlowSplit(PixelFlow.load(file), split).
+    """
+    return FlowSplit(PixelFlow.load(file)).eval().requires_grad_(False)
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return -ctx.factor * grad, None
+
+
+def reverse_gradient(x: Tensor, factor: float = 1.0) -> Tensor:
+    """Hand `x` on as it is, and its gradient back times -factor: what comes before is trained against what comes after.
+
+    Source: Ganin and Lempitsky, Unsupervised Domain Adaptation by Backpropagation, gradient reversal layer.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> reverse_gradient(x, 0.5).sum().backward()
+    >>> x.grad
+    tensor([-0.5000, -0.5000])
+    """
+    return _Reverse.apply(x, factor)
+
+
+class Reverse(nn.Module):
+    """`reverse_gradient` as a module; `factor` may be changed between steps.
+
+    Args:
+        factor: of the gradient, 0 or more; 0 stops it.
+    """
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = positive(factor, "Reverse(factor)", zero=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any tensor, as it is."""
+        return reverse_gradient(x, self.factor)

@@ -1,0 +1,194 @@
+"""The view game: who plays for what, and that it ends where the interests say."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from infomin import data, probe, train
+from infomin.bounds import infonce_both_ways
+from infomin.critics import cosine
+from infomin.data import order
+from infomin.methods import InfoNCE
+from infomin.methods.game import MODES, Game
+from infomin.views import parse
+from infomin.views.flow import FlowSplit, PixelFlow
+
+torch.set_num_threads(1)
+SMALL = {"width": 0.25, "dim": 16}
+
+
+def flow(seed: int = 0, spread: float = 0.3, **config) -> FlowSplit:
+    """A flow that is not the identity."""
+    found = PixelFlow(hidden=8, seed=seed, **config)
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in found.parameters():
+            p.add_(spread * torch.randn(p.shape, generator=draws))
+    return FlowSplit(found)
+
+
+def game(mode: str, seed: int = 0, generator: FlowSplit | None = None, **settings) -> Game:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Game(generator or flow(), 0 if mode == "unsupervised" else 10, mode=mode, **{**SMALL, **settings})
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+    split, _ = data.load("digits", 24)
+    digit = split.labels["digit"][:24].clone()
+    digit[12:] = -1
+    crops = parse("crop:0.5")(split.images[:24], torch.Generator().manual_seed(0))
+    return crops, {"digit": digit}
+
+
+def gradients(player: list[Tensor]) -> Tensor:
+    return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in player])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_players_have_all_parameters_and_none_twice(mode):
+    found = game(mode)
+    parts = [id(p) for player in found.players().values() for p in player]
+    assert sorted(parts) == sorted(id(p) for p in found.parameters()) and len(set(parts)) == len(parts)
+    assert set(found.players()) == {"critics", "generator", "classifiers"} - (
+        {"classifiers"} if mode == "unsupervised" else set()
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_everybody_who_plays_has_a_gradient(mode, batch):
+    found = game(mode)
+    found(batch[0], None, batch[1]).loss.backward()
+    for name, player in found.players().items():
+        idle = mode == "supervised" and name == "critics"
+        assert all((p.grad is None) == idle for p in player), name
+        assert idle or gradients(player).abs().max() > 0, name
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+@pytest.mark.parametrize("mode", ["unsupervised", "semi-supervised"])
+def test_critics_raise_what_the_generator_lowers(mode, weight, batch):
+    """Gradients of the game against those of I_NCE and of the cross entropy, each taken by itself."""
+    found = game(mode, weight=weight).eval()  # in train mode BatchNorm's averages would move between the passes
+    (a, b), labels = batch
+    found((a, b), None, labels).loss.backward()
+    got = {name: gradients(player) for name, player in found.players().items()}
+
+    def alone(what: str) -> dict[str, Tensor]:
+        found.zero_grad(set_to_none=True)
+        v1, v2 = found.generator(a)[0], found.generator(b)[1]
+        if what == "i_nce":
+            z = [head(encoder(v)) for head, encoder, v in zip(found.heads, found.encoders, (v1, v2), strict=True)]
+            infonce_both_ways(cosine(*z, found.tau)).backward()
+        elif found.classifiers:
+            for classifier, v in zip(found.classifiers, (v1, v2), strict=True):
+                torch.nn.functional.cross_entropy(classifier(v[:12]), labels["digit"][:12]).backward()
+        return {name: gradients(player) for name, player in found.players().items()}
+
+    i_nce, entropy = alone("i_nce"), alone("entropy")
+    assert got["critics"].abs().max() > 1e-4 and i_nce["generator"].abs().max() > 1e-4
+    torch.testing.assert_close(got["critics"], -i_nce["critics"])
+    torch.testing.assert_close(got["generator"], i_nce["generator"] + weight * entropy["generator"], rtol=1e-4, atol=1e-6)
+    if mode == "semi-supervised":
+        torch.testing.assert_close(got["classifiers"], weight * entropy["classifiers"])
+
+
+def test_the_sign_turns_the_generator_and_nobody_else(batch):
+    against, along = game("unsupervised").eval(), game("unsupervised", sign=1).eval()
+    for found in (against, along):
+        found(batch[0]).loss.backward()
+    one, other = ({name: gradients(p) for name, p in found.players().items()} for found in (against, along))
+    torch.testing.assert_close(one["critics"], other["critics"])
+    torch.testing.assert_close(one["generator"], -other["generator"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_turn_one_side_moves_while_the_other_waits(mode, batch):
+    found = game(mode, waits=2)
+    moved = []
+    for _ in range(6):
+        found.zero_grad(set_to_none=True)
+        loss = found(batch[0], None, batch[1]).loss
+        if loss.requires_grad:
+            loss.backward()
+        moved.append({name for name, player in found.players().items() if gradients(player).abs().max() > 0})
+        found.after_step()
+    players = set(found.players())
+    critics = {"critics"} if mode != "supervised" else set()
+    assert moved == 2 * [critics, critics, players - {"critics"}]
+
+
+def test_only_images_with_labels_are_classified(batch):
+    (a, b), labels = batch
+    found = game("semi-supervised", weight=1.0).eval()
+    whole = found((a, b), None, labels).stats
+    half = found((a[:12], b[:12]), None, {"digit": labels["digit"][:12]}).stats
+    torch.testing.assert_close(whole["cross_entropy"], half["cross_entropy"])
+    none = found((a, b), None, {"digit": torch.full((24,), -1)}).stats
+    assert none["cross_entropy"] == 0 and torch.equal(none["i_nce"], whole["i_nce"])
+
+
+def rows_of(split: data.Split, batch: int, seed: int):
+    def rows(step):
+        index = order(len(split), batch, step, seed=seed)
+        return split.images[index], index, {"digit": split.labels["digit"][index]}
+
+    return rows
+
+
+def play(seed: int, steps: int = 80, batch: int = 64, checkpoint=None, until: int | None = None, **settings) -> Game:
+    """A game on views of digits, to its end or to a step."""
+    split, _ = data.load("digits", 24)
+    found = game(settings.pop("mode", "unsupervised"), seed, FlowSplit(PixelFlow(hidden=16, seed=seed)), **settings)
+    rates = {"critics": 2e-3, "generator": 5e-3, "classifiers": 2e-3}
+    groups = [{"params": player, "lr": rates[name]} for name, player in found.players().items()]
+    steps_of = train.fit(found, parse("crop:0.7"), rows_of(split, batch, seed), steps=steps, seed=seed,
+                         optimizer=torch.optim.Adam(groups, betas=(0.5, 0.999)), rate=lambda step: min(1.0, (step + 1) / 10),
+                         checkpoint=checkpoint, log_every=5)  # fmt: skip
+    for step, _ in steps_of:
+        if step == until:
+            break
+    return found
+
+
+def by_fresh_critics(generator: FlowSplit) -> float:
+    """Held-out I_NCE of the generator's views by encoders and a critic that have not played against it."""
+    split, unseen = data.load("digits", 24)
+    frozen = generator.eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        method = InfoNCE(frozen.channels, **SMALL, tau=0.2)
+    for _ in train.fit(method, frozen, rows_of(split, 64, 99), steps=100, optimizer=torch.optim.Adam(method.parameters(), 2e-3),
+                       rate=lambda step: 1.0, seed=99):  # fmt: skip
+        pass
+    return probe.nats(*(probe.features(method, frozen, part.images[:1024]) for part in (split, unseen)), candidates=256)
+
+
+def test_two_games_that_differ_in_the_sign_end_half_a_nat_apart():
+    against, along = (by_fresh_critics(play(0, sign=sign).generator) for sign in (-1, 1))
+    assert along - against > 0.5, (along, against)
+
+
+@pytest.mark.parametrize("waits", [0, 1])
+def test_a_game_that_was_cut_goes_on_with_the_same_bits(tmp_path, monkeypatch, waits):
+    monkeypatch.setattr(train, "SAVE_EVERY", -1.0)
+    settings = {"steps": 15, "batch": 16, "mode": "semi-supervised", "waits": waits}
+    through = play(3, **settings).state_dict()
+    play(3, checkpoint=tmp_path / "c.pt", until=10, **settings)
+    gone_on = play(3, checkpoint=tmp_path / "c.pt", **settings).state_dict()
+    assert through.keys() == gone_on.keys() and all(torch.equal(through[name], gone_on[name]) for name in through)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "half"}, "Game.mode.: got 'half', wanted one of unsupervised, supervised, semi-supervised"),
+        ({"mode": "supervised", "classes": 1}, "Game.classes.: got 1 for a supervised game, wanted 2 or more"),
+        ({"mode": "unsupervised", "weight": -1.0}, "Game.weight.: got -1.0"),
+        ({"generator": FlowSplit(PixelFlow(), "0-1-2"), "mode": "unsupervised"}, "Game: got a generator of 3 views, wanted 2"),
+    ],
+)
+def test_what_does_not_fit_is_said(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Game(**{"generator": flow(), **settings})
