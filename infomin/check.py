@@ -58,7 +58,7 @@ def _values(x: Tensor, who: str, unit: bool) -> None:
 
 def unit(x: Tensor) -> Tensor:
     """Scale uint8 images to float32 in [0, 1]; leave floating point as it is."""
-    return x.float() / 255 if x.dtype == torch.uint8 else x
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 def known(name: str, names: Iterable[str], what: str) -> str:
