@@ -1,6 +1,6 @@
 """Augmentations, one after the other, from plain crops to InfoMin Aug: each takes away what two views share (InfoMin, section 5).
 
-    python experiments/augmentations.py                                  # 8 minutes on 2 cores, no download
+    python experiments/augmentations.py                                  # 5 minutes on 2 cores, no download
     python experiments/augmentations.py --save experiments/figures       # the same, and the committed rows and figure
     python experiments/augmentations.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
 
