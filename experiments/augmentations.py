@@ -1,4 +1,4 @@
-"""Augmentations, one after the other, from plain crops to InfoMin Aug: each takes away what two views share (InfoMin, section 5).
+"""Augmentations, one after the other, from plain crops to InfoMin Aug: each takes away what two views share (InfoMin).
 
     python experiments/augmentations.py                                  # 5 minutes on 2 cores, no download
     python experiments/augmentations.py --save experiments/figures       # the same, and the committed rows and figure

@@ -1,4 +1,4 @@
-"""Colour jitter: two crops whose colours are changed, by the strength of the change (InfoMin, section 4).
+"""Colour jitter: two crops whose colours are changed, by the strength of the change (InfoMin).
 
     python experiments/color_jitter.py                                  # 6 minutes on 2 cores, no download
     python experiments/color_jitter.py --save experiments/figures       # the same, and the committed rows and figure

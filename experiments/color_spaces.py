@@ -1,4 +1,4 @@
-"""Colour spaces as views: the first channel against the other two, in ten spaces (InfoMin, section 4; CMC).
+"""Colour spaces as views: the first channel against the other two, in ten spaces (InfoMin; CMC).
 
     python experiments/color_spaces.py                                  # 6 minutes on 2 cores, no download
     python experiments/color_spaces.py --save experiments/figures       # the same, and the committed rows and figure

@@ -1,4 +1,4 @@
-"""Crops: two random resized crops of an image, by the least share of it that a crop may have (InfoMin, section 4).
+"""Crops: two random resized crops of an image, by the least share of it that a crop may have (InfoMin).
 
     python experiments/crop_area.py                                  # 5 minutes on 2 cores, no download
     python experiments/crop_area.py --save experiments/figures       # the same, and the committed rows and figure

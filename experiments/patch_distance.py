@@ -1,4 +1,4 @@
-"""Patches: two patches of an image, by how far apart they are along the diagonal (InfoMin, section 4).
+"""Patches: two patches of an image, by how far apart they are along the diagonal (InfoMin).
 
     python experiments/patch_distance.py                                  # 6 minutes on 2 cores, no download
     python experiments/patch_distance.py --save experiments/figures       # the same, and the committed rows and figure

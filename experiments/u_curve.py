@@ -1,4 +1,4 @@
-"""The inverted U: accuracy against I_NCE as two views share from nothing to everything (InfoMin, section 3).
+"""The inverted U: accuracy against I_NCE as two views share from nothing to everything (InfoMin).
 
     python experiments/u_curve.py                                  # 4 minutes on 2 cores, no download; the same as `infomin demo`
     python experiments/u_curve.py --save experiments/figures       # the same, and the committed rows and figure

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def infonce(scores: Tensor, partner: Tensor | None = None) -> Tensor:
-    """I_NCE = log K - L_NCE, averaged over rows: never above its ceiling log K (van den Oord et al. 2018; InfoMin, section 2).
+    """I_NCE = log K - L_NCE, averaged over rows: never above its ceiling log K (van den Oord et al. 2018; InfoMin).
 
     Args:
         scores: `[B, K]`; row i scores one item against K candidates, of which one is its true partner.

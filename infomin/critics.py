@@ -24,7 +24,7 @@ def cosine(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
     Raises:
         ValueError: shapes that do not match, or a tau that is not above 0.
 
-    Source: CMC, Eq. 3; the critic of InfoMin's experiments.
+    Source: CMC; the critic of InfoMin's experiments.
 
     >>> z = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
     >>> cosine(z, z, tau=0.5).tolist()

@@ -2,7 +2,7 @@
 
 A scene is a handful of integers; `render` turns a batch of them into images. Because every factor is discrete and drawn
 uniformly, the information that two scenes share when they have some factors in common is known in closed form: see `nats`.
-The setting follows Colorful Moving-MNIST (InfoMin, section 4); this file holds its still scenes.
+The setting follows Colorful Moving-MNIST (InfoMin); this file holds its still scenes.
 """
 
 import math

@@ -40,7 +40,7 @@ STYLE: Any = {
 def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
     """Accuracy against held-out I_NCE, one point a view, with error bars over seeds (one standard deviation).
 
-    Drawn with it: the ceiling log K, the line I(x; y) = H(y), the regimes on its sides (InfoMin, section 3), the single seeds as
+    Drawn with it: the ceiling log K, the line I(x; y) = H(y), the regimes on its sides (InfoMin), the single seeds as
     dots and, where the shared information is known in closed form, a second panel that holds I_NCE against the truth.
 
     Args:

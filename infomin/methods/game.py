@@ -1,4 +1,4 @@
-"""The view game: a generator of views plays against critics that measure what its views share (InfoMin, section 3).
+"""The view game: a generator of views plays against critics that measure what its views share (InfoMin).
 
 The critics raise I_NCE; the generator lowers it, and keeps what classifiers need to tell labels apart. With gradient reversal all
 move in the same step; otherwise the generator waits for a number of steps of the critics.
@@ -41,7 +41,7 @@ class Game(nn.Module):
         waits: steps of the critics for each of the generator and its classifiers; 0 moves all at once, by gradient reversal.
         sign: of the generator's interest in I_NCE: -1 lowers it; 1 plays on the critics' side, for comparison.
 
-    Source: InfoMin, Eq. 5 and 6.
+    Source: InfoMin, its unsupervised and semi-supervised view learning.
     """
 
     def __init__(
@@ -67,6 +67,13 @@ class Game(nn.Module):
             raise ValueError(f"Game: got a generator of {len(generator.channels)} views, wanted 2; split its channels otherwise")
         if mode != "unsupervised" and classes < 2:
             raise ValueError(f"Game(classes): got {classes} for a {mode} game, wanted 2 or more; take mode='unsupervised'")
+        if not isinstance(waits, int) or waits < 0 or (waits and mode == "supervised"):
+            raise ValueError(
+                f"Game(waits): got {waits!r} for a {mode} game, wanted a whole number of 0 or more, and 0 without critics; "
+                "take waits=0"
+            )
+        if sign not in (-1, 1):
+            raise ValueError(f"Game(sign): got {sign!r}, wanted -1 (against the critics) or 1 (with them); take -1")
         self.generator, self.mode, self.weight, self.task = generator, mode, weight, task
         self.tau, self.waits, self.sign = tau, waits, sign
         encoders = [build(encoder, channels, width) for channels in generator.channels]
@@ -84,7 +91,15 @@ class Game(nn.Module):
         return {name: parameters for name, parameters in found.items() if parameters}
 
     def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: Mapping[str, Tensor] | None = None) -> Step:
-        """Two crops of images, `[B, C, H, W]` each -> the loss that all players go down, the generator's interest reversed."""
+        """Two crops of images and labels -> the loss that all players go down, the generator's interest reversed.
+
+        Args:
+            views: two crops of each image, `[B, C, H, W]` each.
+            labels: task -> long `[B]`, -1 where none is known; not needed in an unsupervised game.
+
+        Returns:
+            loss, and stats: `i_nce` in nats, `cross_entropy` in nats summed over both views, `right` the share in 0..1.
+        """
         v1, v2 = self.split(views)
         loss, stats = v1.new_zeros(()), {}
         moves = self.waits == 0 or int(self.turn) % (self.waits + 1) == self.waits

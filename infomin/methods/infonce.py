@@ -15,7 +15,7 @@ from .step import Step
 
 
 class InfoNCE(nn.Module):
-    """Encoders for the views, trained so that a view's embedding finds that of its partner (InfoMin, section 2; CMC, section 3).
+    """Encoders for the views, trained so that a view's embedding finds that of its partner (InfoMin; CMC).
 
     Args:
         channels: of each view; two views or more (with more, the mean over all pairs).

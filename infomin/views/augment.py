@@ -36,7 +36,7 @@ __all__ = [
     "preset",
 ]
 
-# Each in the order in which it is applied. Sources: InfoMin, appendix (A to E); SimCLR, arXiv 2002.05709, appendix A.
+# Each in the order in which it is applied. Sources: InfoMin (A to E); SimCLR, arXiv 2002.05709, appendix A.
 _D = (Crop, Flip, partial(Jitter, 0.8, 0.8, 0.8, 0.2, p=0.8), Blur, RandAugment, Grey)
 PRESETS: dict[str, tuple[Callable[[], nn.Module], ...]] = {
     "A": (Crop, Flip, partial(Jitter, 0.4, 0.4, 0.4, 0.4), Grey),  # InstDis, MoCo

@@ -112,7 +112,7 @@ class Crop(nn.Module):
     Raises:
         ValueError: bounds out of range or in the wrong order.
 
-    Source: InfoMin, section 4.2 (the sweet spot is an area of 0.2 or more).
+    Source: InfoMin, whose sweet spot is a least area of 0.2.
 
     >>> (view,) = Crop((0.2, 1.0), size=24)(torch.rand(4, 3, 32, 32))
     >>> view.shape

@@ -179,7 +179,7 @@ def couple(
         New planes, and the logarithm of the factor by which the forward coupling scales each pixel's volume, `[B, H, W]`; None
         stands for zeros.
 
-    Source: NICE, additive coupling layers; RealNVP, Eq. 7 and 8.
+    Source: NICE, additive coupling layers; RealNVP, affine ones.
 
     >>> planes = [torch.ones(1, 1, 1), torch.zeros(1, 1, 1)]
     >>> double = [(torch.tensor([[2.0]]), torch.zeros(1, 1))]

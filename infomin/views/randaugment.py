@@ -109,7 +109,7 @@ class RandAugment(nn.Module):
     Raises:
         ValueError: a number out of range.
 
-    Source: InfoMin, appendix (rand-m10-n2-mstd0.5); RandAugment is arXiv 1909.13719, the list of operations that of timm.
+    Source: InfoMin Aug (rand-m10-n2-mstd0.5); RandAugment is arXiv 1909.13719, the list of operations that of timm.
 
     >>> (view,) = RandAugment()(torch.rand(4, 3, 16, 16))
     >>> view.shape
