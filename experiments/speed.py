@@ -48,14 +48,15 @@ from infomin.critics import Projection
 from infomin.data import load
 from infomin.encoders import build
 from infomin.optim import optimizer
-from infomin.run import _batches, _fast_bf16, _inputs, _method  # what run() itself puts together
+from infomin.origin import fast_bf16
+from infomin.run import _batches, _inputs, _method  # what run() itself puts together
 from infomin.train import fit
 from infomin.views import parse
 from infomin.views.augment import preset
 from infomin.views.color import rgb_to_lab
 
 CPU, CHANNELS_LAST = torch.device("cpu"), torch.channels_last
-BF16 = _fast_bf16(CPU)
+BF16 = fast_bf16(CPU)
 SMALL, LARGE = Recipe(view="color:lab"), Recipe(view="color:lab", size=64)
 EQUAL = replace(LARGE, view="aug:simclr", share_encoder=True)
 SHARED, RESNET = replace(SMALL, view="shared:digit", share_encoder=True), replace(LARGE, encoder="resnet18", width=0.5, batch=64)

@@ -6,8 +6,12 @@ Six couplings of hidden width 32 over 64 images of 64 px, forward and backward w
 on the images with 1x1 convolutions (goal 0.40 or less), on rows of pixels, and zuko's on rows; additive and affine, with equal
 masks and sizes. Then memory: the most bytes that torch's CPU allocator held during a step beyond those held before it (images,
 parameters, their gradients), ours over nflows' on the images (goal 0.60 or less).
+
+Last, a round of the semi-supervised game, forward and backward of all players, over its four encoders alone with the same losses
+on views that are there already (goal 1.5 or less): with half-width ResNet-18s at 64 px, and with the tiny encoder at 32 px.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
@@ -20,7 +24,9 @@ from speed import MACHINE, Row, _compare, _timed
 from torch import Tensor, nn
 
 from infomin import table
-from infomin.views.flow import PixelFlow
+from infomin.methods import Game
+from infomin.origin import fast_bf16
+from infomin.views.flow import FlowSplit, PixelFlow
 
 
 def _network(i: int, o: int, depth: int, layer: Callable[[int, int], nn.Module]) -> nn.Module:
@@ -110,6 +116,34 @@ def _flow_of(depth: int, additive: bool, repeats: int) -> list[Row]:
     return [*times, row | {"threads": torch.get_num_threads(), **MACHINE}]
 
 
+def _game(encoder: str, size: int, batch: int, repeats: int) -> Row:
+    flow = FlowSplit(PixelFlow(hidden=8))
+    game = Game(flow, 10, task="label", encoder=encoder).to(memory_format=torch.channels_last)
+    draws = torch.Generator().manual_seed(0)
+    crops = [torch.rand(batch, 3, size, size, generator=draws).contiguous(memory_format=torch.channels_last) for _ in range(2)]
+    labels = {"label": torch.arange(batch) % 10}
+    labels["label"][: 2 * batch // 3] = -1  # a third has labels, as by default
+    fixed = [view.detach().contiguous(memory_format=torch.channels_last) for view in game.split(crops)]
+    alone = copy.deepcopy(game)
+    alone.split = lambda views: views  # type: ignore[method-assign]
+    dtype, enabled = torch.bfloat16, fast_bf16(torch.device("cpu"))
+
+    def a_round(players: Game, views: Sequence[Tensor]) -> None:
+        players.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            loss = players(views, None, labels).loss
+        loss.backward()
+
+    name = f"game: a round / its encoders, {encoder}, {size} px"
+    return _compare(
+        name,
+        partial(_timed, partial(a_round, game, crops), 1),
+        partial(_timed, partial(a_round, alone, fixed), 1),
+        repeats,
+        most=1.5,
+    )
+
+
 def main(repeats: int = 7, save: bool = False) -> None:
     """Measure the speed and the memory of flows as ratios.
 
@@ -119,6 +153,7 @@ def main(repeats: int = 7, save: bool = False) -> None:
     """
     kinds = ((1, True), (1, False), (2, True), (2, False))
     rows = [row for depth, additive in kinds for row in _flow_of(depth, additive, repeats)]
+    rows += [_game(*sizes, repeats) for sizes in (("resnet18", 64, 96), ("tiny", 32, 192))]
     if save:
         table.write_rows(Path(__file__).parent / "figures" / "speed_flow.jsonl", rows)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import table, views
 from .bounds import infonce
+from .learn import Learning, learn
 from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__
@@ -23,4 +24,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Recipe", "__version__", "grid", "infonce", "plots", "run", "sweep", "table", "views"]
+__all__ = ["Learning", "Recipe", "__version__", "grid", "infonce", "learn", "plots", "run", "sweep", "table", "views"]

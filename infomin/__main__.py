@@ -1,4 +1,4 @@
-"""The command `infomin`: demo, run, sweep, plot, views. Its help is the sentences under Recipe's fields."""
+"""The command `infomin`: demo, run, sweep, plot, learn-views, views. Its help is the sentences under Recipe's fields."""
 
 import json
 import sys
@@ -15,6 +15,7 @@ from .demo import demo
 from .dist import main_process, stop
 from .experiment import report
 from .gallery import gallery
+from .learn import Learning, learn
 from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__
@@ -22,6 +23,8 @@ from .views.compose import DIALS
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 FIELDS = [field.name for field in fields(Recipe)]
+UNUSED = {"method", "share_encoder", "probe_images"}  # fields of a recipe that a game makes nothing of
+LEARNING = [field.name for field in fields(Learning) if field.name not in UNUSED]
 
 
 class Parser(ArgumentParser):
@@ -29,7 +32,8 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Exit with status 2."""
-        about = f"; wanted one of --{', --'.join(FIELDS)}" if "nrecognized" in message or "does not accept" in message else ""
+        names = LEARNING if "learn-views" in self.prog else FIELDS
+        about = f"; wanted one of --{', --'.join(names)}" if "nrecognized" in message or "does not accept" in message else ""
         print(f"infomin: {' '.join(message.split())}{about}; see {self.prog.replace('[options] ', '')} --help", file=sys.stderr)
         self.exit(2)
 
@@ -66,6 +70,7 @@ def build() -> Parser:
         "run": (_run, RUN),
         "sweep": (_sweep, SWEEP),
         "plot": (_plot, PLOT),
+        "learn-views": (_learn, LEARN),
         "views": (_views, VIEWS),
     }.items():
         commands.add_subcommand(name, make(Parser(description=line)), help=line)
@@ -76,6 +81,7 @@ DEMO = "Draw the inverted U on data that are embedded: minutes on two cores, not
 RUN = "Carry out one recipe and print its row."
 SWEEP = "Carry out every combination of the values given, in parallel; the same command again goes on where it was cut."
 PLOT = "Draw the U-curve of a folder of runs, or of a .jsonl file of rows."
+LEARN = "Learn a generator of views in a game against critics, and keep it as one file for --view flow:FILE."
 VIEWS = "List the families of views with their dials, or draw the views of an image."
 
 
@@ -123,6 +129,19 @@ def _plot(parser: Parser) -> Parser:
     return parser
 
 
+def _learn(parser: Parser) -> Parser:
+    parser.add_argument("--config", action="config", help="YAML file with any of the fields; --print_config writes one.")
+    parser.add_class_arguments(Learning, skip=UNUSED)
+    parser.add_argument(
+        "--out", type=str, default="runs/learn", help="Folder of games; this one writes into a folder of its own."
+    )
+    parser.add_argument(
+        "--save", type=str, default="", help="File to copy the learned generator to, such as learned.safetensors."
+    )
+    parser.add_argument("--tensorboard", type=bool, default=False, help="Also log TensorBoard events into the game's folder.")
+    return parser
+
+
 def _views(parser: Parser) -> Parser:
     parser.add_argument(
         "--show",
@@ -155,6 +174,22 @@ def _do_plot(options: Namespace) -> None:
     report(table.read(where), options.out or (where if where.is_dir() else where.parent), options.task)
 
 
+def _do_learn(options: Namespace) -> None:
+    row = learn(Learning(**{name: options[name] for name in LEARNING}), options.out, bar=True, tensorboard=options.tensorboard)
+    file = row["file"]
+    if file and options.save:
+        with table.atomic(options.save) as copy:
+            copy.write(Path(file).read_bytes())
+        file = options.save
+    print(json.dumps(row, indent=2))
+    print(f"\n{row['said']}")
+    print(
+        f"Use it: infomin run --data {row['data']} --view {row['view']}+flow:{file}"
+        if file
+        else "No generator was worth keeping."
+    )
+
+
 def _do_views(options: Namespace) -> None:
     if options.show:
         print(f"figure: {gallery(options.show, options.out, options.image, options.draws, options.seed)}")
@@ -170,6 +205,7 @@ ACTIONS: dict[str, Callable[[Namespace], Any]] = {
     "run": _do_run,
     "sweep": _do_sweep,
     "plot": _do_plot,
+    "learn-views": _do_learn,
     "views": _do_views,
 }
 

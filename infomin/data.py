@@ -96,7 +96,7 @@ def allowed(name: str, what: str = "data") -> None:
 
 
 def batches(
-    part: Part, batch: int, *, steps: int, seed: int, device: torch.device | str = "cpu"
+    part: Part, batch: int, *, steps: int, seed: int, device: torch.device | str = "cpu", rows: Tensor | None = None
 ) -> Callable[[int], tuple[Any, Tensor, dict[str, Tensor]]]:
     """What `fit` asks for: a function from a step to (inputs of the view, index, labels), this process's part of the batch.
 
@@ -108,6 +108,7 @@ def batches(
         steps: how many there will be; files are read ahead up to the last.
         seed: of the order.
         device: where inputs and labels are.
+        rows: long, on the CPU: those to draw from; all unless given.
 
     >>> at = batches((torch.arange(6), {"class": torch.arange(6) % 2}), 2, steps=9, seed=0)
     >>> chosen, index, labels = at(5)
@@ -119,28 +120,35 @@ def batches(
         raise ValueError(f"batch: got {batch} for {world()} processes, wanted a multiple; change one of them")
 
     def index(step: int) -> Tensor:
-        return order(len(inputs), batch, step, seed=seed, rank=rank(), world=world())
+        found = order(len(inputs if rows is None else rows), batch, step, seed=seed, rank=rank(), world=world())
+        return found if rows is None else rows[found]
 
     stream = inputs.stream(index, steps) if isinstance(inputs, Files) else None
 
     def at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
-        rows = shown = index(step).to(device)
+        wanted = shown = index(step).to(device)
         if stream:
             chosen, shown = stream(step)
         else:  # index_select copies whole images, where indexing looks up each byte
-            chosen = inputs.index_select(0, rows) if isinstance(inputs, Tensor) else inputs[rows]
-        return chosen, rows, {task: values[shown] for task, values in labels.items()}
+            chosen = inputs.index_select(0, wanted) if isinstance(inputs, Tensor) else inputs[wanted]
+        return chosen, wanted, {task: values[shown] for task, values in labels.items()}
 
     return at
 
 
 def first(part: Part, n: int) -> Part:
     """The first `n` of a part, for the probe; of files, images are read and held, `3 * size**2` bytes each."""
+    return some(part, torch.arange(n)) if isinstance(part[0], Files) else (part[0][:n], {t: y[:n] for t, y in part[1].items()})
+
+
+def some(part: Part, rows: Tensor) -> Part:
+    """The images and labels of some rows, long `[M]` on the CPU, read and held."""
     inputs, labels = part
     if isinstance(inputs, Files):
-        images, shown = inputs.take(torch.arange(n))
-        return images, {task: values[shown] for task, values in labels.items()}
-    return inputs[:n], {task: values[:n] for task, values in labels.items()}
+        images, rows = inputs.take(rows)
+    else:
+        images = inputs[rows]
+    return images, {task: values[rows] for task, values in labels.items()}
 
 
 def order(n: int, batch: int, step: int, *, seed: int, rank: int = 0, world: int = 1) -> Tensor:

@@ -60,7 +60,7 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
         if truth:
             _calibration(axes[1], frame, at)
         _key(figure, at["view"])
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> None:
@@ -156,7 +156,7 @@ def calibration(rows: Rows, path: str | Path) -> Path:
         figure, at = Figure(figsize=(4.4, 4.2)), means(frame, "view", ["true_nats", "i_nce"])
         _calibration(figure.subplots(), frame, at)
         _key(figure, at["view"])
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> Path:
@@ -190,7 +190,7 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
         panels["accuracy"].set(ylabel=f"accuracy, {task}", xlabel=label)
         _plane(panels["plane"], at, task, entropy, line=numeric)
         _key(figure, at["view"])
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: bool) -> None:
@@ -224,7 +224,7 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
             for place, view in zip(line, row, strict=False):
                 place.imshow(_picture(view), vmin=0, vmax=1, cmap="gray")
             line[0].set_title(name, fontsize=8)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def _picture(view: Tensor) -> Any:
@@ -237,7 +237,8 @@ def _picture(view: Tensor) -> Any:
     return view[0].numpy() if len(view) == 1 else view[:3].permute(1, 2, 0).numpy()
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure atomically; equal figures give equal bytes."""
     path = Path(path)
     form = known(path.suffix.removeprefix("."), UNDATED, f"figure {path}: kind of picture")
     _apart(figure)

@@ -1,30 +1,26 @@
 """One function turns a recipe into a row. The only file that knows every room."""
 
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from . import table
 from .check import kind, known, positive
 from .data import Part, Split, allowed, batches, first, load
-from .dist import agree, main_process, start, wait, world
+from .dist import agree, start
 from .encoders import ENCODERS
 from .methods import METHODS
 from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
+from .origin import fast_bf16, origin
 from .probe import NEIGHBOURS, PROTOCOL, all_of
+from .record import follow, once
 from .train import Diverged, fit
-from .version import __version__
 from .views import parse
 
 LOG_EVERY = 10  # steps
@@ -80,9 +76,9 @@ class Recipe:
     """Seed of weights, batches and views; the data and the probe are the same for all seeds."""
 
     def __post_init__(self) -> None:
-        for name, wanted in get_type_hints(Recipe).items():
+        for name, wanted in get_type_hints(type(self)).items():
             kind(getattr(self, name), wanted, f"recipe: {name}")
-        for name, names in _CHOICES.items():
+        for name, names in self.choices().items():
             known(getattr(self, name), names, f"recipe: {name}")
         allowed(self.data, "recipe: data")
         for name in ("size", "width", "dim", "tau", "steps", "batch", "lr", "candidates", "probe_images"):
@@ -99,10 +95,16 @@ class Recipe:
             raise ValueError(f"recipe: probe_images: got {self.probe_images}, wanted {NEIGHBOURS} neighbours or more; use more")
         parse(self.view)
 
-    @property
+    @classmethod
+    def choices(cls) -> dict[str, Iterable[str]]:
+        """The names that fields may have, by field."""
+        return _CHOICES
+
+    @cached_property
     def key(self) -> str:
-        """12 hex digits that name the run's folder."""
-        return table.key(asdict(self))
+        """12 hex digits that name the run's folder; of a learned view the file's content counts, not only its name."""
+        files = [digest for module in parse(self.view).modules() if (digest := getattr(module, "digest", ""))]
+        return table.key(asdict(self) | ({"files": files} if files else {}))
 
 
 _CHOICES: dict[str, Iterable[str]] = {
@@ -134,20 +136,7 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
         table.Locked: another process is carrying out this very run.
     """
     device = start(None if recipe.device == "auto" else recipe.device)
-    if out is None:
-        return _carry_out(recipe, None, device, bar, tensorboard)
-    folder = Path(out) / recipe.key
-    if (folder / "row.json").exists():  # asked before the lock, by all processes alike: rows are written whole
-        return table.read_json(folder / "row.json")
-    writes = main_process()
-    with table.lock(folder) if writes else nullcontext():
-        if writes:
-            table.write_json(folder / "recipe.json", asdict(recipe))
-        row = _carry_out(recipe, folder, device, bar and writes, tensorboard and writes)
-        if writes:
-            table.write_json(folder / "row.json", row)
-    wait()  # a process that asked for this row again before it is written would start anew, alone
-    return row
+    return once(recipe.key, asdict(recipe), out, lambda folder: _carry_out(recipe, folder, device, bar, tensorboard))
 
 
 def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
@@ -158,7 +147,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     if recipe.probe_images > (most := min(split.labelled for split in splits)):
         raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
     method = _method(recipe, view.channels).to(device).to(memory_format=torch.channels_last)
-    precision = recipe.precision if recipe.precision != "auto" else "bf16" if _fast_bf16(device) else "fp32"
+    precision = recipe.precision if recipe.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
     if hasattr(view, "nats"):
         row["true_nats"] = view.nats(train[0])
@@ -175,13 +164,14 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
         checkpoint=folder and folder / "checkpoint.pt",
     )
     try:
-        _follow(steps, recipe, folder, bar, tensorboard)
+        follow(steps, folder, total=recipe.steps, name=recipe.view, bar=bar, tensorboard=tensorboard)
         agree(method)
         seen, unseen = (first(part, recipe.probe_images) for part in (train, test))
         row |= all_of(method, view, seen, unseen, readout=view.readout, candidates=recipe.candidates, precision=precision)
     except Diverged as reason:
         row |= {"status": "diverged", "reason": str(reason)}
-    return row | _origin(device, precision) | {"seconds": time.perf_counter() - began}
+    row |= {"protocol": PROTOCOL, "precision_used": precision}
+    return row | origin(device) | {"seconds": time.perf_counter() - began}
 
 
 def _method(recipe: Recipe, channels: Sequence[int]) -> nn.Module:
@@ -203,78 +193,3 @@ def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> Pa
 
 def _batches(part: Part, recipe: Recipe, device: torch.device) -> Callable[[int], tuple[Any, Tensor, Any]]:
     return batches(part, recipe.batch, steps=recipe.steps, seed=recipe.seed, device=device)
-
-
-def _follow(
-    steps: Iterable[tuple[int, dict[str, float]]], recipe: Recipe, folder: Path | None, bar: bool, tensorboard: bool
-) -> None:
-    """Log the training to the run's folder, the screen and TensorBoard."""
-    log, first = folder / "log.jsonl" if folder and main_process() else None, True
-    with (
-        tqdm(total=recipe.steps, desc=recipe.view, unit="step", disable=not bar) as line,
-        _events(folder) if tensorboard and log else nullcontext() as events,
-    ):
-        for step, stats in steps:
-            if log and first:  # lines later than the checkpoint that this run goes on from
-                table.truncate_log(log, step - 1)
-            first = False
-            if log:
-                table.append(log, {"step": step, **stats})
-            if events:
-                for name, value in stats.items():
-                    events.add_scalar(name, value, step)
-            line.update(step - line.n)
-            line.set_postfix_str(f"I_NCE {stats['i_nce_ema']:.2f} nats")
-
-
-def _events(folder: Path | None) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "tensorboard: it is not installed; run pip install 'infomin[tensorboard]', or leave the option out"
-        ) from error
-    return SummaryWriter(str(folder))
-
-
-def _fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-
-
-def _origin(device: torch.device, precision: str) -> dict[str, Any]:
-    """Where a row comes from."""
-    chip = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else torch.cpu.get_capabilities().get("cpu_name", platform.machine())
-    )
-    return {
-        "protocol": PROTOCOL,
-        "precision_used": precision,
-        "device_used": device.type,
-        "threads": torch.get_num_threads(),
-        "processes": world(),
-        "host": f"{chip}, {os.cpu_count()} cores",
-        "commit": _commit(),
-        "infomin": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-@cache
-def _commit() -> str | None:
-    """The commit of this code, marked if it was changed since; None where it is not under git."""
-
-    def git(*words: str) -> str:
-        try:
-            return subprocess.run(
-                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-            ).stdout.strip()
-        except OSError:  # no git
-            return ""
-
-    tracked = git("ls-files", Path(__file__).name)  # an installed copy may lie inside a repository that is not ours
-    return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None if tracked else None

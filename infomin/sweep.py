@@ -4,7 +4,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -29,13 +29,20 @@ def grid(base: Recipe, **axes: Sequence[Any]) -> list[Recipe]:
     [0, 1, 0, 1]
     """
     for name, values in axes.items():
-        known(name, [field.name for field in fields(Recipe)], "grid: axis")
+        known(name, [field.name for field in fields(base)], "grid: axis")
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise TypeError(f"grid: got {name}={values!r}, wanted a list of values; write {name}=[{values!r}]")
     return [replace(base, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
 
 
-def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None, bar: bool = True) -> list[dict[str, Any]]:
+def sweep(
+    recipes: Sequence[Recipe],
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    bar: bool = True,
+    work: Callable[[Any, str | Path], dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
     """Carry out recipes and return their rows, in the order given.
 
     Run the same command again after a crash: rows that exist are read, runs that were cut go on, with the same result. A run that
@@ -47,6 +54,7 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
         jobs: processes at a time; by default one per core, one if there is a GPU. Cores are shared out among them; another
             number of jobs can mean another number of threads each, and so other roundings.
         bar: show progress and the time left.
+        work: what carries out a recipe, from it and `out` to a row, for example `learn`; by default `run`.
 
     Raises:
         ChildProcessError: a process was killed from outside.
@@ -61,7 +69,7 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
         todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]
         try:
             with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-                said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid()) for recipe in todo)
+                said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid(), work) for recipe in todo)
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"{out}: a process was killed, most likely for want of memory; what was done is kept: run the same command "
@@ -72,13 +80,13 @@ def sweep(recipes: Sequence[Recipe], out: str | Path, *, jobs: int | None = None
         return [table.read_json(Path(out) / recipe.key / "row.json") for recipe in recipes]
 
 
-def _one(recipe: Recipe, out: str | Path, threads: int, parent: int) -> str | None:
+def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any = None) -> str | None:
     """Carry out one recipe in a worker; what goes wrong with it is said once the others are done."""
     _leave_with(parent)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        run(recipe, out)
+        (work or run)(recipe, out)
     except Exception as error:
         if not isinstance(error, ValueError | TypeError | OSError | table.Locked):  # nobody foresaw it
             traceback.print_exc()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def fit(
     *,
     steps: int,
     optimizer: torch.optim.Optimizer,
-    rate: Callable[[int], float],
+    rate: Callable[[int], float | Sequence[float]],
     seed: int = 0,
     precision: str = "fp32",
     checkpoint: Path | None = None,
@@ -46,14 +46,14 @@ def fit(
         batches: step -> (what the view takes, index `[B]`, labels), this process's part of the batch.
         steps: optimiser steps in all.
         optimizer: over the method's (and view's) parameters; its learning rates are those of factor one.
-        rate: step -> factor on the learning rates.
+        rate: step -> factor on the learning rates, or one for each of the optimizer's groups.
         seed: of the views' random draws.
         precision: `fp32`, or `bf16` for autocast.
         checkpoint: file to save to every few seconds, and to go on from if it exists.
         log_every: steps between yields.
 
     Yields:
-        step from 1, and floats: the method's own, `loss_ema` and `i_nce_ema` (nats), `rate`.
+        step from 1, and floats: the method's own, `loss_ema` and `i_nce_ema` (nats), `rate` (the first factor).
 
     Raises:
         Diverged: the loss is NaN or Inf (looked at when stats are due; reading it at each step would stall a GPU).
@@ -68,8 +68,10 @@ def fit(
     step_method = DistributedDataParallel(method) if world() > 1 else method
     saved = time.monotonic()
     for step in range(state["progress"]["step"], steps):
-        for group, base in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = base * rate(step)
+        factors = rate(step)
+        factors = factors if isinstance(factors, Sequence) else [factors] * len(rates)
+        for group, base, factor in zip(optimizer.param_groups, rates, factors, strict=True):
+            group["lr"] = base * factor
         stats = _step(step_method, view, batches(step), optimizer, generator(seed, "views", step, rank()), precision)
         method.after_step()
         average = {
@@ -81,7 +83,7 @@ def fit(
         bad = not all(map(math.isfinite, values.values()))
         if values and not bad:
             # before the save: a log that is ahead of its checkpoint can be cut, one behind has a hole
-            yield step + 1, {**values, "rate": rate(step)}
+            yield step + 1, {**values, "rate": factors[0]}
         if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > SAVE_EVERY):
             disk.save(checkpoint, state)
             saved = time.monotonic()

@@ -52,7 +52,7 @@ def drawn(monkeypatch):
         figures.append(figure)
         return path
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save", keep)
     return figures
 
 

@@ -7,6 +7,8 @@ same numbers plane by plane.
 """
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,15 +114,13 @@ class PixelFlow(nn.Module):
         """
         return self.forward_and_log_det(images)[1]
 
-    def forward_and_log_det(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_and_log_det(self, images: Tensor) -> tuple[Tensor, ...]:
         """What `forward` and `log_det` give, in one pass."""
-        latent, log_det = self._there(images)
-        return latent, log_det
+        return self._there(images)
 
     def inverse(self, latent: Tensor) -> Tensor:
         """The floating-point images `[B, C, H, W]` or `[C, H, W]` that have this latent; they are not clipped."""
-        (images,) = self._back(latent)
-        return images
+        return self._back(latent)[0]
 
     @door
     def _there(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
@@ -239,7 +239,7 @@ class FlowSplit(nn.Module):
     def __init__(self, flow: PixelFlow, split: str | Iterable[Iterable[int]] = "0-12") -> None:
         super().__init__()
         self.flow, self.groups, self.wants = flow, _split(split, flow.channels), flow.channels
-        self.channels = tuple(len(group) for group in self.groups)
+        self.channels, self.digest = tuple(len(group) for group in self.groups), ""
         self.readout = tuple(range(len(self.groups)))
 
     @door
@@ -253,10 +253,12 @@ class FlowSplit(nn.Module):
 def learned(file: str) -> FlowSplit:
     """The views of a learned flow, first channel against the others, from its file: what `flow:FILE` stands for.
 
-    It is frozen: in eval mode, and no parameter takes a gradient. A flow must have 3 channels, else it is a ValueError; for other
-    splits write FlowSplit(PixelFlow.load(file), split).
+    It is frozen: in eval mode, and no parameter takes a gradient; `.digest` is the file's sha256. A flow that has not 3 channels
+    is a ValueError; for other splits write FlowSplit(PixelFlow.load(file), split).
     """
-    return FlowSplit(PixelFlow.load(file)).eval().requires_grad_(False)
+    views = FlowSplit(PixelFlow.load(file)).eval().requires_grad_(False)
+    views.digest = sha256(Path(file).read_bytes()).hexdigest()
+    return views
 
 
 class _Reverse(torch.autograd.Function):

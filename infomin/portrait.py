@@ -1,0 +1,112 @@
+"""Pictures of learned views: where they lie in the plane of information and accuracy, and what they make of colours."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from .curve import Rows
+from .plots import ACCENT, INK, SOFT, STYLE, save
+from .table import summary
+
+COLORS = ("#1b1b1e", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # told apart by the colour-blind too
+MARKERS = "osD^vP*X"
+
+
+def plane(rows: Rows, path: str | Path, task: str, color: str, marker: Sequence[str]) -> Path:
+    """Accuracy against held-out I_NCE of views of several kinds: means and deviations over seeds, and the seeds as dots.
+
+    Args:
+        rows: as `run` returns them, with the columns below.
+        path: the picture.
+        task: what accuracy is measured on.
+        color: the column that colours tell apart.
+        marker: the columns that markers tell apart, taken together.
+    """
+    frame = pd.DataFrame(rows)
+    frame = frame[frame["status"] != "diverged"].assign(_form=frame[list(marker)].astype(str).agg(" ".join, axis=1))
+    colors = dict(zip(dict.fromkeys(frame[color]), COLORS, strict=False))
+    markers = dict(zip(dict.fromkeys(frame["_form"]), MARKERS, strict=False))
+    at = summary(frame, [color, "_form"], ["i_nce", f"acc_{task}"])
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.8, 4.4))
+        axes = figure.subplots()
+        for _, row in frame.iterrows():
+            axes.plot(row["i_nce"], row[f"acc_{task}"], ".", color=colors[row[color]], ms=3, alpha=0.5)
+        for _, row in at.iterrows():
+            deviations: Any = {side: row[f"{name}_std"] for side, name in (("xerr", "i_nce"), ("yerr", f"acc_{task}"))}
+            form: Any = {side: 0 if np.isnan(value) else value for side, value in deviations.items()}
+            form |= {"color": colors[row[color]], "marker": markers[row["_form"]], "mec": "white", "ms": 7, "capsize": 2.5}
+            axes.errorbar(row["i_nce_mean"], row[f"acc_{task}_mean"], ls="none", lw=1, **form)
+        entropy = float(frame[f"entropy_{task}"].max())
+        axes.axvline(entropy, color=ACCENT, lw=1, ls="--")
+        axes.annotate(
+            f"H(y) = {entropy:.2f} nats", (entropy, 1.01), xycoords=("data", "axes fraction"), color=ACCENT, ha="center"
+        )
+        axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}")
+        handles = [Line2D([], [], ls="", marker="o", color=c, label=name) for name, c in colors.items()]
+        handles += [Line2D([], [], ls="", marker=m, color=SOFT, label=name) for name, m in markers.items()]
+        figure.legend(handles=handles, loc="outside right center", fontsize=7.5)
+        return save(figure, path)
+
+
+def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: str | Path) -> Path:
+    """What colour spaces look like, a row each: the three channels of an image, and where the cube of RGB colours goes.
+
+    In the last column, the surface of the cube is shown in its own colours; thick lines are the ways from black along R, G and B,
+    the dashed one goes from black to white. The vertical axis is the first channel.
+
+    Args:
+        maps: name -> images `[B, 3, H, W]` in [0, 1] to as many channels, each pixel by itself.
+        image: `[3, H, W]`, uint8 or in [0, 1].
+        path: the picture.
+    """
+    picture = (image / 255 if image.dtype == torch.uint8 else image)[None].float()
+    with rc_context(STYLE | {"savefig.dpi": 150}):
+        figure = Figure(figsize=(7.2, 1.8 * len(maps)))
+        places = figure.add_gridspec(len(maps), 4, width_ratios=(1, 1, 1, 1.25))
+        for line, (name, space) in enumerate(maps.items()):
+            with torch.no_grad():
+                channels = space(picture)[0].float().cpu()
+            for i, channel in enumerate(channels):
+                axes = figure.add_subplot(places[line, i])
+                axes.imshow(channel.numpy(), cmap="gray")
+                axes.set(xticks=[], yticks=[], xlabel=f"{float(channel.min()):.2f} … {float(channel.max()):.2f}")
+                axes.xaxis.label.set_fontsize(7)
+                axes.spines[:].set_visible(False)
+                if i == 0:
+                    axes.set_ylabel(name.replace(", ", "\n"))
+                if line == 0:
+                    axes.set_title(f"channel {i + 1}", loc="center")
+            _solid(figure.add_subplot(places[line, 3], projection="3d"), space)
+        return save(figure, path)
+
+
+def _solid(axes: Any, space: Callable[[Tensor], Tensor]) -> None:
+    def there(colors: Tensor) -> Any:
+        with torch.no_grad():
+            return space(colors.T[None, :, None].float())[0, :, 0].float().cpu().numpy()[[1, 2, 0]]
+
+    ends, steps = torch.tensor([0.0, 1.0]), torch.linspace(0, 1, 13)
+    faces = [torch.cartesian_prod(*(ends if axis == i else steps for i in range(3))) for axis in range(3)]
+    surface = torch.cat(faces)
+    axes.scatter(*there(surface), c=surface.numpy(), s=5, depthshade=False, linewidths=0)
+    way = torch.linspace(0, 1, 33)[:, None]
+    for corner in product((0.0, 1.0), repeat=3):  # from black: along one axis, or to white
+        if sum(corner) in (1, 3):
+            form: Any = {"color": corner, "lw": 2} if sum(corner) == 1 else {"color": INK, "lw": 1, "ls": "--"}
+            axes.plot(*there(way * torch.tensor(corner)), **form)
+    axes.set_box_aspect((1, 1, 1), zoom=1.2)
+    axes.tick_params(labelsize=5, pad=-4)
+    axes.view_init(elev=18, azim=-60)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(MaxNLocator(3))

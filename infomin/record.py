@@ -1,0 +1,89 @@
+"""A run's folder: its recipe, its log, its row. What is there already is not done again."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import table
+from .dist import main_process, wait
+
+
+def once(
+    key: str, recipe: Mapping[str, Any], out: str | Path | None, work: Callable[[Path | None], dict[str, Any]]
+) -> dict[str, Any]:
+    """The row of a recipe: read from `out/<key>` if it is there, otherwise worked out and written there.
+
+    Args:
+        key: name of the run's folder.
+        recipe: what `recipe.json` says.
+        out: folder of runs; None writes nothing.
+        work: from the run's folder, or None, to the row.
+
+    Raises:
+        table.Locked: another process is at this very run.
+    """
+    if out is None:
+        return work(None)
+    folder = Path(out) / key
+    if (folder / "row.json").exists():  # asked before the lock, by all processes alike: rows are written whole
+        return table.read_json(folder / "row.json")
+    writes = main_process()
+    with table.lock(folder) if writes else nullcontext():
+        if writes:
+            table.write_json(folder / "recipe.json", recipe)
+        row = work(folder)
+        if writes:
+            table.write_json(folder / "row.json", row)
+    wait()  # a process that asked for this row again before it is written would start anew, alone
+    return row
+
+
+def follow(
+    steps: Iterable[tuple[int, Mapping[str, float]]],
+    folder: Path | None,
+    *,
+    total: int,
+    name: str,
+    bar: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Go through a training to its end, and log it to the run's folder, the screen and TensorBoard.
+
+    Args:
+        steps: yields (step, numbers), as `fit` does.
+        folder: of the run, for `log.jsonl` and TensorBoard's events; None writes nothing.
+        total: how many steps there will be.
+        name: what the bar is called.
+        bar: show progress, the time left and I_NCE.
+        tensorboard: also write events.
+    """
+    log, first = folder / "log.jsonl" if folder and main_process() else None, True
+    with (
+        tqdm(total=total, desc=name, unit="step", disable=not (bar and main_process())) as line,
+        _events(folder) if tensorboard and log else nullcontext() as events,
+    ):
+        for step, stats in steps:
+            if log and first:  # lines later than the checkpoint that this run goes on from
+                table.truncate_log(log, step - 1)
+            first = False
+            if log:
+                table.append(log, {"step": step, **stats})
+            if events:
+                for name, value in stats.items():
+                    events.add_scalar(name, value, step)
+            line.update(step - line.n)
+            if "i_nce_ema" in stats:
+                line.set_postfix_str(f"I_NCE {stats['i_nce_ema']:.2f} nats")
+
+
+def _events(folder: Path | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard: it is not installed; run pip install 'infomin[tensorboard]', or leave the option out"
+        ) from error
+    return SummaryWriter(str(folder))
