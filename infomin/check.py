@@ -38,9 +38,26 @@ def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, 
         raise TypeError(
             f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8)"
         )
-    if not torch.compiler.is_compiling() and x.is_floating_point():
+    if not torch.compiler.is_compiling() and x.is_floating_point() and not vouched(x):
         _values(x, who, unit)
     return x
+
+
+def vouch(x: Tensor) -> Tensor:
+    """Note on images of our own making that they lie in [0, 1], so that no check reads them again until they are written to.
+
+    >>> images = vouch(torch.rand(1, 3, 2, 2))
+    >>> vouched(images), vouched(images + 1), vouched(images.add_(1))
+    (True, False, False)
+    """
+    if not x.is_inference():  # such a tensor does not count how often it is written to
+        x.vouched = id(x), x._version  # type: ignore[attr-defined]  # a copy takes this along, but has an id of its own
+    return x
+
+
+def vouched(x: Tensor) -> bool:
+    """Whether `vouch` was given this very tensor, and nothing was written to it since (what numpy writes is not seen)."""
+    return not x.is_inference() and getattr(x, "vouched", None) == (id(x), x._version)
 
 
 def _values(x: Tensor, who: str, unit: bool) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from infomin import check
 from infomin.views.augment import (
     AUGMENTATION_DIALS,
     AUGMENTATIONS,
@@ -22,6 +23,7 @@ from infomin.views.augment import (
     RandAugment,
     preset,
 )
+from infomin.views.draws import piece
 
 torch.set_num_threads(1)
 FAMILY: dict[str, Any] = {
@@ -269,6 +271,47 @@ def test_what_a_view_wants_is_what_it_takes(name: str) -> None:
 def test_images_are_tensors(name: str, wrong: object) -> None:
     with pytest.raises(TypeError, match=r"images must be a torch.Tensor \[B, (C|3), H, W\], got (str|int)"):
         build(name)(wrong)
+
+
+@every
+@pytest.mark.parametrize("images", [IMAGES, BYTES], ids=["float", "bytes"])
+def test_the_pieces_that_a_batch_is_worked_on_in_do_not_show(name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = build(name)(images, seed(0))
+    monkeypatch.setattr("infomin.views.draws.PIECE", 5 * images[0].numel())
+    assert piece(images) == 5
+    for v, w in zip(build(name)(images, seed(0)), expected, strict=True):
+        torch.testing.assert_close(v, w, rtol=0, atol=1e-6)
+
+
+@every
+def test_pixels_that_augmentations_made_of_bytes_are_not_read_to_be_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(check, "_values", lambda x, who, unit: read.append(who))
+    first, view = build(name), build("jitter")
+    made = first(BYTES, seed(0))[0]
+    view(made, seed(0)), view.eval()(made), view.train()(view(made)[0])
+    assert not read
+    for other in (made + 0, made[:2], copy.deepcopy(made), first(IMAGES, seed(0))[0], made.clone().half()):
+        read.clear()
+        view(other, seed(0))
+        assert read == ["Jitter"]
+    read.clear()
+    with torch.inference_mode():
+        view(first(BYTES, seed(0))[0], seed(0))
+    assert read == ["Jitter"]
+
+
+def test_what_a_user_writes_between_two_augmentations_is_checked() -> None:
+    crop, jitter = build("crop"), build("jitter")
+    for write, message in ((lambda x: x.mul_(3), r"must lie in \[0, 1\]"), (lambda x: x[0].fill_(torch.nan), "NaN or Inf")):
+        (made,) = crop(BYTES, seed(0))
+        write(made)
+        for images in (made, copy.deepcopy(made)):
+            with pytest.raises(ValueError, match=message):
+                jitter(images)
+    (made,) = crop(BYTES, seed(0))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        jitter(3 * made)
 
 
 @every

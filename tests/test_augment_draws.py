@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infomin.views.augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment
 from infomin.views.crop import boxes
-from infomin.views.draws import below, chance, change, in_turn, orders, uniform
+from infomin.views.draws import PIECE, below, chance, change, in_turn, orders, piece, uniform
 from infomin.views.randaugment import COLOR, NO_COLOR, OPERATIONS
 
 torch.set_num_threads(1)
@@ -243,3 +243,12 @@ def test_in_turn_is_each_sample_by_itself() -> None:
         for k in range(4):
             expected[i] = operations[choices[i, k]](expected[i][None], torch.tensor([i]))[0]
     torch.testing.assert_close(in_turn(images, choices, operations), expected)
+    halves = in_turn(in_turn(images, choices[:, :2], operations), choices[:, 2:], operations)
+    assert torch.equal(halves, in_turn(images, choices, operations))
+
+
+def test_a_piece_is_what_a_cache_holds_of_a_batch_and_at_least_an_image() -> None:
+    for shape in ((256, 3, 64, 64), (1000, 1, 8, 8), (3, 3, 2000, 2000)):
+        numbers = piece(torch.empty(shape, device="cpu")) * math.prod(shape[1:])
+        assert numbers <= PIECE < numbers + math.prod(shape[1:]) or numbers == math.prod(shape[1:])
+        assert piece(torch.empty(shape, device="meta")) == piece(torch.empty(shape, requires_grad=True)) == shape[0]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..check import images as check_images
 from ..check import unit
 from .door import door
-from .draws import Which, below, chance, change, span, uniform, within
+from .draws import Which, below, chance, change, piece, span, uniform, within
 
 TRIES = 10
 
@@ -73,7 +73,7 @@ def crop(images: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     """Cut a box out of each image and scale it: bilinear, antialiased, no pixel outside the box is read.
 
     Args:
-        images: `[B, C, H, W]` floating point.
+        images: `[B, C, H, W]`, uint8 or floating point.
         box: one for each image, inside it.
         size: height and width of the result in px.
 
@@ -82,6 +82,13 @@ def crop(images: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     >>> crop(torch.ones(1, 1, 4, 4), Box(*torch.tensor([[1], [0], [2], [3]])), (5, 6)).shape
     torch.Size([1, 1, 5, 6])
     """
+    if len(images) > (most := piece(images)):
+        result = unit(images[:1]).new_empty(*images.shape[:2], *size)
+        for start in range(0, len(images), most):
+            part = slice(start, start + most)
+            result[part] = crop(images[part], Box(*[field[part] for field in box]), size)
+        return result
+    images = unit(images)
     n, channels, height, width = images.shape
     columns = _weights(box.left.to(images), box.width.to(images), width, size[1])
     rows = _weights(box.top.to(images), box.height.to(images), height, size[0])
@@ -92,13 +99,14 @@ def crop(images: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
 def _weights(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
     """The linear map `[n, size, full]` from the pixels of a line to those of its scaled part."""
     pixel = torch.arange(full, dtype=start.dtype, device=start.device) - start[:, None] + 0.5
-    inside = ((pixel > 0) & (pixel < length[:, None])).to(start.dtype)
+    outside = (pixel < 0) | (pixel > length[:, None])
     scale = length[:, None] / size
     centre = (torch.arange(size, dtype=start.dtype, device=start.device) + 0.5) * scale
     reach = scale.clamp(min=1)  # in source pixels: the filter is as wide as a target pixel, or a source pixel if that is wider
-    distance = (pixel / reach)[:, None, :].sub((centre / reach)[:, :, None]).abs_()
-    weights = inside[:, None, :].sub(distance).clamp_(min=0)
-    return weights.div_(weights.sum(2, keepdim=True))
+    pixel = (pixel / reach).masked_fill_(outside, torch.inf)
+    distance = pixel[:, None, :].sub((centre / reach)[:, :, None]).abs_()
+    negative = distance.sub_(1).clamp_(max=0)  # the weights with the other sign, which their sum has too
+    return negative.div_(negative.sum(2, keepdim=True))
 
 
 class Crop(nn.Module):
@@ -141,11 +149,11 @@ class Crop(nn.Module):
     @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]` to one view of as many channels."""
-        images = unit(check_images(images, "Crop", channels=None, unit=False))
+        check_images(images, "Crop", channels=None, unit=False)
         shape = len(images), images.shape[2], images.shape[3]
         if self.training:
             return (self.at(images, self.draw(*shape, generator)),)
-        return (self.at(images, whole(*shape)) if self.size else images,)
+        return (self.at(images, whole(*shape)) if self.size else unit(images),)
 
     def extra_repr(self) -> str:
         return f"area={self.area}, ratio=({self.ratio[0]:.3g}, {self.ratio[1]:.3g}), size={self.size}"

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..check import vouch, vouched
+
 Forward: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 
@@ -15,7 +17,8 @@ def door(forward: Forward) -> Forward:
     """Let a `forward(self, images, generator=None)` that takes batches take a single image `[C, H, W]` as well.
 
     So a view stands in a torchvision transform list or a DataLoader's data set as it stands before an encoder. Autocast is left
-    outside, for it would round the pixels; half precision is computed in float32 and rounded once.
+    outside, for it would round the pixels; half precision is computed in float32 and rounded once. In a chain of augmentations of
+    bytes no part reads its pixels merely to check them: bytes, and what an augmentation makes of images in [0, 1], lie in [0, 1].
     """
 
     @wraps(forward)
@@ -28,6 +31,9 @@ def door(forward: Forward) -> Forward:
         with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             views = forward(self, batch.float() if half else batch, generator)
         views = tuple(view.to(images.dtype) for view in views) if half else views
-        return tuple(view[0] for view in views) if images.dim() == 3 else views
+        views = tuple(view[0] for view in views) if images.dim() == 3 else views
+        if torch.compiler.is_compiling() or not getattr(self, "augments", False):
+            return views
+        return tuple(map(vouch, views)) if images.dtype == torch.uint8 or vouched(images) else views
 
     return call

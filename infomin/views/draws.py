@@ -8,6 +8,7 @@ from torch import Tensor
 
 Size = tuple[int, ...]
 Change = Callable[[Tensor, Tensor], Tensor]  # some rows of the batch, and which rows they are -> those rows changed
+PIECE = 2**19  # numbers, 2 MB as float32: what stays in the cache of a CPU's core, with memory that is used again
 
 
 class Which(NamedTuple):
@@ -48,6 +49,19 @@ def orders(n: int, length: int, generator: torch.Generator | None = None) -> Ten
     return uniform((n, length), 0, 1, generator).argsort(1)
 
 
+def piece(images: Tensor) -> int:
+    """How many of the images `[B, C, H, W]` to work on at a time: on a CPU as many as its cache holds, elsewhere all.
+
+    All too if they want a gradient, for which each piece would cost as much as the whole batch.
+
+    >>> piece(torch.empty(256, 3, 64, 64)), piece(torch.empty(2, 3, 900, 900)), piece(torch.empty(256, 3, 64, 64, device="meta"))
+    (42, 1, 256)
+    """
+    if images.device.type != "cpu" or images.requires_grad or torch.compiler.is_compiling():
+        return len(images)
+    return max(1, PIECE // images[0].numel())
+
+
 @torch.compiler.disable  # how many samples are picked changes from batch to batch, and each number would be compiled anew
 def change(images: Tensor, which: Tensor, how: Change) -> Tensor:
     """Change the samples that `which` picks and no others, at the cost of those.
@@ -63,8 +77,13 @@ def change(images: Tensor, which: Tensor, how: Change) -> Tensor:
     rows = which.nonzero()[:, 0]
     if len(rows) == len(images):
         return how(images, rows)
-    there = rows.to(images.device)
-    return images.index_copy(0, there, how(images.index_select(0, there), rows)) if len(rows) else images
+    if not len(rows):
+        return images
+    result = images.clone()
+    for some in rows.split(piece(images)):
+        there = some.to(images.device)
+        result.index_copy_(0, there, how(images.index_select(0, there), some))
+    return result
 
 
 @torch.compiler.disable
