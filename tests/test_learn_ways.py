@@ -1,0 +1,166 @@
+"""A game that diverges keeps what was good before; the ways in: command line, sweep; and recipes that use what was learned."""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from infomin import Learning, Recipe, grid, learn, sweep, table
+from infomin.__main__ import main
+from infomin.methods.game import Game
+from infomin.views import parse
+from infomin.views.flow import PixelFlow
+
+torch.set_num_threads(1)
+room = sys.modules["infomin.learn"]  # the name infomin.learn is the function's
+SETTINGS = {"data": "digits", "size": 24, "view": "crop:0.7", "mode": "semi-supervised", "steps": 12, "batch": 32, "width": 0.25,
+            "dim": 16, "hidden": 4, "couplings": 3, "candidates": 64, "labels": 100, "labelled": 16, "weight": 1.0,
+            "fresh_every": 10, "fresh_steps": 2, "optimizer": "adamw", "momentum": 0.5, "lr": 5e-3, "lr_generator": 2e-2,
+            "lr_classifiers": 2e-3, "schedule": "step", "schedule_generator": "step", "schedule_classifiers": "step",
+            "weight_decay": 1e-4, "warmup": 0.0, "waits": 0, "precision": "fp32", "device": "cpu"}  # fmt: skip
+AS_WORDS = [f"--{name}={value}" for name, value in SETTINGS.items()]
+
+
+def tiny(**fields):
+    return Learning(**SETTINGS | fields)
+
+
+def told(row):
+    """A row, but for the time it took and where it was written."""
+    return {name: value for name, value in row.items() if name not in ("seconds", "file")}
+
+
+def measured(monkeypatch, *nats: float):
+    """Let fresh critics find these, the last one from then on."""
+    left = list(nats)
+    monkeypatch.setattr(room, "fresh", lambda *_: left.pop(0) if len(left) > 1 else left[0])
+
+
+# Divergence
+
+
+def spoil(monkeypatch, step: int):
+    """Let the generator's numbers be NaN after a step."""
+    after_step = Game.after_step
+
+    def spoiling(self):
+        after_step(self)
+        if int(self.turn) == step:
+            with torch.no_grad():
+                next(self.generator.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(Game, "after_step", spoiling)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "kept", "word"),
+    [
+        (5, "step 10: the loss is nan", 0, "unmeasured"),
+        (15, "step 20: the loss is nan", 10, "steady"),
+        (20, "fresh critics, after step 20 of the game: step 2: the loss is nan", 10, "steady"),
+        (22, "fresh critics, after step 22 of the game: step 2: the loss is nan", 10, "steady"),
+    ],
+)
+def test_a_game_that_diverges_keeps_what_was_good_before(tmp_path, monkeypatch, step, reason, kept, word):
+    nats, fresh = iter([1.0, 0.5, 0.8]), room.fresh
+    monkeypatch.setattr(room, "fresh", lambda *given: (fresh(*given), next(nats))[1])
+    spoil(monkeypatch, step)
+    recipe = tiny(steps=22, mode="unsupervised")
+    row = learn(recipe, tmp_path)
+    assert row["status"] == "diverged" and row["reason"].startswith(reason) and (row["verdict"], row["step_kept"]) == (word, kept)
+    assert [line["step"] for line in table.read_log(tmp_path / row["key"] / "log.jsonl")] == list(range(0, step, 10))
+    assert all(p.isfinite().all() for p in PixelFlow.load(row["file"]).parameters())
+    assert learn(recipe, tmp_path) == row == table.read_json(tmp_path / row["key"] / "row.json")
+
+
+@pytest.mark.parametrize(("change", "steps"), [({"lr_generator": 1e30}, [0]), ({"lr": 1e30}, [])], ids=str)
+def test_rates_beyond_all_measure(tmp_path, monkeypatch, change, steps):
+    if steps:
+        measured(monkeypatch, 1.0)
+    row = learn(tiny(mode="unsupervised", **change), tmp_path)
+    assert row["status"] == "diverged" and "loss is nan" in row["reason"] and row["verdict"] == "unmeasured"
+    assert [line["step"] for line in table.read_log(tmp_path / row["key"] / "log.jsonl")] == steps
+    assert (row["step_kept"], row["file"] is None) == ((0, False) if steps else (None, True))
+    assert table.read_json(tmp_path / row["key"] / "row.json") == row
+
+
+@pytest.mark.parametrize(("nats", "word"), [((1.0, 0.05), "collapsed"), ((-0.01, -0.5), "unmeasured")])
+def test_a_generator_that_has_thrown_all_away_is_not_kept(tmp_path, monkeypatch, nats, word):
+    measured(monkeypatch, *nats)
+    row = learn(tiny(mode="unsupervised"), tmp_path)
+    assert (row["verdict"], row["step_kept"]) == (word, 0 if word == "collapsed" else None)
+
+
+# The command line
+
+
+def test_the_command_line_writes_the_file_and_says_how_to_use_it(tmp_path, capsys):
+    out, save = tmp_path / "games", tmp_path / "colours" / "learned.safetensors"
+    words = [*AS_WORDS, "--fresh_steps=20", "--mode=unsupervised", f"--out={out}", f"--save={save}"]
+    assert main(["learn-views", *words]) == 0
+    said = capsys.readouterr().out
+    row = table.read_json(out / tiny(fresh_steps=20, mode="unsupervised").key / "row.json")
+    assert save.read_bytes() == Path(row["file"]).read_bytes() and row["said"] in said
+    last = said.strip().splitlines()[-1]
+    assert last.endswith(f"--view crop:0.7+flow:{save}") and "infomin run" in last and "--data digits" in last
+    view = last.split("--view ")[1]
+    assert tuple(parse(view).channels) == (1, 2) and Recipe(view=view).view == view
+    assert main(["learn-views", *words[:-1]]) == 0  # again, without a copy: the game's own file
+    assert f"flow:{row['file']}" in capsys.readouterr().out
+
+
+def test_the_command_line_says_if_nothing_was_worth_keeping(tmp_path, monkeypatch, capsys):
+    measured(monkeypatch, 0.0)
+    save = tmp_path / "learned.safetensors"
+    assert main(["learn-views", *AS_WORDS, "--mode=unsupervised", f"--out={tmp_path}", f"--save={save}"]) == 0
+    assert "No generator was worth keeping." in capsys.readouterr().out and not save.exists()
+
+
+@pytest.mark.parametrize("word", ["--rate=3", "--probe_images=4096", "--share_encoder=true", "--method=game"])
+def test_an_unknown_option_names_the_known_ones(tmp_path, capsys, word):
+    with pytest.raises(SystemExit) as left:
+        main(["learn-views", word, f"--out={tmp_path}"])
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and len(said.splitlines()) == 1
+    assert all(f"--{name}" in said for name in ("view", "mode", "labels", "lr_generator", "fresh_every", "seed"))
+    assert not any(f"--{name}," in said for name in ("probe_images", "share_encoder", "method"))
+
+
+def test_a_wrong_field_is_one_line_at_the_command_line(tmp_path, capsys):
+    assert main(["learn-views", "--fresh_every=15", f"--out={tmp_path}"]) == 2
+    assert capsys.readouterr().err == "infomin learn-views: recipe: fresh_every: got 15, wanted a multiple of 10; change it\n"
+
+
+# Many games, and what is run on their views
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_sweep_plays_games_in_workers(tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)  # one thread each, as here
+    recipes = grid(tiny(mode="unsupervised"), seed=[0, 1])
+    assert all(isinstance(recipe, Learning) for recipe in recipes)
+    rows = sweep(recipes, tmp_path / "swept", jobs=jobs, bar=False, work=learn)
+    assert [row["seed"] for row in rows] == [0, 1] and all(row["status"] == "done" for row in rows)
+    assert told(rows[0]) == told(learn(recipes[0], tmp_path))
+    monkeypatch.setattr(room, "_play", lambda *_: pytest.fail("played again"))
+    assert sweep(recipes, tmp_path / "swept", jobs=1, bar=False, work=learn) == rows
+
+
+def test_a_recipe_s_key_knows_the_content_of_a_flow(tmp_path):
+    file = tmp_path / "learned.safetensors"
+    recipe = {"view": f"crop:0.5+flow:{file}", "size": 24}
+
+    def key(seed: int) -> str:
+        PixelFlow(hidden=2, seed=seed).save(file)
+        return Recipe(**recipe).key
+
+    first, other, again = key(0), key(1), key(0)
+    assert first == again != other and first != table.key(asdict(Recipe(**recipe)))
+    for plain in (Recipe(), Recipe(view="crop:0.5+color:lab", seed=3), tiny()):
+        assert plain.key == table.key(asdict(plain))
+    (tmp_path / "elsewhere").mkdir()
+    PixelFlow(hidden=2, seed=0).save(tmp_path / "elsewhere" / "learned.safetensors")
+    assert Recipe(view=f"crop:0.5+flow:{tmp_path}/elsewhere/learned.safetensors", size=24).key != first  # another word

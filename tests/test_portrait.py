@@ -1,0 +1,88 @@
+"""Pictures of learned views: what stands where, and that it is what the rows and the maps say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+
+from infomin import portrait
+from infomin.views import ColorSplit, PixelFlow
+
+torch.set_num_threads(1)
+
+
+def rows():
+    """Two generators in two spaces, three seeds each."""
+    made = []
+    for i, (generator, space) in enumerate(
+        [("raw", "rgb"), ("raw", "lab"), ("semi-supervised", "rgb"), ("semi-supervised", "lab")]
+    ):
+        for seed, d in enumerate((-0.1, 0.0, 0.1)):
+            row = {"key": f"{i}{seed}", "generator": generator, "space": space, "seed": seed, "status": "done"}
+            made.append(row | {"i_nce": 1.0 + i + d, "acc_digit": 0.2 * (i + 1) + d / 10, "entropy_digit": np.log(10)})
+    return made
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    figures = []
+
+    def keep(figure, path):
+        figure.draw_without_rendering()
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(portrait, "save", keep)
+    return figures
+
+
+def test_a_point_of_the_plane_is_the_mean_of_its_seeds_in_its_colour_and_form(drawn):
+    bad = {"key": "x", "generator": "raw", "space": "rgb", "seed": 3, "status": "diverged"}
+    for given in (rows(), pd.DataFrame(rows()), [*rows(), bad]):
+        portrait.plane(given, "plane.png", "digit", "generator", ["space"])
+        (axes,) = drawn[-1].axes
+        means = [container[0] for container in axes.containers]
+        np.testing.assert_allclose([line.get_xydata()[0] for line in means], [[1 + i, 0.2 * (i + 1)] for i in range(4)])
+        assert [line.get_color() for line in means] == [portrait.COLORS[i] for i in (0, 0, 1, 1)]
+        assert [line.get_marker() for line in means] == [portrait.MARKERS[i] for i in (0, 1, 0, 1)]
+        for container in axes.containers:
+            across, up = (np.ptp(part.get_segments()[0], axis=0) for part in container[2])
+            np.testing.assert_allclose([across[0], up[1]], [0.2, 0.02])
+        assert len([line for line in axes.lines if line.get_marker() == "."]) == 12
+
+
+def test_the_plane_of_one_seed_has_no_bars_and_no_warning(drawn):
+    portrait.plane([row for row in rows() if row["seed"] == 0], "plane.png", "digit", "generator", ["space"])
+    assert not any(np.ptp(part.get_segments()[0], axis=0).any() for c in drawn[0].axes[0].containers for part in c[2])
+
+
+def test_the_channels_are_the_maps_own_and_the_solid_is_the_cube_gone_through_it(monkeypatch):
+    figures = []
+    monkeypatch.setattr(portrait, "save", lambda figure, path: figures.append(figure))  # drawing would sort the points by depth
+    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    double = {"double": lambda images: 2 * images}
+    portrait.spaces(double, image, "spaces.png")
+    *channels, solid = figures[0].axes
+    for shown, plane in zip(channels, image, strict=True):
+        np.testing.assert_allclose(shown.images[0].get_array(), 2 * plane, rtol=1e-6)
+    points = solid.collections[0]
+    x, y, z = points._offsets3d
+    at = np.stack([np.ma.getdata(z), np.ma.getdata(x), np.ma.getdata(y)], 1)  # channel one is the vertical axis
+    colors = points.get_facecolor()[:, :3]
+    assert len(colors) > 1000
+    np.testing.assert_allclose(at[: len(colors)], 2 * colors, atol=1e-6)
+    assert ((at == 0) | (at == 2)).any(1).all(), "all points lie on the surface of the cube"
+    ways = {tuple(to_rgb(line.get_color())): np.array(line.get_data_3d()) for line in solid.lines}
+    for i, color in enumerate(np.eye(3)):
+        way = ways[tuple(color)][[2, 0, 1]]
+        np.testing.assert_allclose(way[i], np.linspace(0, 2, 33), atol=1e-6)
+        assert not np.delete(way, i, axis=0).any()
+
+
+def test_known_spaces_and_flows_are_drawn_alike(tmp_path):
+    split = ColorSplit("lab", "012")
+    image = (torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+    maps = {"Lab": lambda images: split(images)[0], "flow": PixelFlow(hidden=4), "again": PixelFlow(hidden=4)}
+    one, two = (portrait.spaces(maps, image, tmp_path / name) for name in ("one.png", "two.png"))
+    assert one.read_bytes() == two.read_bytes() and one.stat().st_size > 10_000
