@@ -183,11 +183,8 @@ def _do_learn(options: Namespace) -> None:
         file = options.save
     print(json.dumps(row, indent=2))
     print(f"\n{row['said']}")
-    print(
-        f"Use it: infomin run --data {row['data']} --view {row['view']}+flow:{file}"
-        if file
-        else "No generator was worth keeping."
-    )
+    use = f"--data {row['data']} --size {row['size']} --view {row['view']}+flow:{file}"
+    print(f"Use it: infomin run {use}" if file else "No generator was worth keeping.")
 
 
 def _do_views(options: Namespace) -> None:

@@ -40,6 +40,8 @@ class Learning(Recipe):
     """How the generator learns; there is the view game alone."""
     width: float = 0.5
     """Factor on the channels of the critics' and the classifiers' encoders, one a view."""
+    steps: int = 300
+    """Optimiser steps."""
     optimizer: str = "adamw"
     """The optimiser of all players: sgd, adamw or lars."""
     lr: float = 2e-3
@@ -48,8 +50,8 @@ class Learning(Recipe):
     """How the critics' learning rate falls: cosine, step or constant."""
     mode: str = "semi-supervised"
     """Who plays beside the generator: unsupervised critics, supervised classifiers, semi-supervised both."""
-    weight: float = 1.0
-    """Factor on the cross entropy of the classifiers."""
+    weight: float = 30.0
+    """Factor on the cross entropy of the classifiers; chosen on the digits, where with 1 the critics decide alone."""
     task: str = ""
     """Whose labels; by default the first task of the data."""
     labels: int = 1000
@@ -62,11 +64,11 @@ class Learning(Recipe):
     """Whether couplings are additive; otherwise they are affine."""
     couplings: int = 4
     """Couplings of the flow."""
-    hidden: int = 16
+    hidden: int = 8
     """Width of the hidden layers of a coupling's network."""
     depth: int = 1
     """Number of hidden layers of a coupling's network."""
-    lr_generator: float = 5e-3
+    lr_generator: float = 2e-2
     """Learning rate of the generator."""
     schedule_generator: str = "step"
     """How the generator's learning rate falls: cosine, step or constant."""
