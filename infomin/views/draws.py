@@ -8,7 +8,7 @@ from torch import Tensor
 
 Size = tuple[int, ...]
 Change = Callable[[Tensor, Tensor], Tensor]  # some rows of the batch, and which rows they are -> those rows changed
-PIECE = 2**19  # numbers, 2 MB as float32: what stays in the cache of a CPU's core, with memory that is used again
+PIECE = 2**19  # numbers a thread, 2 MB as float32: what stays in the cache of a CPU's core, with memory that is used again
 
 
 class Which(NamedTuple):
@@ -50,16 +50,16 @@ def orders(n: int, length: int, generator: torch.Generator | None = None) -> Ten
 
 
 def piece(images: Tensor) -> int:
-    """How many of the images `[B, C, H, W]` to work on at a time: on a CPU as many as its cache holds, elsewhere all.
+    """How many of the images `[B, C, H, W]` to work on at a time: on a CPU as many as its caches hold, elsewhere all.
 
     All too if they want a gradient, for which each piece would cost as much as the whole batch.
 
-    >>> piece(torch.empty(256, 3, 64, 64)), piece(torch.empty(2, 3, 900, 900)), piece(torch.empty(256, 3, 64, 64, device="meta"))
-    (42, 1, 256)
+    >>> piece(torch.empty(256, 3, 64, 64, device="meta"))
+    256
     """
     if images.device.type != "cpu" or images.requires_grad or torch.compiler.is_compiling():
         return len(images)
-    return max(1, PIECE // images[0].numel())
+    return max(1, PIECE * torch.get_num_threads() // images[0].numel())
 
 
 @torch.compiler.disable  # how many samples are picked changes from batch to batch, and each number would be compiled anew

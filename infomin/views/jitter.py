@@ -98,9 +98,10 @@ def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
         for adjust, amount, neutral in zip(ADJUST, amounts, NEUTRAL, strict=True)
     ]
     steps.append(_nothing)
-    # All four at a time move the batch about least, in groups of a few images, which a CPU keeps in its cache; another device
-    # would rather be called less often, which is two at a time.
-    for some in order.split(4 if images.device.type == "cpu" else 2, 1):
+    # All four at a time move the batch about least, in groups of a few images, which a core keeps in its cache. Several threads
+    # or another device would rather have more to do at a call, which is two at a time.
+    alone = images.device.type == "cpu" and torch.get_num_threads() == 1
+    for some in order.split(4 if alone else 2, 1):
         images = in_turn(images, some, steps)
     return images
 
