@@ -63,6 +63,8 @@ def fit(
     state: dict[str, Any] = {"method": method, "view": view, "optimizer": optimizer, "progress": {"step": 0, "average": {}}}
     if checkpoint is not None and checkpoint.exists():
         state.update(disk.load(checkpoint, state))
+    if "diverged" in state["progress"]:  # a run that was cut before it could say so
+        raise Diverged(state["progress"]["diverged"])
     average: dict[str, Tensor] = state["progress"]["average"]
     method.train()
     step_method = DistributedDataParallel(method) if world() > 1 else method
@@ -84,11 +86,14 @@ def fit(
         if values and not bad:
             # before the save: a log that is ahead of its checkpoint can be cut, one behind has a hole
             yield step + 1, {**values, "rate": factors[0]}
+        if bad:
+            reason = f"step {step + 1}: the loss is {values['loss']}; lower the learning rate or raise tau"
+            state["progress"]["diverged"] = reason
         if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > SAVE_EVERY):
             disk.save(checkpoint, state)
             saved = time.monotonic()
         if bad:
-            raise Diverged(f"step {step + 1}: the loss is {values['loss']}; lower the learning rate or raise tau")
+            raise Diverged(reason)
 
 
 def _step(

@@ -274,6 +274,8 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_state_saved(tmp_path, b
     twin, solver = Scripted(losses), torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1)
     state = {"method": twin, "view": Plain(), "optimizer": solver, "progress": {}}
     assert checkpoint.load(path, state)["progress"]["step"] == found and twin.at == found == method.at
+    with pytest.raises(Diverged, match=rf"^step {found}: the loss is {bad}; "):  # cut before its row was written
+        list(script(losses, log_every=every, checkpoint=path)[1])
 
 
 def test_a_loss_that_is_a_number_again_when_one_looks_is_found_by_its_average():
