@@ -67,7 +67,7 @@ def second(preset: str, learned: list[dict[str, Any]]) -> list[tuple[Recipe, dic
     fields = BUDGETS[preset]
     run = {name: value for name, value in fields["run"].items() if name not in ("seeds", "task")}
     plan: list[tuple[Recipe, dict[str, Any]]] = [
-        (Recipe(**run, view=f"{fields['view']}+color:{space}", seed=seed), {"generator": "raw", "space": space, "flow": "none"})
+        (Recipe(**run, view=f"{fields['view']}+color:{space}", seed=seed), {"generator": "raw", "space": space, "flow": ""})
         for space in SPACES
         for seed in range(fields["seeds"])
     ]

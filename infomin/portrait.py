@@ -1,7 +1,7 @@
 """Pictures of learned views: where they lie in the plane of information and accuracy, and what they make of colours."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ def plane(rows: Rows, path: str | Path, task: str, color: str, marker: Sequence[
         marker: the columns that markers tell apart, taken together.
     """
     frame = pd.DataFrame(rows)
-    frame = frame[frame["status"] != "diverged"].assign(_form=frame[list(marker)].astype(str).agg(" ".join, axis=1))
-    colors = dict(zip(dict.fromkeys(frame[color]), COLORS, strict=False))
-    markers = dict(zip(dict.fromkeys(frame["_form"]), MARKERS, strict=False))
+    frame = frame[frame["status"] != "diverged"]
+    frame = frame.assign(_form=frame[list(marker)].astype(str).agg(" ".join, axis=1).str.strip())
+    colors = dict(zip(dict.fromkeys(frame[color]), cycle(COLORS), strict=False))
+    markers = dict(zip(dict.fromkeys(frame["_form"]), cycle(MARKERS), strict=False))
     at = summary(frame, [color, "_form"], ["i_nce", f"acc_{task}"])
     with rc_context(STYLE):
         figure = Figure(figsize=(6.8, 4.4))
