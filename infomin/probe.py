@@ -113,6 +113,34 @@ def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighb
     return (votes.argmax(1) == test_labels).double().mean().item()
 
 
+def localisation(
+    train: Tensor, places: Tensor, test: Tensor, test_places: Tensor, penalties: Sequence[float] = PENALTIES
+) -> float:
+    """Mean distance in pixels between true places and those that ridge regression reads off standardised features.
+
+    The penalty is the one that does best on the last fifth of the training set; the regression is then fitted to all of it.
+
+    Args:
+        train: `[N, D]`; places: `[N, P]`, pixels along each axis.
+        test: `[M, D]`; test_places: `[M, P]`.
+        penalties: candidates for the factor on the squared weights, in units of the features' variance.
+    """
+    train, test = standardise(train, test)
+    cut = len(train) * 4 // 5
+    errors = [_distance(train[:cut], places[:cut], train[cut:], places[cut:], penalty) for penalty in penalties]
+    return _distance(train, places, test, test_places, penalties[min(range(len(errors)), key=errors.__getitem__)])
+
+
+def _distance(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, penalty: float) -> float:
+    x, y, x_test, y_test = (values.double() for values in (x, y, x_test, y_test))
+    middle, mean = x.mean(0), y.mean(0)
+    x = x - middle
+    gram = x.T @ x / len(x)
+    gram.diagonal().add_(penalty)
+    weights = torch.linalg.solve(gram, x.T @ (y - mean) / len(x))
+    return (torch.addmm(mean, x_test - middle, weights) - y_test).norm(dim=1).mean().item()
+
+
 def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1024, seed: int = 0) -> float:
     """Held-out I_NCE between the features of two views, by a critic of the probe's own; with more views, the mean over pairs.
 
@@ -185,7 +213,8 @@ def all_of(
         candidates: K of the held-out I_NCE.
 
     Returns:
-        `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1), `entropy_TASK` (H(y), nats).
+        `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1), `entropy_TASK` (H(y), nats);
+        of a task whose labels are floating-point places, `px_TASK` (pixels) instead.
     """
     plain = [features(method, view, part[0], precision=precision) for part in (train, test)]
     augments = any(getattr(module, "augments", False) for module in view.modules())
@@ -198,7 +227,10 @@ def all_of(
     # two crops, not drawn, are one image twice; it is read once
     told = [i for n, i in enumerate(readout) if not any(torch.equal(plain[0][i], plain[0][j]) for j in readout[:n])]
     x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
-    for task in train[1]:
+    for task, labels in train[1].items():
+        if labels.is_floating_point():
+            row[f"px_{task}"] = localisation(x, labels, x_test, test[1][task])
+            continue
         row[f"acc_{task}"] = linear(x, train[1][task], x_test, test[1][task])
         row[f"knn_{task}"] = knn(x, train[1][task], x_test, test[1][task])
         row[f"entropy_{task}"] = entropy(train[1][task])
