@@ -19,7 +19,7 @@ from .plots import ACCENT, INK, SOFT, STYLE, save
 from .table import summary
 
 COLORS = ("#1b1b1e", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # told apart by the colour-blind too
-MARKERS = "osD^vP*X"
+MARKERS = "osD^v<>p"
 
 
 def plane(rows: Rows, path: str | Path, task: str, color: str, marker: Sequence[str]) -> Path:
@@ -72,7 +72,7 @@ def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: 
         path: the picture.
     """
     picture = (image / 255 if image.dtype == torch.uint8 else image)[None].float()
-    with rc_context(STYLE | {"savefig.dpi": 150}):
+    with rc_context(STYLE | {"savefig.dpi": 120}):
         figure = Figure(figsize=(7.2, 1.8 * len(maps)))
         places = figure.add_gridspec(len(maps), 4, width_ratios=(1, 1, 1, 1.25))
         for line, (name, space) in enumerate(maps.items()):
