@@ -72,7 +72,7 @@ def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: 
         path: the picture.
     """
     picture = (image / 255 if image.dtype == torch.uint8 else image)[None].float()
-    with rc_context(STYLE | {"savefig.dpi": 120}):
+    with rc_context(STYLE | {"savefig.dpi": 100}):
         figure = Figure(figsize=(7.2, 1.8 * len(maps)))
         places = figure.add_gridspec(len(maps), 4, width_ratios=(1, 1, 1, 1.25))
         for line, (name, space) in enumerate(maps.items()):
