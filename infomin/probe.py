@@ -151,7 +151,12 @@ def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1
         train: one `[N, D]` a view: the pairs that the critic learns from.
         test: one `[M, D]` a view: the pairs that it is read on, in blocks of `candidates`.
         candidates: K, the positive included; at most M.
+
+    Returns:
+        nats; NaN for a single view, which there is nothing to hold against.
     """
+    if len(train) < 2:
+        return math.nan
     if candidates > len(test[0]):
         raise ValueError(f"probe.nats: got {candidates} candidates, wanted at most the {len(test[0])} test images; use fewer")
     pairs = combinations(zip(train, test, strict=True), 2)

@@ -1,7 +1,7 @@
 """One function turns a recipe into a row. The only file that knows every room."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ class Recipe:
     view: str = "shared:digit"
     """How the views are made, as family:dial, parts joined by +; `infomin views` lists the families."""
     method: str = "infonce"
-    """How the encoders learn from the views."""
+    """How the encoders learn from the views: infonce contrasts them; supervised is told the labels, for comparison."""
     data: str = "digits"
     """What views are made from: digits (handwriting over photographs), photos (patches of those), stl10, cifar10, folder:PATH."""
     size: int = 32
@@ -146,7 +146,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     train, test = (_inputs(split, view, recipe, device) for split in splits)
     if recipe.probe_images > (most := min(split.labelled for split in splits)):
         raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
-    method = _method(recipe, view.channels).to(device).to(memory_format=torch.channels_last)
+    method = _method(recipe, view.channels, splits[0].labels).to(device).to(memory_format=torch.channels_last)
     precision = recipe.precision if recipe.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
     if hasattr(view, "nats"):
@@ -174,12 +174,12 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     return row | origin(device) | {"seconds": time.perf_counter() - began}
 
 
-def _method(recipe: Recipe, channels: Sequence[int]) -> nn.Module:
+def _method(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor]) -> nn.Module:
+    make: Any = METHODS[recipe.method]
+    told = {"tasks": labels} if recipe.method == "supervised" else {}
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as if nothing had happened
         torch.manual_seed(recipe.seed)
-        return METHODS[recipe.method](
-            channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau
-        )
+        return make(channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau, **told)
 
 
 def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> Part:

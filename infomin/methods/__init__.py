@@ -2,7 +2,8 @@
 
 from .game import Game
 from .infonce import InfoNCE
+from .supervised import Supervised
 
-METHODS = {"infonce": InfoNCE}
+METHODS = {"infonce": InfoNCE, "supervised": Supervised}
 
-__all__ = ["METHODS", "Game", "InfoNCE"]
+__all__ = ["METHODS", "Game", "InfoNCE", "Supervised"]

@@ -1,0 +1,86 @@
+"""Supervised learning, for comparison: what encoders reach that are told the labels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..encoders import build
+from .step import Step
+
+
+class Supervised(nn.Module):
+    """Encoders for the views, and for each task a linear layer on each encoder.
+
+    Args:
+        channels: of each view, one or more.
+        encoder: a name of `encoders.ENCODERS`.
+        width: factor on the encoder's channels.
+        shared: one encoder for all views instead of one each.
+        dim, head, tau: of a critic, as for the other methods; there is none here.
+        tasks: task -> labels of the training set: long `[N]` for classes, -1 where unknown; floating point `[N, P]` for places.
+
+    Raises:
+        ValueError: no labels, or views that cannot share an encoder.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        encoder: str = "tiny",
+        width: float = 1.0,
+        shared: bool = False,
+        dim: int = 0,
+        head: str = "none",
+        tau: float = 0.0,
+        *,
+        tasks: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__()
+        unknown = [task for task, labels in tasks.items() if not labels.is_floating_point() and (labels < 0).all()]
+        if unknown or not tasks:
+            raise ValueError(f"Supervised: got no label of {', '.join(unknown) or 'any task'}, wanted some; take other data")
+        if shared and len(set(channels)) > 1:
+            raise ValueError(
+                f"Supervised: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; share none"
+            )
+        self.views = len(channels)
+        encoders = [build(encoder, c, width) for c in (channels[:1] if shared else channels)]
+        self.encoders = nn.ModuleList(encoders)
+        sizes = {task: y.shape[1] if y.is_floating_point() else int(y.max()) + 1 for task, y in tasks.items()}
+        self.heads = nn.ModuleList(nn.ModuleDict({task: nn.Linear(e.features, n) for task, n in sizes.items()}) for e in encoders)
+        for task, places in tasks.items():
+            if places.is_floating_point():  # to the same size as an entropy
+                self.register_buffer(f"mean_{task}", places.mean(0))
+                self.register_buffer(f"deviation_{task}", places.std(0).clamp_min(1e-6))
+
+    def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: Mapping[str, Tensor] | None = None) -> Step:
+        """Views `[B, C, H, W]` each, task -> labels `[B]` or `[B, P]` -> the losses of all tasks added up, mean over views.
+
+        That of classes is the cross entropy (nats); that of places the mean squared error in units of their deviation.
+        """
+        losses: dict[str, Tensor] = {}
+        for h, heads in zip(self.features(views), self._each(self.heads), strict=True):
+            for task, head in heads.items():
+                losses[task] = losses.get(task, 0) + self._loss(task, head(h).float(), (labels or {})[task]) / self.views
+        loss = torch.stack(list(losses.values())).sum()
+        return Step(loss, {"loss": loss.detach(), **{f"loss_{task}": value.detach() for task, value in losses.items()}})
+
+    def _loss(self, task: str, found: Tensor, labels: Tensor) -> Tensor:
+        if labels.is_floating_point():
+            wanted = (labels - self.get_buffer(f"mean_{task}")) / self.get_buffer(f"deviation_{task}")
+            return F.mse_loss(found, wanted.to(found.dtype))
+        some = labels >= 0
+        return F.cross_entropy(found[some], labels[some]) if some.any() else 0 * found.sum()
+
+    def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What a probe reads: `[B, D]` of each view."""
+        return tuple(encoder(v) for encoder, v in zip(self._each(self.encoders), views, strict=True))
+
+    def _each(self, parts: nn.ModuleList) -> list[Any]:
+        return list(parts) * (self.views if len(parts) < self.views else 1)
+
+    def after_step(self) -> None:
+        """Nothing to do."""

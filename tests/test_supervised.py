@@ -1,0 +1,66 @@
+"""Supervised learning: its loss against torch's own, what it must not look at, and that it learns."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from infomin import Recipe, run
+from infomin.methods import Supervised
+
+torch.set_num_threads(1)
+TASKS = {"digit": torch.tensor([0, 2, 1, -1]), "place": torch.tensor([[0.0, 10.0], [2.0, 30.0], [4.0, 20.0], [6.0, 0.0]])}
+
+
+def method(channels=(3, 3), **others):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Supervised(channels, "tiny", 0.25, tasks=TASKS, **others)
+
+
+def views(n=2, seed=0):
+    return torch.rand(n, 4, 3, 24, 24, generator=torch.Generator().manual_seed(seed)).unbind(0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_loss_is_that_of_every_task_and_view(shared):
+    found, given = method(shared=shared).eval(), views()
+    step = found(given, None, TASKS)
+    some, want = TASKS["digit"] >= 0, 0.0
+    places = (TASKS["place"] - TASKS["place"].mean(0)) / TASKS["place"].std(0)
+    for i, view in zip((0, 0) if shared else (0, 1), given, strict=True):
+        h = found.encoders[i](view)
+        want += F.cross_entropy(found.heads[i]["digit"](h[some]), TASKS["digit"][some]) / 2
+        want += F.mse_loss(found.heads[i]["place"](h), places) / 2
+    torch.testing.assert_close(step.loss, want)
+    torch.testing.assert_close(step.stats["loss_digit"] + step.stats["loss_place"], step.loss.detach())
+
+
+def test_labels_that_are_unknown_count_for_nothing():
+    found, given = method().eval(), views()
+    none = found(given, None, TASKS | {"digit": torch.full((4,), -1)})
+    assert none.stats["loss_digit"] == 0 and none.loss.isfinite()
+    none.loss.backward()
+    assert all(p.grad is not None for p in found.parameters()), "every parameter has a gradient, as DDP wants it"
+
+
+def test_features_are_the_encoders():
+    found, given = method().eval(), views()
+    for h, encoder, view in zip(found.features(given), found.encoders, given, strict=True):
+        assert torch.equal(h, encoder(view))
+
+
+def test_nothing_to_learn_is_told():
+    with pytest.raises(ValueError, match="no label of digit"):
+        Supervised((3,), "tiny", tasks={"digit": torch.full((4,), -1)})
+    with pytest.raises(ValueError, match="no label of any task"):
+        Supervised((3,), "tiny", tasks={})
+    with pytest.raises(ValueError, match="share none"):
+        Supervised((1, 2), "tiny", shared=True, tasks=TASKS)
+
+
+def test_labels_teach_what_views_alone_do_not():
+    fields = {"view": "color:rgb/012", "steps": 80, "batch": 64, "size": 24, "width": 0.5, "candidates": 64, "probe_images": 512}
+    told = run(Recipe(method="supervised", share_encoder=True, **fields))
+    untold = run(Recipe(method="supervised", share_encoder=True, **{**fields, "steps": 1}))
+    assert told["acc_digit"] > untold["acc_digit"] + 0.1 and told["status"] == "done"
+    assert told["i_nce"] != told["i_nce"], "one view shares nothing with another"
