@@ -18,6 +18,7 @@ from .seeds import generator
 
 _CHUNK = 2**21  # pixels painted at once, 512 frames of 64 px: some megabytes beside the result
 _BY_ROWS = ("cpu",)  # devices where rows are written through a view in which they overlap; others might write through a copy
+PAST, LATER = 10, 20  # frames that a view of the past has, and the time of the frame that is to come; as recalled of the paper
 _ROWS = 8192  # rows of random words that a clip owns: the first is its background's, the others are its digits'
 
 

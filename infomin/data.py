@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .check import known
+from .clips import LATER, Clips, positions
+from .clips import draw as draw_clips
+from .clips import render as render_clips
 from .dist import rank, world
+from .embedded import worlds
 from .folder import Files, parts
 from .moving_mnist import Scenes, World, draw, render
 from .seeds import generator
+from .sources import worlds as banks
 from .stored import Parts, cifar10, root, stl10
 
 TRAIN, TEST = 8192, 4096  # images of an embedded set
 PART = 2**28  # bytes that a part of the photos may take
-DIGIT = 20  # side of a drawn digit in pixels, of a canvas of 32
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,13 @@ class Split:
 
     Args:
         labels: task -> `[N]`; long for classes, -1 where they are unknown.
-        scenes: the factors behind the images, where they are known.
+        scenes: the factors behind the images, where they are known; of clips, their images are the frames at time `clips.LATER`.
         pixels: uint8 `[N, 3, H, W]`, or files; rendered from the scenes when they are first asked for if not given.
         unlabelled: how many images, the last ones, have no known labels.
     """
 
     labels: dict[str, Tensor]
-    scenes: Scenes | None = None
+    scenes: Scenes | Clips | None = None
     pixels: Tensor | Files | None = None
     unlabelled: int = 0
 
@@ -52,6 +55,8 @@ class Split:
         if self.pixels is not None:
             return self.pixels
         assert self.scenes is not None
+        if isinstance(self.scenes, Clips):
+            return render_clips(self.scenes, [LATER], dtype=torch.uint8)[:, 0]
         step = min(1024, 2**22 // self.scenes.world.size**2)  # images are floats while they are rendered
         starts = range(0, len(self), step)
         return torch.cat([(render(self.scenes[i : i + step]) * 255).round().to(torch.uint8) for i in starts])
@@ -68,7 +73,9 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
             `digits`: handwritten digits over photographs; tasks digit, background, position. 24 to 96 px.
             `photos`: patches of those photographs; task background: which of the ten. 24 to 256 px; above 96 px of larger pieces
             of the photographs, and as many as fill 256 MB a part: 5,461 and 4,096 at 128 px, 1,365 and 1,365 at 256 px.
-            Both come with scikit-learn and scikit-image: nothing is downloaded.
+            `clips`: those digits, moving over those photographs; tasks digit, background, place (px). 32 to 256 px.
+            They come with scikit-learn and scikit-image: nothing is downloaded.
+            `clips:DIGITS@BACKGROUNDS`: clips of other pictures, see `sources.worlds`.
             `stl10`: 5,000 labelled and 100,000 unlabelled images to train on, 8,000 to test. 8 to 96 px.
             `cifar10`: 50,000 and 10,000 images. 8 to 64 px.
             `folder:PATH`: image files, see `folder.parts`; read as they are needed. 8 to 1024 px.
@@ -83,6 +90,8 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
     least, most = SIZES.get(name, (8, 1024))
     if not least <= size <= most:
         raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px; change it")
+    if name.startswith("clips:"):
+        return _clips(size, *name.removeprefix("clips:").split("@", 1))
     if name.startswith("folder:"):
         train, test = (Split({"class": labels}, pixels=files) for files, labels in parts(name.removeprefix("folder:"), size))
         return train, test
@@ -90,9 +99,11 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
 
 
 def allowed(name: str, what: str = "data") -> None:
-    """Raise a ValueError unless `name` is that of a data set or `folder:PATH`."""
-    if not name.startswith("folder:") or name == "folder:":
-        known(name, [*DATA, "folder:PATH"], what)
+    """Raise a ValueError unless `name` is that of a data set, `clips:DIGITS@BACKGROUNDS` or `folder:PATH`."""
+    if name.startswith("clips:") and not all(name.removeprefix("clips:").partition("@")):
+        raise ValueError(f"{what}: got {name!r}, wanted clips:DIGITS@BACKGROUNDS, for example clips:mnist@photos; write both")
+    if not name.startswith(("folder:", "clips:")) or name == "folder:":
+        known(name, [*DATA, "clips:DIGITS@BACKGROUNDS", "folder:PATH"], what)
 
 
 def batches(
@@ -170,59 +181,6 @@ def _permutation(n: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
-@lru_cache(maxsize=2)
-def worlds(size: int = 32) -> tuple[World, World]:
-    """The worlds that embedded scenes are drawn from, for training and testing: 1,797 digits, ten photographs cut into tiles.
-
-    A tile is twice the canvas wide; every third tile, along diagonals, belongs to the test, so both see all of each photograph.
-    Above 96 px a tile is a half instead of a quarter of the photograph's short side: there would be nothing left to see.
-    """
-    digits, classes = _digits(round(size * DIGIT / 32))
-    tiles, photo, is_test = _tiles(2 * size, 4 if size <= 96 else 2)
-    late = torch.arange(len(digits)) >= 1200
-    parts = [
-        (digits[part], classes[part], tiles[is_test == test], photo[is_test == test])
-        for test, part in ((False, ~late), (True, late))
-    ]
-    return World(*parts[0], size=size), World(*parts[1], size=size)
-
-
-def _digits(side: int) -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    mix = torch.randperm(len(raw.target), generator=generator(0, "digits"))  # the set is ordered by writer
-    ink = F.interpolate(torch.tensor(raw.images)[:, None] / 16, size=(side, side), mode="bicubic", align_corners=False)[:, 0]
-    return (ink.clamp(0, 1) * 255).round().to(torch.uint8)[mix], torch.tensor(raw.target)[mix]
-
-
-def _photographs() -> list[Tensor]:
-    from skimage import data
-    from sklearn.datasets import load_sample_images
-
-    names = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "immunohistochemistry", "retina")
-    found = [getattr(data, name)() for name in names] + [data.stereo_motorcycle()[0], *load_sample_images().images]
-    return [torch.tensor(photo)[..., :3].permute(2, 0, 1) for photo in found]
-
-
-def _tiles(side: int, across: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """Photographs, so many tiles to their short side, as (tiles uint8 [M, 3, side, side], photograph [M], is_test [M])."""
-    tiles, photo, is_test = [], [], []
-    for i, image in enumerate(_photographs()):
-        cell = min(image.shape[1:]) // across
-        cells = (
-            image.unfold(1, cell, cell).unfold(2, cell, cell).permute(1, 2, 0, 3, 4)
-        )  # cut first, so that scaling mixes no two
-        rows, columns = cells.shape[:2]
-        small = F.interpolate(
-            cells.flatten(0, 1).float(), size=(side, side), mode="bilinear", antialias=True, align_corners=False
-        )
-        tiles.append(small.round().to(torch.uint8))
-        photo += [i] * (rows * columns)
-        is_test += [(r + c) % 3 == 2 for r in range(rows) for c in range(columns)]
-    return torch.cat(tiles), torch.tensor(photo), torch.tensor(is_test)
-
-
 @lru_cache(maxsize=4)
 def _digit_scenes(size: int) -> tuple[Split, Split]:
     def split(world: World, n: int, part: str) -> Split:
@@ -247,6 +205,18 @@ def _photo_patches(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
+@lru_cache(maxsize=2)
+def _clips(size: int, digits: str = "digits", backgrounds: str = "photos") -> tuple[Split, Split]:
+    def split(world: World, n: int, seed: int) -> Split:
+        clips = draw_clips(world, n, seed)
+        corner = positions(clips, [LATER])[:, 0, 0]
+        place = (corner + torch.tensor(world.digits.shape[1:]) / 2).float()  # the digit's middle, (y, x) in pixels
+        return Split({"digit": clips.digit[:, 0], "background": clips.background, "place": place}, clips)
+
+    train, test = banks(digits, backgrounds, size, digit=size * 28 // 64)
+    return split(train, TRAIN, 0), split(test, TEST, 1)
+
+
 def _stored(read: Callable[[Path, int], Parts]) -> Callable[[int], tuple[Split, Split]]:
     def sets(size: int) -> tuple[Split, Split]:
         train, test = (
@@ -260,7 +230,8 @@ def _stored(read: Callable[[Path, int], Parts]) -> Callable[[int], tuple[Split, 
 DATA: dict[str, Callable[[int], tuple[Split, Split]]] = {
     "digits": _digit_scenes,
     "photos": _photo_patches,
+    "clips": _clips,
     "stl10": _stored(stl10),
     "cifar10": _stored(cifar10),
 }
-SIZES = {"digits": (24, 96), "photos": (24, 256), "stl10": (8, 96), "cifar10": (8, 64)}  # least and most px
+SIZES = {"digits": (24, 96), "photos": (24, 256), "clips": (32, 256), "stl10": (8, 96), "cifar10": (8, 64)}  # least and most px

@@ -23,7 +23,8 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
     Args:
         views: as they are written for `parse`.
         path: the picture.
-        image: an image file; without one, a photograph that scikit-image ships. Views of scenes show one of the data set digits.
+        image: an image file; without one, a photograph that scikit-image ships. Views of scenes and clips show one of the
+            data set digits or clips.
         draws: rows for a view that is drawn at random.
         seed: of the draws.
 
@@ -36,8 +37,9 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
     positive(draws, "gallery: draws")
     made, sheet = {word: parse(word) for word in views}, {}
     for word, view in made.items():
-        scenes = getattr(view, "takes", "images") == "scenes"
-        inputs: Any = load("digits")[1].scenes[:1] if scenes else _photograph(image)[None]  # type: ignore[index]
+        data = {"scenes": ("digits", 32), "clips": ("clips", 64)}.get(getattr(view, "takes", "images"))
+        scenes = data is not None
+        inputs: Any = load(*data)[1].scenes[:1] if data else _photograph(image)[None]  # type: ignore[index]
         rows: list[list[Tensor]] = []
         for draw in range(draws):
             row = [v[0] for v in view(inputs, generator(seed, "gallery", draw))]

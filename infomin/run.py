@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from . import table
 from .check import kind, known, positive
+from .clips import Clips
 from .data import Part, Split, allowed, batches, first, load
 from .dist import agree, start
 from .encoders import ENCODERS
 from .methods import METHODS
+from .moving_mnist import Scenes
 from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
 from .origin import fast_bf16, origin
 from .probe import NEIGHBOURS, PROTOCOL, all_of
@@ -35,9 +37,11 @@ class Recipe:
     method: str = "infonce"
     """How the encoders learn from the views: infonce contrasts them; supervised is told the labels, for comparison."""
     data: str = "digits"
-    """What views are made from: digits (handwriting over photographs), photos (patches of those), stl10, cifar10, folder:PATH."""
+    """What views are made from: digits (handwriting over photographs), photos (patches of those), clips (moving digits), stl10,
+    cifar10, folder:PATH."""
     size: int = 32
-    """Side of an image in pixels; digits 24 to 96, photos 24 to 256, stl10 8 to 96, cifar10 8 to 64, folder 8 to 1024."""
+    """Side of an image in pixels; digits 24 to 96, photos 24 to 256, clips 32 to 256, stl10 8 to 96, cifar10 8 to 64, folder 8 to
+    1024."""
     encoder: str = "tiny"
     """The network: tiny (32 px and more), alexnet (64 px), resnet18 or resnet50."""
     width: float = 1.0
@@ -184,10 +188,13 @@ def _method(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor
 
 def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> Part:
     """What the view takes, on the device, and the labels."""
-    wants_scenes = getattr(view, "takes", "images") == "scenes"
-    if wants_scenes and split.scenes is None:
-        raise ValueError(f"view {recipe.view!r}: got data {recipe.data!r}, whose images have no known factors; use data='digits'")
-    inputs: Any = split.scenes if wants_scenes else split.images
+    takes = getattr(view, "takes", "images")
+    kinds: dict[str, type] = {"scenes": Scenes, "clips": Clips}
+    if takes in kinds and not isinstance(split.scenes, kinds[takes]):
+        have = "no known factors" if split.scenes is None else f"not the factors of {takes}"
+        use = {"scenes": "digits", "clips": "clips"}[takes]
+        raise ValueError(f"view {recipe.view!r}: got data {recipe.data!r}, whose images have {have}; use data={use!r}")
+    inputs: Any = split.scenes if takes in kinds else split.images
     return inputs.to(device), {task: labels.to(device) for task, labels in split.labels.items()}
 
 

@@ -318,7 +318,7 @@ def test_a_mistake_leaves_the_shell_with_status_two_and_no_traceback(tmp_path):
     words = [sys.executable, "-m", "infomin", "run", "--data", "imagenet", "--out", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
-    known = "digits, photos, stl10, cifar10, folder:PATH"
+    known = "digits, photos, clips, stl10, cifar10, clips:DIGITS@BACKGROUNDS, folder:PATH"
     assert done.stderr == f"infomin run: recipe: data: got 'imagenet', wanted one of {known}; pick one of those\n"
 
 

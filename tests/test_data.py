@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as tv
 
-from infomin import Recipe, data, run, stored
+from infomin import Recipe, data, embedded, run, stored
 from infomin.data import DATA, TEST, TRAIN, Split, batches, first, load, order, worlds
 from infomin.moving_mnist import World, draw, render
 from infomin.seeds import generator
@@ -255,8 +255,8 @@ def test_tiles_are_disjoint_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     sides = [(64, 64), (64, 90), (71, 64)]
     photos = [torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")) for h, w in sides]
     numbered = [torch.cat([where, torch.full_like(where[:1], i)]).to(torch.uint8) for i, where in enumerate(photos)]
-    monkeypatch.setattr(data, "_photographs", lambda: numbered)
-    tiles, photo, is_test = data._tiles(16)
+    monkeypatch.setattr(embedded, "_photographs", lambda: numbered)
+    tiles, photo, is_test = embedded._tiles(16)
     assert torch.equal(tiles[:, 2].flatten(1).amax(1).long(), photo) and torch.equal(tiles[:, 2].flatten(1).amin(1).long(), photo)
     places = tiles.permute(0, 2, 3, 1).reshape(-1, 3).unique(dim=0)
     assert len(places) == len(tiles) * 16 * 16  # no pixel is in two tiles
@@ -274,8 +274,8 @@ def test_no_pixel_of_a_photograph_that_is_scaled_reaches_training_and_test(monke
     for y, x in product((24, 25, 49, 50), (10, 24, 25, 50)):
         photo = torch.zeros(3, 100, 130, dtype=torch.uint8)
         photo[:, y, x] = 255
-        monkeypatch.setattr(data, "_photographs", lambda photo=photo: [photo])
-        tiles, _, is_test = data._tiles(side)
+        monkeypatch.setattr(embedded, "_photographs", lambda photo=photo: [photo])
+        tiles, _, is_test = embedded._tiles(side)
         lit = (tiles.flatten(1) > 0).any(1)
         assert lit.any() and len(is_test[lit].unique()) == 1, (y, x)
 
@@ -374,7 +374,8 @@ def test_batches_are_rows_in_order() -> None:
 
 @pytest.mark.parametrize("name", ["digit", "", "Digits", "stl-10", "folder:", "folder"])
 def test_an_unknown_set_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=f"data: got {name!r}, wanted one of {', '.join(DATA)}, folder:PATH; pick one"):
+    known = f"{', '.join(DATA)}, clips:DIGITS@BACKGROUNDS, folder:PATH"
+    with pytest.raises(ValueError, match=f"data: got {name!r}, wanted one of {known}; pick one"):
         load(name)
 
 

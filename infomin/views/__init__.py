@@ -11,7 +11,7 @@ from .compose import FAMILIES, Each, Then, parse
 from .flow import FlowSplit, PixelFlow, Reverse, reverse_gradient
 from .frequency import Frequency
 from .patch import PatchPair
-from .shared import SharedFactors
+from .shared import SharedFactors, SharedFrames
 
 __all__ = [
     "FAMILIES",
@@ -31,6 +31,7 @@ __all__ = [
     "RandAugment",
     "Reverse",
     "SharedFactors",
+    "SharedFrames",
     "Then",
     "parse",
     "preset",

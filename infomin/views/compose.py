@@ -13,7 +13,7 @@ from .color import ColorSplit
 from .flow import learned
 from .frequency import Frequency
 from .patch import PatchPair
-from .shared import SharedFactors
+from .shared import SharedFactors, SharedFrames
 
 
 class Then(nn.Module):
@@ -123,6 +123,7 @@ def _frequency(dial: str) -> nn.Module:
 FAMILIES: dict[str, Callable[[str], Any]] = {
     "color": _color,
     "shared": SharedFactors,
+    "frames": SharedFrames,
     "patch": _patch,
     "frequency": _frequency,
     "flow": learned,
@@ -131,6 +132,7 @@ FAMILIES: dict[str, Callable[[str], Any]] = {
 DIALS = {
     "color": "the colour space, and after a slash how its channels are split: color:lab, color:ydbdr/01-2",
     "shared": "the factors that both views show: shared:nothing, shared:digit%5, shared:digit-position, shared:all",
+    "frames": "what the past of a clip shares with one image: frames:nothing, frames:digit, frames:digit-background, frames:all",
     "patch": "the distance of two patches along the diagonal, and after a slash their side, in px: patch:64, patch:16/32",
     "frequency": "where the image is split into low and high frequencies, sigma in px: frequency:0.7, frequency:1-4",
     "flow": "the file of a learned flow, whose first channel is contrasted with the others: flow:learned.safetensors",

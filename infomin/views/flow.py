@@ -137,10 +137,9 @@ class PixelFlow(nn.Module):
         if not latent.is_floating_point():
             raise TypeError(f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; pass what the flow gave")
         planes, _ = self._through(list(latent.unbind(1)), inverse=True)
-        if self.space == "rgb":
-            return (torch.stack(planes, 1),)
-        planes = [plane * std + mean for plane, mean, std in zip(planes, *self.units, strict=True)]
-        return (SPACES[self.space].to_rgb(torch.stack(planes, 1)),)
+        if self.space != "rgb":
+            planes = [plane * std + mean for plane, mean, std in zip(planes, *self.units, strict=True)]
+        return (SPACES[self.space].to_rgb(torch.stack(planes, 1)) if self.space != "rgb" else torch.stack(planes, 1),)
 
     def _through(self, planes: Planes, inverse: bool) -> tuple[Planes, Tensor]:
         """All couplings, or their inverses from the last to the first; the log-det is that of the forward direction."""
@@ -253,8 +252,8 @@ class FlowSplit(nn.Module):
 def learned(file: str) -> FlowSplit:
     """The views of a learned flow, first channel against the others, from its file: what `flow:FILE` stands for.
 
-    It is frozen: in eval mode, and no parameter takes a gradient; `.digest` is the file's sha256. A flow that has not 3 channels
-    is a ValueError; for other splits write FlowSplit(PixelFlow.load(file), split).
+    It is frozen, and `.digest` is the file's sha256. Flows of other than 3 channels are a ValueError; for those and for other
+    splits write FlowSplit(PixelFlow.load(file), split).
     """
     views = FlowSplit(PixelFlow.load(file)).eval().requires_grad_(False)
     views.digest = sha256(Path(file).read_bytes()).hexdigest()

@@ -1,8 +1,14 @@
-"""Views that share chosen factors of a scene and nothing else. The dial: which factors."""
+"""Views that share chosen factors of a scene or a clip, and nothing else. The dial: which factors."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ..check import kind, positive
+from ..clips import LATER, PAST, Clips, positions
+from ..clips import draw as draw_clips
+from ..clips import render as render_clips
 from ..moving_mnist import Scenes, nats, parse, partner, render, together
 
 
@@ -51,3 +57,60 @@ class SharedFactors(nn.Module):
 
     def extra_repr(self) -> str:
         return self.share
+
+
+class SharedFrames(nn.Module):
+    """v1 is the past of a clip, its frames stacked; v2 is one image that shares the named factors with a later frame.
+
+    The rest of v2 is drawn anew. In eval mode v2 is that frame itself, all of it: a probe reads what the encoder of single images
+    has learned, so `readout` is (1,).
+
+    Args:
+        share: factors joined by `-`, as for SharedFactors, of a clip with one digit: `digit`, `position` (that of the later
+            frame, to the pixel), `background`, their finer levels; `nothing`, `all`.
+        past: frames of v1, 1 or more, at times 1, 2, …
+        later: the time of the frame that v2 shares factors with.
+
+    Source: InfoMin, Colorful Moving-MNIST; past and later as recalled.
+    """
+
+    takes = "clips"
+    augments = True  # redraws in training, and shows images as they are in eval mode
+
+    def __init__(self, share: str, past: int = PAST, later: float = LATER) -> None:
+        super().__init__()
+        parse(share)
+        kind(past, int, "SharedFrames(past)")
+        positive(past, "SharedFrames(past)")
+        self.share, self.past, self.later = share, past, later
+        self.channels, self.readout = (3 * past, 3), (1,)
+
+    def forward(self, clips: Clips, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """`[B]` clips -> float32 `[B, 3 * past, H, W]` and `[B, 3, H, W]` in [0, 1]."""
+        if not isinstance(clips, Clips) or clips.digit.shape[1] != 1:
+            got = f"{clips.digit.shape[1]} digits" if isinstance(clips, Clips) else type(clips).__name__
+            raise TypeError(f"SharedFrames({self.share}): got {got}, wanted clips.Clips with one digit each; use data='clips'")
+        v1 = render_clips(clips, range(1, self.past + 1)).flatten(1, 2)
+        if not self.training:
+            return v1, render_clips(clips, [self.later])[:, 0]
+        return v1, render_clips(self.other(clips, generator), [0])[:, 0]
+
+    def other(self, clips: Clips, generator: torch.Generator | None = None) -> Clips:
+        """Clips whose frame at time 0 has the shared factors in common with the later frame of `clips`."""
+        places, digit, image = torch.zeros_like(clips.background), clips.digit[:, 0], clips.digit_image[:, 0]
+        scenes = Scenes(clips.world, digit, image, places, clips.background, clips.background_image, clips.crop)
+        kept = partner(scenes, self.share, generator)
+        new = draw_clips(clips.world, len(clips), int(torch.randint(2**47, (), generator=generator)))
+        start = positions(clips, [self.later])[:, 0] if "position" in parse(self.share) else new.start
+        return replace(
+            clips,
+            digit=kept.digit[:, None],
+            digit_image=kept.digit_image[:, None],
+            start=start,
+            background=kept.background,
+            background_image=kept.background_image,
+            crop=kept.crop,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.share}, past={self.past}, later={self.later}"
