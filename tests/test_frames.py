@@ -1,0 +1,127 @@
+"""Views of clips: what the one image shares with a later frame, what it does not, and what a probe is shown."""
+
+import pytest
+import torch
+
+from infomin import Recipe, run
+from infomin.clips import LATER, PAST, draw, positions, render
+from infomin.data import load
+from infomin.views import SharedFrames, parse
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return load("clips", 32)[0].scenes[:64]
+
+
+def drawn(share, clips, seed=0):
+    view = SharedFrames(share)
+    return view, view.other(clips, torch.Generator().manual_seed(seed))
+
+
+FACTS = {  # what each word must keep
+    "nothing": set(),
+    "digit": {"digit"},
+    "digit_image": {"digit", "digit_image"},
+    "position": {"position"},
+    "background": {"background"},
+    "background_image": {"background", "background_image"},
+    "background_crop": {"background", "background_image", "crop"},
+    "digit-position": {"digit", "position"},
+    "all": {"digit", "digit_image", "position", "background", "background_image", "crop"},
+}
+
+
+@pytest.mark.parametrize("share", FACTS)
+def test_the_named_factors_are_shared_and_no_others(share, clips):
+    _, other = drawn(share, clips)
+    later = positions(clips, [LATER])[:, 0]
+    same = {
+        name: getattr(other, name) == getattr(clips, name)
+        for name in ("digit", "digit_image", "background", "background_image", "crop")
+    }
+    same["position"] = (other.start == later).all(2)
+    for name, equal in same.items():
+        share_of = equal.double().mean()
+        assert (share_of == 1) == (name in FACTS[share]), (name, share_of)
+        assert name in FACTS[share] or share_of < 0.4
+    assert (clips.world.digit_class[other.digit_image] == other.digit).all()
+    assert (clips.world.background_class[other.background_image] == other.background).all()
+
+
+def test_the_past_is_frames_one_to_ten_stacked(clips):
+    v1, v2 = SharedFrames("digit")(clips, torch.Generator().manual_seed(0))
+    frames = render(clips, range(1, PAST + 1))
+    assert v1.shape == (64, 3 * PAST, 32, 32) and v2.shape == (64, 3, 32, 32) and v1.dtype == v2.dtype == torch.float32
+    for t in range(PAST):
+        assert torch.equal(v1[:, 3 * t : 3 * t + 3], frames[:, t])
+
+
+def test_all_that_is_shared_is_the_later_frame_and_so_is_what_a_probe_is_shown(clips):
+    frame = render(clips, [LATER])[:, 0]
+    assert torch.equal(SharedFrames("all")(clips)[1], frame)
+    view = SharedFrames("nothing").eval()
+    assert torch.equal(view(clips)[1], frame) and view.readout == (1,) and view.augments
+    assert not torch.equal(view.train()(clips)[1], frame)
+
+
+def test_draws_are_the_generator_s_alone(clips):
+    view = SharedFrames("digit")
+    one, two, other = (view(clips, torch.Generator().manual_seed(seed))[1] for seed in (0, 0, 1))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_positions_that_are_not_shared_tell_nothing(clips):
+    many = draw(clips.world, 4000, seed=5)
+    _, other = drawn("digit", many)
+    later = positions(many, [LATER])[:, 0, 0]
+    table = torch.corrcoef(torch.cat([later, other.start[:, 0]], 1).T)
+    assert table[:2, 2:].abs().max() < 0.06
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "parts"),
+    [
+        (lambda: SharedFrames("colour"), ValueError, "colour"),
+        (lambda: SharedFrames("digit", past=0), ValueError, "past"),
+        (lambda: SharedFrames("digit", past=1.5), ValueError, "past"),
+        (
+            lambda: SharedFrames("digit")(torch.zeros(1, 3, 32, 32)),
+            TypeError,
+            "got Tensor, wanted clips.Clips with one digit each",
+        ),
+        (lambda: SharedFrames("digit")(draw(load("clips", 32)[0].scenes.world, 2, 0, digits=2)), TypeError, "got 2 digits"),
+        (lambda: run(Recipe(view="frames:digit", data="digits")), ValueError, "not the factors of clips; use data='clips'"),
+        (
+            lambda: run(Recipe(view="shared:digit", data="clips", size=64)),
+            ValueError,
+            "not the factors of scenes; use data='digits'",
+        ),
+        (lambda: Recipe(data="clips:mnist"), ValueError, "wanted clips:DIGITS@BACKGROUNDS"),
+    ],
+)
+def test_mistakes_are_told(build, error, parts):
+    with pytest.raises(error, match=parts):
+        build()
+
+
+def test_the_data_say_what_the_later_frame_shows():
+    train, test = load("clips", 32)
+    split = train
+    assert len(train) == 8192 and len(test) == 4096 and set(split.labels) == {"digit", "background", "place"}
+    corner = positions(split.scenes[:50], [LATER])[:, 0, 0]
+    torch.testing.assert_close(split.labels["place"][:50].double(), corner + 7)  # a digit of 14 px
+    assert torch.equal(split.labels["digit"], split.scenes.digit[:, 0])
+    assert torch.equal(split.images[:5], render(split.scenes[:5], [LATER], dtype=torch.uint8)[:, 0])
+    seen = [set(map(tuple, part.scenes.world.digits.flatten(1).tolist())) for part in (train, test)]
+    assert not seen[0] & seen[1], "train and test share no digit"
+
+
+def test_a_run_reads_the_encoder_of_single_images_and_says_pixels():
+    fields = {"view": "frames:position", "data": "clips", "size": 32, "steps": 3, "batch": 16, "width": 0.25}
+    row = run(Recipe(**fields, candidates=32, probe_images=96))
+    assert row["status"] == "done" and row["px_place"] > 0 and {"acc_digit", "acc_background", "i_nce"} <= set(row)
+    assert "acc_place" not in row and "true_nats" not in row
+    assert parse("frames:position").channels == (30, 3)
