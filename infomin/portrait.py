@@ -1,4 +1,4 @@
-"""Pictures of learned views: where they lie in the plane of information and accuracy, and what they make of colours."""
+"""Pictures beside the curves: the plane of several kinds of views, a table as dots, what learned spaces make of colours."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, product
@@ -57,6 +57,33 @@ def plane(rows: Rows, path: str | Path, task: str, color: str, marker: Sequence[
         handles = [Line2D([], [], ls="", marker="o", color=c, label=name) for name, c in colors.items()]
         handles += [Line2D([], [], ls="", marker=m, color=SOFT, label=name) for name, m in markers.items()]
         figure.legend(handles=handles, loc="outside right center", fontsize=7.5)
+        return save(figure, path)
+
+
+def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str]) -> Path:
+    """A table as a figure: a panel for each column, a line for each group, means with deviations over seeds, and the seeds.
+
+    Args:
+        rows: with the columns below.
+        path: the picture.
+        by: the column that makes the groups, shown from top to bottom in the order of first appearance.
+        columns: column -> what it is called; the best (least) mean of each is filled.
+    """
+    frame = pd.DataFrame(rows)
+    at = summary(frame, by, list(columns))
+    place = {name: -i for i, name in enumerate(at[by])}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(2.2 + 2.3 * len(columns), 0.6 + 0.3 * len(at)))
+        panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+        for axes, (column, label) in zip(panels, columns.items(), strict=True):
+            axes.plot(frame[column], frame[by].map(place), ".", color=SOFT, ms=4)
+            mean, deviation = at[f"{column}_mean"], at[f"{column}_std"].fillna(0)
+            axes.errorbar(mean, at[by].map(place), xerr=deviation, fmt="none", color=INK, capsize=2.5, lw=1)
+            for i, value in enumerate(mean):
+                axes.plot(value, -i, "o", color=INK, ms=6, mfc=INK if value == mean.min() else "white")
+            axes.set(xlabel=label, xlim=(0, None))
+            axes.grid(axis="y", color=SOFT, alpha=0.25)
+        panels[0].set_yticks(list(place.values()), list(place))
         return save(figure, path)
 
 
