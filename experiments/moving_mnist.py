@@ -73,10 +73,10 @@ def main(
     print(at.to_string(index=False, float_format="%.3f", na_rep=""))
     with table.atomic(f"{out}/table.csv") as file:
         file.write(at.to_csv(index=False).encode())
-    portrait.dots(frame, f"{out}/moving_mnist.png", "shared", columns)
+    portrait.dots(frame, f"{out}/moving_mnist.png", "shared", columns, aside="supervised")
     if save:
         table.write_rows(Path(save) / "moving_mnist.jsonl", rows)
-        portrait.dots(frame, Path(save) / "moving_mnist.png", "shared", columns)
+        portrait.dots(frame, Path(save) / "moving_mnist.png", "shared", columns, aside="supervised")
 
 
 if __name__ == "__main__":

@@ -60,14 +60,15 @@ def plane(rows: Rows, path: str | Path, task: str, color: str, marker: Sequence[
         return save(figure, path)
 
 
-def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str]) -> Path:
+def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], aside: str = "") -> Path:
     """A table as a figure: a panel for each column, a line for each group, means with deviations over seeds, and the seeds.
 
     Args:
         rows: with the columns below.
         path: the picture.
         by: the column that makes the groups, shown from top to bottom in the order of first appearance.
-        columns: column -> what it is called; the best (least) mean of each is filled.
+        columns: column -> what it is called; the least mean of each is filled.
+        aside: a group that is shown, but does not compete for the least mean.
     """
     frame = pd.DataFrame(rows)
     at = summary(frame, by, list(columns))
@@ -79,9 +80,10 @@ def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str]) -> P
             axes.plot(frame[column], frame[by].map(place), ".", color=SOFT, ms=4)
             mean, deviation = at[f"{column}_mean"], at[f"{column}_std"].fillna(0)
             axes.errorbar(mean, at[by].map(place), xerr=deviation, fmt="none", color=INK, capsize=2.5, lw=1)
+            least = mean[at[by] != aside].min()
             for i, value in enumerate(mean):
-                axes.plot(value, -i, "o", color=INK, ms=6, mfc=INK if value == mean.min() else "white")
-            axes.set(xlabel=label, xlim=(0, None))
+                axes.plot(value, -i, "o", color=INK, ms=6, mfc=INK if value == least else "white")
+            axes.set(xlabel=label, xlim=(0, 1.05 * max(frame[column].max(), (mean + deviation).max())))
             axes.grid(axis="y", color=SOFT, alpha=0.25)
         panels[0].set_yticks(list(place.values()), list(place))
         return save(figure, path)

@@ -80,6 +80,21 @@ def test_the_channels_are_the_maps_own_and_the_solid_is_the_cube_gone_through_it
         assert not np.delete(way, i, axis=0).any()
 
 
+def test_dots_stand_at_the_means_and_the_least_is_filled(drawn):
+    columns = {"i_nce": "nats", "acc_digit": "accuracy"}
+    table = [row | {"kind": f"{row['generator']} {row['space']}"} for row in rows()]
+    for aside, best in (("", 0), ("raw rgb", 1)):
+        portrait.dots(table, "dots.png", "kind", columns, aside=aside)
+        for panel, want in zip(drawn[-1].axes, ([1, 2, 3, 4], [0.2, 0.4, 0.6, 0.8]), strict=True):
+            discs = [line for line in panel.lines if line.get_marker() == "o"]
+            np.testing.assert_allclose([disc.get_xydata()[0] for disc in discs], [[x, -i] for i, x in enumerate(want)])
+            assert [disc.get_markerfacecolor() != "white" for disc in discs] == [i == best for i in range(4)]
+            assert panel.get_xlim()[1] > max(want)
+            (seeds,) = [line for line in panel.lines if line.get_marker() == "."]
+            assert len(seeds.get_xdata()) == 12
+    assert [text.get_text() for text in drawn[0].axes[0].get_yticklabels()] == list(dict.fromkeys(row["kind"] for row in table))
+
+
 def test_known_spaces_and_flows_are_drawn_alike(tmp_path):
     split = ColorSplit("lab", "012")
     image = (torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
