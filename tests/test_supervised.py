@@ -43,6 +43,25 @@ def test_labels_that_are_unknown_count_for_nothing():
     assert all(p.grad is not None for p in found.parameters()), "every parameter has a gradient, as DDP wants it"
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_its_state_comes_back_and_every_parameter_has_a_gradient(shared):
+    found, twin = method(shared=shared), method(shared=shared)
+    found(views(), None, TASKS).loss.backward()
+    found.after_step()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in found.parameters())
+    twin.load_state_dict(found.state_dict())
+    assert torch.equal(found(views(seed=1), None, TASKS).loss, twin(views(seed=1), None, TASKS).loss)
+
+
+def test_halves_of_a_batch_average_to_the_whole():
+    """So that processes which average their gradients have one process's."""
+    found, given = method().eval(), views()
+    labels = TASKS | {"digit": torch.tensor([0, 2, 1, 1])}
+    parts = [slice(0, 2), slice(2, 4)]
+    halves = [found([v[p] for v in given], None, {k: y[p] for k, y in labels.items()}).loss for p in parts]
+    torch.testing.assert_close(sum(halves) / 2, found(given, None, labels).loss)
+
+
 def test_features_are_the_encoders():
     found, given = method().eval(), views()
     for h, encoder, view in zip(found.features(given), found.encoders, given, strict=True):
