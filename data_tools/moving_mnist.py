@@ -23,44 +23,16 @@ from infomin import shards, table
 SHOWN = 8  # clips of a preview
 
 
-def main(
-    out: str,
-    clips: int = 10_000,
-    shard: int = 500,
-    frames: int = 20,
-    size: int = 64,
-    digit: int = 28,
-    speed: float = 0.1,
-    digits_per_clip: int = 1,
-    dim: float = 0.5,
-    seed: int = 0,
-    part: str = "train",
-    digits: str = "digits",
-    backgrounds: str = "photos",
-    verify: bool = False,
-    preview: str = "",
-) -> int:
+def main(out: str, *, verify: bool = False, preview: str = "", **settings: Any) -> int:
     """Write clips of handwritten digits that move over photographs.
 
     Args:
         out: Folder of the data set.
-        clips: How many clips there are.
-        shard: Clips of a file; more take more memory.
-        frames: Frames of a clip.
-        size: Side of a frame in pixels.
-        digit: Side of a digit in pixels.
-        speed: How far a digit moves from frame to frame, in sides of a frame.
-        digits_per_clip: Digits that move in a clip.
-        dim: Brightness of the background, 0 to 1.
-        seed: Seed of everything that is drawn.
-        part: train or test; they share no picture.
-        digits: What moves: digits, mnist, fashion, emnist:SPLIT, idx:PATH (IDX files) or folder:PATH (images).
-        backgrounds: What is behind: photos, stl10 or folder:PATH (images).
         verify: Write nothing, but compare the checksums of what is there; all other settings are read from there.
         preview: Write nothing but a picture of the first clips, a .gif that moves or a .png of all frames; of those that are
             there, or else of those that would be written.
+        settings: What `shards.write` takes.
     """
-    made: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("out", "verify", "preview")}
     if verify:
         wrong = shards.verify(out, bar=True)
         print("\n".join(wrong) or f"{out}: whole")
@@ -69,12 +41,14 @@ def main(
         with TemporaryDirectory() as scratch:
             there = (Path(out) / shards.MANIFEST).exists()
             if not there:
-                shards.write(scratch, **made | {"clips": min(SHOWN, clips)})
+                few = dict(settings)
+                few["clips"] = min(SHOWN, few.get("clips", SHOWN))
+                shards.write(scratch, **few)
             shards.preview(out if there else scratch, preview, SHOWN)
         print(preview)
         return 0
-    new = shards.write(out, **made, bar=True)
-    print(f"{len(new)} shards made, {-(-clips // shard) - len(new)} there; {out}")
+    new = shards.write(out, bar=True, **settings)
+    print(f"{len(new)} shards made, {len(list(Path(out).glob('*.safetensors'))) - len(new)} there; {out}")
     return 0
 
 

@@ -52,7 +52,6 @@ from infomin.origin import fast_bf16
 from infomin.run import _batches, _inputs, _method  # what run() itself puts together
 from infomin.train import fit
 from infomin.views import parse
-from infomin.views.augment import preset
 from infomin.views.color import rgb_to_lab
 
 CPU, CHANNELS_LAST = torch.device("cpu"), torch.channels_last
@@ -174,12 +173,6 @@ def _lab(repeats: int) -> list[Row]:
     return rows
 
 
-def _simclr(images: Tensor, parts: list[nn.Module]) -> Tensor:
-    for part in parts:
-        (images,) = part(images)
-    return images
-
-
 def _peers() -> tuple[nn.Module, nn.Module]:
     """The same augmentation by torchvision, for one image, and by kornia, for a batch."""
     import kornia.augmentation as kornia
@@ -209,10 +202,10 @@ def _augment(repeats: int) -> list[Row]:
     from lightly.transforms import SimCLRTransform
     from PIL import Image
 
-    stored, parts = load("digits", 64)[0].images, preset("simclr")
+    stored, one, two = load("digits", 64)[0].images, parse("aug:simclr/1"), parse("aug:simclr")
     images = stored[:256].clone()
     torchvision, kornia = _peers()
-    ours = partial(_timed, lambda: _simclr(images, parts), 10)
+    ours = partial(_timed, lambda: one(images), 10)
     sides = {
         f"torchvision {version('torchvision')}": (partial(_timed, lambda: torch.stack([torchvision(x) for x in images]), 1), 5),
         f"kornia {version('kornia')}": (partial(_timed, lambda: kornia(images / 255), 3), 2.5),
@@ -228,7 +221,7 @@ def _augment(repeats: int) -> list[Row]:
         _timed(lambda: next(batches), 4)  # what they make in advance is not counted
         return _timed(lambda: next(batches), 10)
 
-    twice = partial(_timed, lambda: [_simclr(images, parts) for _ in range(2)], 10)
+    twice = partial(_timed, lambda: two(images), 10)
     return [*rows, _compare(f"augment: lightly {version('lightly')}, two views / ours", lightly, twice, repeats, least=3)]
 
 

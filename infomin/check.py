@@ -50,14 +50,29 @@ def vouch(x: Tensor) -> Tensor:
     >>> vouched(images), vouched(images + 1), vouched(images.add_(1))
     (True, False, False)
     """
-    if not x.is_inference():  # such a tensor does not count how often it is written to
-        x.vouched = id(x), x._version  # type: ignore[attr-defined]  # a copy takes this along, but has an id of its own
-    return x
+    return note(x, "vouched")
 
 
 def vouched(x: Tensor) -> bool:
     """Whether `vouch` was given this very tensor, and nothing was written to it since (what numpy writes is not seen)."""
-    return not x.is_inference() and getattr(x, "vouched", None) == (id(x), x._version)
+    return noted(x, "vouched")
+
+
+def note(x: Tensor, what: str) -> Tensor:
+    """Note something on a tensor that holds until it is written to, and not for copies of it."""
+    if not x.is_inference():  # such a tensor does not count how often it is written to
+        setattr(x, what, (id(x), x._version))  # a copy takes this along, but has an id of its own
+    return x
+
+
+def noted(x: Tensor, what: str) -> bool:
+    """Whether that was noted, and still holds."""
+    return not x.is_inference() and getattr(x, what, None) == (id(x), x._version)
+
+
+def forget(x: Tensor, what: str) -> None:
+    """Take the note off."""
+    setattr(x, what, None)
 
 
 def _values(x: Tensor, who: str, unit: bool) -> None:
@@ -73,9 +88,9 @@ def _values(x: Tensor, who: str, unit: bool) -> None:
         )
 
 
-def unit(x: Tensor) -> Tensor:
-    """Scale uint8 images to float32 in [0, 1]; leave floating point as it is."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
+def unit(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Scale uint8 images to [0, 1] in a floating-point dtype; leave floating point as it is."""
+    return x.to(dtype).div_(255) if x.dtype == torch.uint8 else x
 
 
 def known(name: str, names: Iterable[str], what: str) -> str:

@@ -1,13 +1,13 @@
 """Encoders: a view `[B, C, H, W]` to features `[B, D]`."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .check import known, positive
+from .check import known, positive, unit
 
 
 class Encoder(nn.Module):
@@ -27,7 +27,11 @@ class Encoder(nn.Module):
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `[B, D]` of images `[B, C, H, W]` of any range; a ValueError for a wrong shape."""
+        """Features `[B, D]` of images `[B, C, H, W]`: floating point of any range, or bytes, which are brought to [0, 1].
+
+        Raises:
+            ValueError: a wrong shape.
+        """
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(
                 f"{self.name}: images must have the shape [B, {self.channels}, H, W], got {list(x.shape)}; "
@@ -38,7 +42,8 @@ class Encoder(nn.Module):
                 f"{self.name}: images must be {self.smallest} px or more on each side, "
                 f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
             )
-        return self.body(x)
+        kind = x.device.type  # under autocast bytes go straight to the dtype that the first layer will have
+        return self.body(unit(x, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32))
 
 
 class Grid(nn.Module):
@@ -159,6 +164,43 @@ def build(name: str, channels: int, width: float = 1.0) -> Encoder:
     known(name, ENCODERS, "encoder")
     positive(channels, f"{name}(channels)")
     return ENCODERS[name](channels, width)
+
+
+class Encoders(nn.ModuleList):
+    """An encoder for each view, or one for all of them.
+
+    Args:
+        channels: of each view.
+        name: a key of `ENCODERS`.
+        width: factor on the numbers of channels, above 0.
+        shared: one encoder for all views.
+
+    Attributes:
+        features: D of each encoder.
+
+    Raises:
+        ValueError: views of different channels cannot share an encoder; or as `build`.
+
+    >>> len(Encoders([1, 2], "tiny", 0.5)), len(Encoders([3, 3], "tiny", 0.5, shared=True))
+    (2, 1)
+    """
+
+    def __init__(self, channels: Sequence[int], name: str, width: float = 1.0, shared: bool = False) -> None:
+        if shared and len(set(channels)) > 1:
+            raise ValueError(
+                f"encoders: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; "
+                "give each view its own"
+            )
+        encoders = [build(name, c, width) for c in (channels[:1] if shared else channels)]
+        super().__init__(encoders)
+        self.features = [encoder.features for encoder in encoders]
+
+    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Views `[B, C, H, W]` each -> features `[B, D]` each."""
+        if len(self) == 1 and len({view.shape for view in views}) == 1:
+            return self[0](torch.cat(list(views))).chunk(len(views))  # keeps the cores busier than one pass each
+        encoders = list(self) * (len(views) if len(self) == 1 else 1)
+        return tuple(encoder(view) for encoder, view in zip(encoders, views, strict=True))
 
 
 def _scaled(sizes: tuple[int, ...], width: float) -> list[int]:

@@ -205,6 +205,7 @@ def all_of(
     test: tuple[Any, Mapping[str, Tensor]],
     *,
     readout: Sequence[int],
+    beside: Mapping[str, Sequence[int]] | None = None,
     candidates: int,
     precision: str = "fp32",
 ) -> dict[str, float]:
@@ -215,6 +216,7 @@ def all_of(
     Args:
         train, test: (inputs of the view, task -> labels).
         readout: the views whose features the linear probe and the neighbours read, concatenated.
+        beside: name -> other views to read as well; the name is put behind that of the task, as in `acc_digit_past`.
         candidates: K of the held-out I_NCE.
 
     Returns:
@@ -229,14 +231,19 @@ def all_of(
         "candidates": candidates,
         "ceiling": math.log(candidates),
     }
-    # two crops, not drawn, are one image twice; it is read once
-    told = [i for n, i in enumerate(readout) if not any(torch.equal(plain[0][i], plain[0][j]) for j in readout[:n])]
-    x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
-    for task, labels in train[1].items():
-        if labels.is_floating_point():
-            row[f"px_{task}"] = localisation(x, labels, x_test, test[1][task])
-            continue
-        row[f"acc_{task}"] = linear(x, train[1][task], x_test, test[1][task])
-        row[f"knn_{task}"] = knn(x, train[1][task], x_test, test[1][task])
-        row[f"entropy_{task}"] = entropy(train[1][task])
+    row |= {f"entropy_{task}": entropy(labels) for task, labels in train[1].items() if not labels.is_floating_point()}
+    for name, views in {"": readout, **(beside or {})}.items():
+        # two crops, not drawn, are one image twice; it is read once
+        told = [i for n, i in enumerate(views) if not any(torch.equal(plain[0][i], plain[0][j]) for j in views[:n])]
+        x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
+        end = f"_{name}" if name else ""
+        for task, labels in train[1].items():
+            row |= {f"{what}{end}": value for what, value in _read(task, x, labels, x_test, test[1][task]).items()}
     return row
+
+
+def _read(task: str, x: Tensor, labels: Tensor, x_test: Tensor, labels_test: Tensor) -> dict[str, float]:
+    """What features tell about one task."""
+    if labels.is_floating_point():
+        return {f"px_{task}": localisation(x, labels, x_test, labels_test)}
+    return {f"acc_{task}": linear(x, labels, x_test, labels_test), f"knn_{task}": knn(x, labels, x_test, labels_test)}

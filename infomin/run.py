@@ -171,7 +171,8 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
         follow(steps, folder, total=recipe.steps, name=recipe.view, bar=bar, tensorboard=tensorboard)
         agree(method)
         seen, unseen = (first(part, recipe.probe_images) for part in (train, test))
-        row |= all_of(method, view, seen, unseen, readout=view.readout, candidates=recipe.candidates, precision=precision)
+        read = {"readout": view.readout, "beside": getattr(view, "beside", None)}
+        row |= all_of(method, view, seen, unseen, **read, candidates=recipe.candidates, precision=precision)
     except Diverged as reason:
         row |= {"status": "diverged", "reason": str(reason)}
     row |= {"protocol": PROTOCOL, "precision_used": precision}

@@ -58,18 +58,18 @@ def write(
 
     Args:
         folder: for this data set alone; made if missing.
-        clips: how many, 1 or more.
+        clips: how many there are, 1 or more.
         shard: clips of a shard, 1 or more; the last may have fewer.
-        frames: T, of a clip, 1 or more.
+        frames: of a clip (T), 1 or more.
         size: side of the canvas in pixels, as in `sources.worlds`.
         digit: side of a digit in pixels.
-        speed: canvases per frame, 0 or more.
-        digits_per_clip: D, 1 to 8191.
-        dim: brightness of the background, 0..1.
-        seed: 0 or more.
+        speed: how far a digit moves from frame to frame, in canvases, 0 or more.
+        digits_per_clip: how many move in a clip (D), 1 to 8191.
+        dim: brightness of the background, 0 to 1.
+        seed: of all that is drawn, 0 or more.
         part: train or test; they share no picture and no path.
-        digits: what moves, as in `sources.worlds`.
-        backgrounds: what is behind.
+        digits: what moves: digits, mnist, fashion, emnist:SPLIT, idx:PATH or folder:PATH, see `sources.worlds`.
+        backgrounds: what is behind: photos, stl10 or folder:PATH.
         bar: show progress and the time left.
 
     Returns:

@@ -53,14 +53,14 @@ def test_the_named_factors_are_shared_and_no_others(share, clips):
 
 def test_the_past_is_frames_one_to_ten_stacked(clips):
     v1, v2 = SharedFrames("digit")(clips, torch.Generator().manual_seed(0))
-    frames = render(clips, range(1, PAST + 1))
-    assert v1.shape == (64, 3 * PAST, 32, 32) and v2.shape == (64, 3, 32, 32) and v1.dtype == v2.dtype == torch.float32
+    frames = render(clips, range(1, PAST + 1), dtype=torch.uint8)
+    assert v1.shape == (64, 3 * PAST, 32, 32) and v2.shape == (64, 3, 32, 32) and v1.dtype == v2.dtype == torch.uint8
     for t in range(PAST):
         assert torch.equal(v1[:, 3 * t : 3 * t + 3], frames[:, t])
 
 
 def test_all_that_is_shared_is_the_later_frame_and_so_is_what_a_probe_is_shown(clips):
-    frame = render(clips, [LATER])[:, 0]
+    frame = render(clips, [LATER], dtype=torch.uint8)[:, 0]
     assert torch.equal(SharedFrames("all")(clips)[1], frame)
     view = SharedFrames("nothing").eval()
     assert torch.equal(view(clips)[1], frame) and view.readout == (1,) and view.augments

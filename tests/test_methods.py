@@ -175,7 +175,7 @@ def test_the_embedding_is_the_head_on_the_features(channels, shared):
 def test_what_cannot_be_contrasted_is_refused():
     with pytest.raises(ValueError, match="InfoNCE: got a view of 1 part, wanted two or more to contrast; split it"):
         InfoNCE((3,))
-    with pytest.raises(ValueError, match=r"InfoNCE: got views of \(1, 2\) channels, wanted equal ones for a shared encoder"):
+    with pytest.raises(ValueError, match=r"encoders: got views of \(1, 2\) channels, wanted equal ones for a shared encoder"):
         InfoNCE((1, 2), shared=True)
     with pytest.raises(ValueError, match=r"cosine\(tau\): got 0, wanted a finite number above 0"):
         InfoNCE((3, 3), tau=0)(pictures((3, 3)))

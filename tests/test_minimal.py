@@ -60,7 +60,7 @@ def test_its_loss_and_gradient_are_the_packages(k: int, d: int, tau: float) -> N
 
 def test_its_loss_and_gradient_are_the_methods() -> None:
     method = InfoNCE((3, 3), width=0.25, shared=True, dim=8, tau=0.2)
-    method.encoders, method.heads = nn.ModuleList([nn.Identity()]), nn.ModuleList([nn.Identity()])  # views are embeddings
+    method.encoders[0], method.heads[0] = nn.Identity(), nn.Identity()  # views are embeddings
     ours, theirs = ([draw(40, 8).requires_grad_(), draw(40, 8, seed=1).requires_grad_()] for _ in range(2))
     step, other = method(ours), minimal.loss(*theirs, 0.2)
     torch.testing.assert_close(step.loss, other, rtol=0, atol=1e-5)

@@ -132,7 +132,7 @@ MISFITS = {
     "no head": ({"head": "none"}, r"dim must equal the features, got dim=64 and features=128; use dim=128 or head='linear'"),
     "size": ({"size": 10}, r"data 'digits': got size 10, wanted 24 to 96 px"),
     "one view": ({"view": "color:lab/012"}, r"InfoNCE: got a view of 1 part, wanted two or more to contrast; split it"),
-    "sharing": ({"view": "color:lab"}, r"InfoNCE: got views of \(1, 2\) channels, wanted equal ones for a shared encoder"),
+    "sharing": ({"view": "color:lab"}, r"encoders: got views of \(1, 2\) channels, wanted equal ones for a shared encoder"),
     "photos": (
         {"data": "photos"},
         r"view 'shared:digit': got data 'photos', whose images have no known factors; use data='digits'",

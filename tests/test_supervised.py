@@ -73,7 +73,7 @@ def test_nothing_to_learn_is_told():
         Supervised((3,), "tiny", tasks={"digit": torch.full((4,), -1)})
     with pytest.raises(ValueError, match="no label of any task"):
         Supervised((3,), "tiny", tasks={})
-    with pytest.raises(ValueError, match="share none"):
+    with pytest.raises(ValueError, match="give each view its own"):
         Supervised((1, 2), "tiny", shared=True, tasks=TASKS)
 
 

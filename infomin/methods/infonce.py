@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..bounds import infonce_both_ways
 from ..critics import Projection, cosine
 from ..dist import gather
-from ..encoders import build
+from ..encoders import Encoders
 from .step import Step
 
 
@@ -43,16 +43,9 @@ class InfoNCE(nn.Module):
                 f"InfoNCE: got a view of {len(channels)} part, wanted two or more to contrast; "
                 "split it, for example color:lab/0-12"
             )
-        if shared and len(set(channels)) > 1:
-            raise ValueError(
-                f"InfoNCE: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; "
-                "give each view its own"
-            )
         self.views, self.tau = len(channels), tau
-        own = channels[:1] if shared else channels
-        encoders = [build(encoder, c, width) for c in own]
-        self.encoders = nn.ModuleList(encoders)
-        self.heads = nn.ModuleList(Projection(e.features, dim, head) for e in encoders)
+        self.encoders = Encoders(channels, encoder, width, shared)
+        self.heads = nn.ModuleList(Projection(size, dim, head) for size in self.encoders.features)
 
     def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: object = None) -> Step:
         """Views `[B, C, H, W]` each -> loss = log K - I_NCE, mean over both directions and over pairs; K = B x processes."""
@@ -64,10 +57,8 @@ class InfoNCE(nn.Module):
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Views `[B, C, H, W]` each -> what a probe reads, `[B, D]` each: the encoder's output before the head."""
-        if len(self.encoders) == 1 and len({view.shape for view in views}) == 1:
-            return self.encoders[0](torch.cat(list(views))).chunk(len(views))  # keeps the cores busier than one pass each
-        encoders = list(self.encoders) * (len(views) if len(self.encoders) == 1 else 1)
-        return tuple(encoder(view) for encoder, view in zip(encoders, views, strict=True))
+        features: tuple[Tensor, ...] = self.encoders(views)
+        return features
 
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Views `[B, C, H, W]` each -> what the critic compares, `[B, dim]` each."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoders import build
+from ..encoders import Encoders
 from .step import Step
 
 
@@ -42,15 +42,11 @@ class Supervised(nn.Module):
         unknown = [task for task, labels in tasks.items() if not labels.is_floating_point() and (labels < 0).all()]
         if unknown or not tasks:
             raise ValueError(f"Supervised: got no label of {', '.join(unknown) or 'any task'}, wanted some; take other data")
-        if shared and len(set(channels)) > 1:
-            raise ValueError(
-                f"Supervised: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; share none"
-            )
         self.views = len(channels)
-        encoders = [build(encoder, c, width) for c in (channels[:1] if shared else channels)]
-        self.encoders = nn.ModuleList(encoders)
+        self.encoders = Encoders(channels, encoder, width, shared)
         sizes = {task: y.shape[1] if y.is_floating_point() else int(y.max()) + 1 for task, y in tasks.items()}
-        self.heads = nn.ModuleList(nn.ModuleDict({task: nn.Linear(e.features, n) for task, n in sizes.items()}) for e in encoders)
+        own = self.encoders.features
+        self.heads = nn.ModuleList(nn.ModuleDict({task: nn.Linear(d, n) for task, n in sizes.items()}) for d in own)
         for task, places in tasks.items():
             if places.is_floating_point():  # to the same size as an entropy
                 self.register_buffer(f"mean_{task}", places.mean(0))
@@ -62,7 +58,8 @@ class Supervised(nn.Module):
         That of classes is the cross entropy (nats); that of places the mean squared error in units of their deviation.
         """
         losses: dict[str, Tensor] = {}
-        for h, heads in zip(self.features(views), self._each(self.heads), strict=True):
+        each: list[Any] = list(self.heads) * (self.views if len(self.heads) == 1 else 1)
+        for h, heads in zip(self.features(views), each, strict=True):
             for task, head in heads.items():
                 losses[task] = losses.get(task, 0) + self._loss(task, head(h).float(), (labels or {})[task]) / self.views
         loss = torch.stack(list(losses.values())).sum()
@@ -77,10 +74,8 @@ class Supervised(nn.Module):
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What a probe reads: `[B, D]` of each view."""
-        return tuple(encoder(v) for encoder, v in zip(self._each(self.encoders), views, strict=True))
-
-    def _each(self, parts: nn.ModuleList) -> list[Any]:
-        return list(parts) * (self.views if len(parts) < self.views else 1)
+        features: tuple[Tensor, ...] = self.encoders(views)
+        return features
 
     def after_step(self) -> None:
         """Nothing to do."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..check import known
 from .augment import AUGMENTATION_DIALS, AUGMENTATIONS
 from .color import ColorSplit
+from .draws import lent
 from .flow import learned
 from .frequency import Frequency
 from .patch import PatchPair
@@ -22,6 +23,7 @@ class Then(nn.Module):
     If both give n views, view i of the whole is view i of `second`, made from view i of `first`: `shared:digit+color:lab` shows
     the lightness of one scene and the colour of another that shares its digit. If one of them gives a single view, it serves all
     views of the other: Then(Crop(), ColorSplit()) splits the colours of one crop, Then(PatchPair(8), Grey()) greys both patches.
+    What lies between two augmentations is written over: copy what you take from between them, by a hook for example.
 
     Args:
         first: gives one view or more.
@@ -50,14 +52,22 @@ class Then(nn.Module):
         self.readout = second.readout if n == 1 else first.readout
         self.takes = getattr(first, "takes", "images")
         self.wants = _wants(first) or wanted
+        self.augments = n == m == 1 and all(getattr(part, "augments", False) for part in (first, second))
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """A batch of what `first` takes -> as many views as the part that gives more."""
         views = self.first(batch, generator)
         if len(views) == 1:
-            return self.second(views[0], generator)
+            with lent(views[0], self._alone(views[0], batch)):
+                return self.second(views[0], generator)
         seconds = (self.second(view, generator) for view in views)
         return tuple(found[i if len(found) > 1 else 0] for i, found in enumerate(seconds))
+
+    def _alone(self, view: Tensor, batch: object) -> bool:
+        """Whether no one but an augmentation reads the view: it lies between two, and is not the batch itself."""
+        if not isinstance(batch, Tensor) or not all(getattr(part, "augments", False) for part in (self.first, self.second)):
+            return False
+        return view.untyped_storage().data_ptr() != batch.untyped_storage().data_ptr()
 
 
 class Each(nn.Module):

@@ -27,13 +27,12 @@ def door(forward: Forward) -> Forward:
             return forward(self, images, generator)  # which says what it wants
         half = images.dtype in (torch.float16, torch.bfloat16)
         batch = images[None] if images.dim() == 3 else images
-        kind = images.device.type
+        ours = getattr(self, "augments", False) and not torch.compiler.is_compiling()
+        kind, sure = images.device.type, ours and (images.dtype == torch.uint8 or vouched(images))  # before they are written to
         with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             views = forward(self, batch.float() if half else batch, generator)
         views = tuple(view.to(images.dtype) for view in views) if half else views
         views = tuple(view[0] for view in views) if images.dim() == 3 else views
-        if torch.compiler.is_compiling() or not getattr(self, "augments", False):
-            return views
-        return tuple(map(vouch, views)) if images.dtype == torch.uint8 or vouched(images) else views
+        return tuple(map(vouch, views)) if sure else views
 
     return call

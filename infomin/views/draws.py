@@ -1,10 +1,13 @@
 """What the augmentations share: draws that are made on the CPU, and work on those samples alone that a draw picks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..check import forget, note, noted
 
 Size = tuple[int, ...]
 Change = Callable[[Tensor, Tensor], Tensor]  # some rows of the batch, and which rows they are -> those rows changed
@@ -62,6 +65,29 @@ def piece(images: Tensor) -> int:
     return max(1, PIECE * torch.get_num_threads() // images[0].numel())
 
 
+@contextmanager
+def lent(images: Tensor, really: bool = True) -> Iterator[Tensor]:
+    """As long as this lasts, `change` and `in_turn` may write their result over the images, once.
+
+    For images that nobody else will read: fresh memory costs a CPU more than what is done with it. Images that want a gradient
+    are never lent, for they are read again, nor are those whose channels share memory.
+
+    >>> whole, some = torch.zeros(2, 1, 1, 1), torch.tensor([True, False])
+    >>> with lent(whole):
+    ...     changed = change(whole, some, lambda images, rows: images + 1)
+    >>> changed is whole, whole.flatten()
+    (True, tensor([1., 0.]))
+    """
+    if not really or torch.compiler.is_compiling() or images.requires_grad or not images.is_contiguous():
+        yield images
+        return
+    note(images, "lent")
+    try:
+        yield images
+    finally:
+        forget(images, "lent")
+
+
 @torch.compiler.disable  # how many samples are picked changes from batch to batch, and each number would be compiled anew
 def change(images: Tensor, which: Tensor, how: Change) -> Tensor:
     """Change the samples that `which` picks and no others, at the cost of those.
@@ -79,7 +105,7 @@ def change(images: Tensor, which: Tensor, how: Change) -> Tensor:
         return how(images, rows)
     if not len(rows):
         return images
-    result = images.clone()
+    result = images if noted(images, "lent") else images.clone()
     for some in rows.split(piece(images)):
         there = some.to(images.device)
         result.index_copy_(0, there, how(images.index_select(0, there), some))
@@ -100,7 +126,7 @@ def in_turn(images: Tensor, choices: Tensor, operations: Sequence[Change]) -> Te
     tensor([4., 3., 3.])
     """
     sequences, sequence, counts = choices.unique(dim=0, return_inverse=True, return_counts=True)
-    result = torch.empty_like(images)
+    result = images if noted(images, "lent") else torch.empty_like(images)
     groups = sequence.argsort(stable=True).split(counts.tolist())
     for rows, numbers in zip(groups, sequences.tolist(), strict=True):
         there = rows.to(images.device)

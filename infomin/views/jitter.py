@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..check import images as check_images
 from ..check import unit
 from .door import door
-from .draws import Change, Which, chance, change, in_turn, orders, per_sample, uniform, within
+from .draws import Change, Which, chance, change, in_turn, lent, orders, per_sample, uniform, within
 
 INF = float("inf")
 Adjust: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -101,8 +101,11 @@ def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
     # All four at a time move the batch about least, in groups of a few images, which a core keeps in its cache. Several threads
     # or another device would rather have more to do at a call, which is two at a time.
     alone = images.device.type == "cpu" and torch.get_num_threads() == 1
-    for some in order.split(4 if alone else 2, 1):
-        images = in_turn(images, some, steps)
+    first, *others = order.split(4 if alone else 2, 1)
+    images = in_turn(images, first, steps)
+    for some in others:
+        with lent(images):
+            images = in_turn(images, some, steps)
     return images
 
 

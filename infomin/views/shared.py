@@ -63,7 +63,8 @@ class SharedFrames(nn.Module):
     """v1 is the past of a clip, its frames stacked; v2 is one image that shares the named factors with a later frame.
 
     The rest of v2 is drawn anew. In eval mode v2 is that frame itself, all of it: a probe reads what the encoder of single images
-    has learned, so `readout` is (1,).
+    has learned, so `readout` is (1,); `past`, beside it, is what the encoder of v1 has learned. Views are bytes, a quarter of the
+    memory: encoders and other views take them as they are.
 
     Args:
         share: factors joined by `-`, as for SharedFactors, of a clip with one digit: `digit`, `position` (that of the later
@@ -83,17 +84,16 @@ class SharedFrames(nn.Module):
         kind(past, int, "SharedFrames(past)")
         positive(past, "SharedFrames(past)")
         self.share, self.past, self.later = share, past, later
-        self.channels, self.readout = (3 * past, 3), (1,)
+        self.channels, self.readout, self.beside = (3 * past, 3), (1,), {"past": (0,)}
 
     def forward(self, clips: Clips, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """`[B]` clips -> float32 `[B, 3 * past, H, W]` and `[B, 3, H, W]` in [0, 1]."""
+        """`[B]` clips -> uint8 `[B, 3 * past, H, W]` and `[B, 3, H, W]`."""
         if not isinstance(clips, Clips) or clips.digit.shape[1] != 1:
             got = f"{clips.digit.shape[1]} digits" if isinstance(clips, Clips) else type(clips).__name__
             raise TypeError(f"SharedFrames({self.share}): got {got}, wanted clips.Clips with one digit each; use data='clips'")
-        v1 = render_clips(clips, range(1, self.past + 1)).flatten(1, 2)
-        if not self.training:
-            return v1, render_clips(clips, [self.later])[:, 0]
-        return v1, render_clips(self.other(clips, generator), [0])[:, 0]
+        v1 = render_clips(clips, range(1, self.past + 1), dtype=torch.uint8).flatten(1, 2)
+        seen, time = (self.other(clips, generator), 0) if self.training else (clips, self.later)
+        return v1, render_clips(seen, [time], dtype=torch.uint8)[:, 0]
 
     def other(self, clips: Clips, generator: torch.Generator | None = None) -> Clips:
         """Clips whose frame at time 0 has the shared factors in common with the later frame of `clips`."""

@@ -1,0 +1,118 @@
+"""What lies between the augmentations of a chain is written over; what anyone else holds is not."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from infomin.check import vouch
+from infomin.views import Blur, Crop, Each, Flip, Jitter, Then
+from infomin.views.augment import Grey, Jigsaw, MultiCrop, RandAugment
+from infomin.views.draws import change, in_turn, lent
+
+torch.set_num_threads(1)
+PARTS: dict[str, Any] = {
+    "crop": Crop(),
+    "flip": Flip(),
+    "no flip": Flip(0),  # gives the very tensor that it takes
+    "jitter": Jitter.of(1, p=0.7),
+    "grey": Grey(0.5),
+    "all grey": Grey(1),  # gives three channels that share memory
+    "blur": Blur(),
+    "randaugment": RandAugment(),
+    "jigsaw": Jigsaw(2),
+}
+BYTES = torch.randint(256, (8, 3, 16, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+KINDS = {"bytes": BYTES.clone, "floats": lambda: BYTES / 255, "vouched": lambda: vouch(BYTES / 255)}
+pairs = pytest.mark.parametrize("pair", [f"{a}, {b}" for a, b in product(PARTS, PARTS)])
+
+
+def alone(images: Tensor, parts: list[Any], generator: torch.Generator) -> Tensor:
+    """The parts one by one, each on memory of its own."""
+    for part in parts:
+        (images,) = part(images.clone(), generator)
+    return images
+
+
+def seed() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+@pairs
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chain_equals_its_parts_and_leaves_its_batch_alone(pair: str, kind: str) -> None:
+    first, second = (PARTS[name] for name in pair.split(", "))
+    images = KINDS[kind]()
+    before = images.clone()
+    for chain, parts in [
+        (Then(Then(first, second), PARTS["grey"]), [first, second, PARTS["grey"]]),
+        (Then(first, Then(second, PARTS["flip"])), [first, second, PARTS["flip"]]),
+    ]:
+        assert torch.equal(chain(images, seed())[0], alone(images, parts, seed()))
+        assert torch.equal(images, before)
+
+
+@pairs
+def test_a_view_that_someone_holds_is_not_written_to(pair: str) -> None:
+    first, second = (PARTS[name] for name in pair.split(", "))
+    (held,) = first(BYTES, seed())
+    before = held.clone()
+    second(held, seed())
+    assert torch.equal(held, before)
+    (held,) = Then(first, second)(BYTES, seed())
+    before = held.clone()
+    Then(PARTS["flip"], PARTS["grey"])(held, seed())
+    assert torch.equal(held, before)
+
+
+def test_a_view_with_two_readers_is_not_written_to() -> None:
+    first, both = Crop(), [Grey(0.5), Flip(0.5)]
+    g = seed()
+    grey, mirrored = Then(first, Each(*both))(BYTES, g)
+    h = seed()
+    (crop,) = first(BYTES, h)
+    assert torch.equal(grey, both[0](crop.clone(), h)[0]) and torch.equal(mirrored, both[1](crop.clone(), h)[0])
+    views = Then(first, MultiCrop((8, 5), (2, 1)))(BYTES, seed())
+    assert [view.shape[2] for view in views] == [8, 8, 5]
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "no flip"])
+def test_the_chain_writes_over_what_lies_between(name: str) -> None:
+    """The pair that differs in one thing: lent or not, the second part's result lies in the same memory or in its own."""
+    (between,) = PARTS[name](BYTES, seed())
+    which = torch.arange(8) % 2 == 0
+    once = change(between, which, lambda some, rows: 1 - some)
+    assert once.data_ptr() != between.data_ptr()
+    ours = between.clone(memory_format=torch.contiguous_format)
+    with lent(ours):
+        over = change(ours, which, lambda some, rows: 1 - some)
+        assert over is ours and torch.equal(over, once)
+        assert change(over, which, lambda some, rows: some) is not over  # lent once
+    ours = between.clone(memory_format=torch.contiguous_format)
+    with lent(ours):
+        pass
+    assert change(ours, which, lambda some, rows: some) is not ours  # and not for good
+
+
+def test_lent_is_neither_what_wants_a_gradient_nor_what_shares_its_own_memory() -> None:
+    which = torch.tensor([True, False])
+    add = lambda some, rows: some + 1  # noqa: E731
+    for images in (torch.zeros(2, 3, 1, 1, requires_grad=True), torch.zeros(2, 1, 1, 1).expand(2, 3, 1, 1)):
+        with lent(images):
+            assert change(images, which, add) is not images and not images.any()
+            assert in_turn(images, torch.tensor([[0], [1]]), [add, add]) is not images and not images.any()
+    with torch.inference_mode():
+        images = torch.zeros(2, 3, 1, 1)
+        with lent(images):
+            assert change(images, which, add) is not images and not images.any()
+
+
+def test_gradients_pass_through_a_chain() -> None:
+    chain = Then(Then(Then(Crop(), Jitter.of(1)), Grey(0.5)), Blur())
+    images = (BYTES / 255).double().requires_grad_()
+    (chain(images, seed())[0] ** 2).sum().backward()
+    copy = images.detach().clone().requires_grad_()
+    (alone(copy, [Crop(), Jitter.of(1), Grey(0.5), Blur()], seed()) ** 2).sum().backward()
+    assert images.grad is not None and torch.equal(images.grad, copy.grad)  # type: ignore[arg-type]
