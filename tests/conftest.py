@@ -1,5 +1,23 @@
 """One thread, so that tests that run side by side do not fight over cores and every sum has one order."""
 
+import pytest
 import torch
 
+from infomin import plots, portrait
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would be saved."""
+    figures = []
+
+    def keep(figure, path):
+        figure.draw_without_rendering()
+        figures.append(figure)
+        return path
+
+    for module in (plots, portrait):
+        monkeypatch.setattr(module, "save", keep)
+    return figures

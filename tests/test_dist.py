@@ -1,13 +1,11 @@
 """Two processes give one process's gradient."""
 
-import os
-import subprocess
 import sys
-from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as c10d
+from helpers import launch
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -74,35 +72,8 @@ def worker(path):
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory):
-    """Run two real processes as torchrun does: this one holds the store, so the port needs no guess."""
-    folder = tmp_path_factory.mktemp("dist")
-    store = c10d.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
-    shared = os.environ | {
-        "WORLD_SIZE": str(WORLD),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.path.dirname(os.path.dirname(dist.__file__)),
-    }  # this copy, installed or not
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", __file__, folder / f"{rank}.pt"],
-            text=True,
-            stderr=subprocess.PIPE,
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        said = [process.communicate(timeout=60)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    assert said == ["", ""]  # neither a failure nor a warning
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    """What two processes find."""
+    return launch(__file__, tmp_path_factory.mktemp("dist"), WORLD)
 
 
 @pytest.fixture(scope="module")

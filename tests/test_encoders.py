@@ -86,6 +86,15 @@ def test_the_memory_layout_changes_nothing(name: str) -> None:
 
 
 @every
+@pytest.mark.parametrize("mixed", [False, True])
+def test_bytes_are_brought_to_the_unit_interval(name: str, mixed: bool) -> None:
+    encoder = settled(name)
+    x = torch.randint(256, batch(name).shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        assert torch.equal(encoder(x), encoder(x / 255)) and not torch.equal(encoder(x), encoder(x.float()))
+
+
+@every
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(name: str) -> None:
     first, again, other = (torch.cat([p.flatten() for p in small(name, seed=s).parameters()]) for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)

@@ -125,3 +125,10 @@ def test_a_run_reads_the_encoder_of_single_images_and_says_pixels():
     assert row["status"] == "done" and row["px_place"] > 0 and {"acc_digit", "acc_background", "i_nce"} <= set(row)
     assert "acc_place" not in row and "true_nats" not in row
     assert parse("frames:position").channels == (30, 3)
+
+
+def test_a_row_says_what_both_encoders_have_learned():
+    row = run(Recipe(view="frames:digit", data="clips", steps=2, batch=8, width=0.25, probe_images=300, candidates=100))
+    for end in ("", "_past"):
+        assert 0 <= row[f"acc_digit{end}"] <= 1 and 0 <= row[f"knn_background{end}"] <= 1 and row[f"px_place{end}"] > 0
+    assert row["px_place"] != row["px_place_past"] and "entropy_digit_past" not in row

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import Cut, cut_after
 
 from infomin import Learning, Recipe, data, learn, table, train
 from infomin.methods import InfoNCE
@@ -228,23 +229,6 @@ def through(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         add_a_nat(patch)
         return learn(BRIEF, out), out / BRIEF.key
-
-
-class Cut(BaseException):
-    """As when the process is killed: nothing that catches errors catches it."""
-
-
-def cut_after(monkeypatch, calls, owner, name):
-    """Let `owner.name` be called so many times, and break off after that."""
-    left, act = [calls], getattr(owner, name)
-
-    def acting(*args, **options):
-        if left[0] == 0:
-            raise Cut
-        left[0] -= 1
-        return act(*args, **options)
-
-    monkeypatch.setattr(owner, name, acting)
 
 
 CUTS = {

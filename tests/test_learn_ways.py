@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import GAME
 
 from infomin import Learning, Recipe, grid, learn, sweep, table
 from infomin.__main__ import main
@@ -16,16 +17,11 @@ from infomin.views.flow import PixelFlow
 
 torch.set_num_threads(1)
 room = sys.modules["infomin.learn"]  # the name infomin.learn is the function's
-SETTINGS = {"data": "digits", "size": 24, "view": "crop:0.7", "mode": "semi-supervised", "steps": 12, "batch": 32, "width": 0.25,
-            "dim": 16, "hidden": 4, "couplings": 3, "candidates": 64, "labels": 100, "labelled": 16, "weight": 1.0,
-            "fresh_every": 10, "fresh_steps": 2, "optimizer": "adamw", "momentum": 0.5, "lr": 5e-3, "lr_generator": 2e-2,
-            "lr_classifiers": 2e-3, "schedule": "step", "schedule_generator": "step", "schedule_classifiers": "step",
-            "weight_decay": 1e-4, "warmup": 0.0, "waits": 0, "precision": "fp32", "device": "cpu"}  # fmt: skip
-AS_WORDS = [f"--{name}={value}" for name, value in SETTINGS.items()]
+AS_WORDS = [f"--{name}={value}" for name, value in GAME.items()]
 
 
 def tiny(**fields):
-    return Learning(**SETTINGS | fields)
+    return Learning(**GAME | fields)
 
 
 def told(row):

@@ -42,20 +42,6 @@ def diverged(view="color:z", **others):
     return {"view": view, "seed": 0, "status": "diverged", "reason": "step 3: the loss is nan", **others}
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that would be saved."""
-    figures = []
-
-    def keep(figure, path):
-        figure.draw_without_rendering()
-        figures.append(figure)
-        return path
-
-    monkeypatch.setattr(plots, "save", keep)
-    return figures
-
-
 def bars(axes):
     """Where the error bars of an axes are: x, y, their half lengths along x, if there are any, and along y."""
     lines = [line for container in axes.containers for part in container if part for line in np.ravel(part)]

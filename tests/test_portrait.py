@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from matplotlib.colors import to_rgb
 
@@ -22,19 +21,6 @@ def rows():
             row = {"key": f"{i}{seed}", "generator": generator, "space": space, "seed": seed, "status": "done"}
             made.append(row | {"i_nce": 1.0 + i + d, "acc_digit": 0.2 * (i + 1) + d / 10, "entropy_digit": np.log(10)})
     return made
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    figures = []
-
-    def keep(figure, path):
-        figure.draw_without_rendering()
-        figures.append(figure)
-        return path
-
-    monkeypatch.setattr(portrait, "save", keep)
-    return figures
 
 
 def test_a_point_of_the_plane_is_the_mean_of_its_seeds_in_its_colour_and_form(drawn):

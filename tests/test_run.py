@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as c10d
+from helpers import Cut, cut_after
 
 from infomin import Recipe, data, dist, optim, probe, run, table, train
 from infomin.methods import InfoNCE
@@ -287,23 +288,6 @@ def test_the_caller_s_random_numbers_go_on_as_if_nothing_had_happened():
 
 
 # Stop and go
-
-
-class Cut(BaseException):
-    """As when the process is killed: nothing that catches errors catches it."""
-
-
-def cut_after(monkeypatch, calls, owner, name):
-    """Let `owner.name` be called so many times, and break off after that."""
-    left, act = [calls], getattr(owner, name)
-
-    def acting(*args, **options):
-        if left[0] == 0:
-            raise Cut
-        left[0] -= 1
-        return act(*args, **options)
-
-    monkeypatch.setattr(owner, name, acting)
 
 
 CUTS = {
