@@ -16,12 +16,12 @@ from .version import __version__
 
 
 def __getattr__(name: str) -> Any:
-    """`infomin.plots` when it is first asked for: matplotlib and pandas take a second that workers of a sweep need not wait."""
-    if name == "plots":
+    """Modules when they are first asked for: matplotlib and pandas take a second that workers of a sweep need not wait."""
+    if name in ("plots", "shards"):
         from importlib import import_module
 
-        return import_module(".plots", __name__)
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Learning", "Recipe", "__version__", "grid", "infonce", "learn", "plots", "run", "sweep", "table", "views"]
+__all__ = ["Learning", "Recipe", "__version__", "grid", "infonce", "learn", "plots", "run", "shards", "sweep", "table", "views"]

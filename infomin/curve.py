@@ -91,6 +91,8 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
     def say(i: int) -> str:
         return f"{names[i]} ({at['i_nce_mean'][i]:.2f} nats, accuracy {acc[i]:.2f} ± {at['spread'][i]:.2f})"
 
+    if last == 0:
+        return f"One point is no curve: {say(0)}; vary the view."
     if best in (0, last):
         return f"No inverted U: the best of {len(at)} points is an end, {say(best)}; the other end is {say(last - best)}."
     gains = acc[best] - acc[0], acc[best] - acc[last]

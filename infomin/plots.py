@@ -19,7 +19,7 @@ from .table import atomic
 
 __all__ = ["calibration", "dial_curve", "points", "u_curve", "verdict", "view_strip"]
 
-DISC = 11  # points between the middles of two numbers
+DISC = 10  # points between the middles of two numbers, and of a number and a point
 INK, SOFT, ACCENT = "#1b1b1e", "#8a8f98", "#c1121f"
 REGIMES = (("missing information", "#e8f1f8"), ("excess noise", "#fdf0e3"))
 # What makes pictures of equal rows differ: the program's version and the time.
@@ -87,7 +87,7 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     axes.set(
         xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}", xlim=(left, right), ylim=(0, 1.02)
     )
-    axes.legend(loc="lower center", fontsize=7.5, ncols=2, frameon=True, framealpha=0.85, edgecolor="none")
+    axes.legend(loc="lower center", fontsize=7.5, ncols=2, frameon=True, framealpha=1, edgecolor="none")
 
 
 def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
@@ -101,7 +101,7 @@ def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
     for x, y, true in zip(shown, at["i_nce_mean"], at["true_nats_mean"], strict=True):
         if true > edge:
             axes.annotate(
-                f"at {true:.1f} →", (x, y), xytext=(-9, 0), textcoords="offset points", ha="right", va="center", fontsize=7.5
+                f"at {true:.1f} →", (x, y), xytext=(-9, 1), textcoords="offset points", ha="right", va="bottom", fontsize=7.5
             )
     low = min(-0.05 * ceiling, at["i_nce_mean"].min() - 0.03 * ceiling)
     axes.set(xlabel="true $I(v_1; v_2)$ of the factors [nats]", ylabel="held-out $I_{NCE}$ [nats]", ylim=(low, 1.1 * ceiling))
@@ -109,32 +109,38 @@ def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
 
 
 def _numbered(axes: Axes, x: pd.Series, y: pd.Series) -> None:
-    """Points that carry a number each, explained by `_key`: names beside crowded points could not be read."""
-    axes.plot(x, y, "o", color=INK, ms=2.5, zorder=4)
-    disc = {"boxstyle": "circle,pad=0.2", "fc": INK, "ec": "none"}
+    """Points, and beside each a number, explained by `_key`: names beside crowded points could not be read."""
+    axes.plot(x, y, "o", color=INK, ms=4, zorder=4)
+    disc, line = (
+        {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": INK, "lw": 0.5},
+        {"arrowstyle": "-", "color": INK, "lw": 0.5},
+    )
+    where: Any = {"xytext": (DISC, DISC), "textcoords": "offset points", "ha": "center", "va": "center"}
     for number, place in enumerate(zip(x, y, strict=True), start=1):
-        axes.annotate(str(number), place, (0, 0), textcoords="offset points", ha="center", va="center", fontsize=6, color="white",
-                      bbox=disc, arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.6}, zorder=5, gid="number")  # fmt: skip
+        note: Any = {"fontsize": 6, "color": INK, "bbox": disc, "arrowprops": line, "zorder": 5, "gid": "number"}
+        axes.annotate(str(number), place, **where, **note)
 
 
 def _apart(figure: Figure) -> None:
-    """Move numbers that lie upon each other so far that each can be read; a line leads back to the point."""
+    """Move numbers so far that none lies upon another or upon a point; a line leads back to its own, which stays."""
     figure.draw_without_rendering()  # lays the axes out
     points = figure.dpi / 72
     for axes in figure.axes:
         notes: Any = [text for text in axes.texts if text.get_gid() == "number"]
-        if len(notes) < 2:
+        if not notes:
             continue
         home = axes.transData.transform([note.xy for note in notes]) / points
-        angle = np.arange(len(notes)) * 2.4  # equal points have to part in different directions
-        place = home + 0.1 * np.stack([np.cos(angle), np.sin(angle)], 1)
+        angle = np.arange(len(notes)) * 2.4  # numbers of equal points have to part
+        place = home + DISC * np.sqrt([0.5, 0.5]) + 0.1 * np.stack([np.cos(angle), np.sin(angle)], 1)
         for _ in range(300):
-            between = place[:, None] - place
-            distance = np.linalg.norm(between, axis=2) + np.eye(len(notes)) * DISC
-            push = between / distance[..., None] * (DISC - distance).clip(min=0)[..., None]
-            place += 0.3 * push.sum(1) + 0.01 * (home - place)
-        for note, (dx, dy) in zip(notes, place - home, strict=True):
-            note.xyann = (dx, dy) if np.hypot(dx, dy) > 1 else (0, 0)
+            for others in (place, home):
+                between = place[:, None] - others
+                distance = np.linalg.norm(between, axis=2)
+                distance = np.where(distance == 0, DISC, distance)  # from itself
+                place += 0.3 * (between / distance[..., None] * (DISC - distance).clip(min=0)[..., None]).sum(1)
+            place += 0.01 * (home - place)
+        for note, offset in zip(notes, place - home, strict=True):
+            note.xyann = tuple(offset)
 
 
 def _key(figure: Figure, names: Sequence[str]) -> None:

@@ -74,7 +74,7 @@ def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], asid
     at = summary(frame, by, list(columns))
     place = {name: -i for i, name in enumerate(at[by])}
     with rc_context(STYLE):
-        figure = Figure(figsize=(2.2 + 2.3 * len(columns), 0.6 + 0.3 * len(at)))
+        figure = Figure(figsize=(2.2 + 2.3 * len(columns), 0.8 + 0.3 * len(at)))
         panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         for axes, (column, label) in zip(panels, columns.items(), strict=True):
             axes.plot(frame[column], frame[by].map(place), ".", color=SOFT, ms=4)
@@ -86,6 +86,10 @@ def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], asid
             axes.set(xlabel=label, xlim=(0, 1.05 * max(frame[column].max(), (mean + deviation).max())))
             axes.grid(axis="y", color=SOFT, alpha=0.25)
         panels[0].set_yticks(list(place.values()), list(place))
+        seeds, means = Line2D([], [], ls="", marker=".", color=SOFT), Line2D([], [], marker="o", color=INK, lw=1, mfc="white")
+        least = Line2D([], [], ls="", marker="o", color=INK)
+        words = ["a seed", "mean and deviation over seeds", f"the least{f' but for {aside}' if aside else ''}"]
+        figure.legend([seeds, means, least], words, loc="outside lower center", ncols=3, fontsize=7.5)
         return save(figure, path)
 
 

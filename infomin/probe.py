@@ -220,7 +220,8 @@ def all_of(
         candidates: K of the held-out I_NCE.
 
     Returns:
-        `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1), `entropy_TASK` (H(y), nats);
+        `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1; not of a single class, which
+        tells nothing), `entropy_TASK` (H(y), nats);
         of a task whose labels are floating-point places, `px_TASK` (pixels) instead.
     """
     plain = [features(method, view, part[0], precision=precision) for part in (train, test)]
@@ -238,6 +239,8 @@ def all_of(
         x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
         end = f"_{name}" if name else ""
         for task, labels in train[1].items():
+            if not labels.is_floating_point() and (labels == labels[0]).all():
+                continue
             row |= {f"{what}{end}": value for what, value in _read(task, x, labels, x_test, test[1][task]).items()}
     return row
 

@@ -43,7 +43,7 @@ class Recipe:
     """Side of an image in pixels; digits 24 to 96, photos 24 to 256, clips 32 to 256, stl10 8 to 96, cifar10 8 to 64, folder 8 to
     1024."""
     encoder: str = "tiny"
-    """The network: tiny (32 px and more), alexnet (64 px), resnet18 or resnet50."""
+    """The network: tiny (17 px and more), alexnet (64 px), resnet18 or resnet50."""
     width: float = 1.0
     """Factor on the encoder's channels; 0.5 makes half a network for each of two views."""
     share_encoder: bool = False

@@ -76,7 +76,8 @@ def sweep(
                 f"again, with fewer than {jobs} jobs if it happens again"
             ) from error
         if failed := [reason for reason in said if reason]:
-            raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, the others are done; first, {failed[0]}")
+            others = "none is done" if len(failed) == len(recipes) else "the others are done"
+            raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}")
         return [table.read_json(Path(out) / recipe.key / "row.json") for recipe in recipes]
 
 

@@ -136,9 +136,14 @@ def test_an_interior_best_point_is_an_inverted_u():
     assert "where the least is shared, and 0.50 above color:d (3.00 nats, accuracy 0.40 ± 0.01), where the most is." in said
 
 
+def test_one_point_is_no_curve():
+    said = "One point is no curve: color:a (0.10 nats, accuracy 0.20 ± 0.01); vary the view."
+    assert plots.verdict(curve([0.2]), "digit") == said
+
+
 @pytest.mark.parametrize(
     ("accuracies", "best", "other"),
-    [([0.2, 0.5, 0.9, 0.91], "d", "a"), ([0.95, 0.5, 0.9, 0.4], "a", "d"), ([0.1, 0.2, 0.3, 0.4], "d", "a"), ([0.2], "a", "a")],
+    [([0.2, 0.5, 0.9, 0.91], "d", "a"), ([0.95, 0.5, 0.9, 0.4], "a", "d"), ([0.1, 0.2, 0.3, 0.4], "d", "a")],
 )
 def test_a_best_point_at_an_end_is_not(accuracies, best, other):
     said = plots.verdict(curve(accuracies), "digit")
@@ -253,6 +258,25 @@ def test_the_u_curve_has_the_rows_numbers(drawn, tmp_path):
     shades = [patch.get_xy() for patch in axes.patches]
     assert any(np.isclose(xy, ENTROPY).any() for xy in shades)
     assert "nats" in axes.get_xlabel() and "digit" in axes.get_ylabel()
+
+
+def test_points_stay_and_their_numbers_lie_on_no_point_and_on_no_number(drawn, tmp_path):
+    """Five crowded means, two of them equal, and two alone: a number within reach of its point, apart from all else."""
+    at = [(1.0, 0.5), (1.0, 0.5), (1.01, 0.5), (1.0, 0.51), (1.02, 0.49), (3.0, 0.2), (5.0, 0.9)]
+    rows = [row | {"view": f"v{i}", "i_nce": x, "acc_digit": y} for i, (x, y) in enumerate(at) for row in curve([0.2])[:1]]
+    plots.dial_curve(rows, tmp_path / "x.png", "digit")
+    figure = drawn[0]
+    plots._apart(figure)
+    plane = next(axes for axes in figure.axes if "NCE" in axes.get_xlabel())
+    points = next(line for line in plane.lines if line.get_marker() == "o").get_xydata()
+    assert sorted(map(tuple, points)) == sorted(at)
+    notes = [text for text in plane.texts if text.get_gid() == "number"]
+    home = plane.transData.transform([note.xy for note in notes]) * 72 / figure.dpi
+    place = home + np.array([note.xyann for note in notes])
+    to_numbers = np.linalg.norm(place[:, None] - place, axis=2) + 99 * np.eye(len(notes))
+    to_points = np.linalg.norm(place[:, None] - home, axis=2)
+    assert to_numbers.min() > 0.8 * plots.DISC and to_points.min() > 0.6 * plots.DISC
+    assert to_points.diagonal().max() < 4 * plots.DISC
 
 
 def test_points_carry_the_numbers_that_the_key_explains(drawn, tmp_path):

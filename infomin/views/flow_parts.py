@@ -225,6 +225,10 @@ def write(path: Where, config: Mapping[str, Any], provenance: Mapping[str, Any],
 
 def read(path: Where) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
     """Configuration, provenance and parameters of a file, once its checksum is right."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: got no file, wanted one that PixelFlow.save or infomin learn-views --save wrote; see its path"
+        )
     data = Path(path).read_bytes()
     try:
         tensors = safetensors.torch.load(data)
