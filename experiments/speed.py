@@ -1,6 +1,6 @@
 """Speed, as ratios: the loop against its encoders, the pipeline against lightly's, Lab against scikit-image and kornia.
 
-    python experiments/speed.py                # 5 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[bench]'
+    python experiments/speed.py                # 4 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[bench]'
     python experiments/speed.py --only lab     # 20 seconds
 
 Both sides of a ratio are timed in turn, A B A B …, in one process, so that whatever else the machine does falls on both. A row is
@@ -19,12 +19,9 @@ augment   SimCLR's views of 256 stored uint8 images of 64 px (crop, flip, jitter
           lightly's SimCLRTransform in a DataLoader with two workers, from PIL images, goal 3 or more. Lightly makes two views
           of an image and normalises them, so ours runs twice.
 
-Missed on 2 cores with AMX (figures/speed.jsonl): Lab against scikit-image, 6.7 instead of 8 (3.9 on one thread), because the
+Missed on 2 cores with AMX (figures/speed.jsonl): Lab against scikit-image, 6.9 instead of 8 (4.1 on one thread), because the
 table look-up of uint8 runs on one thread and the rest is bound by exponentials; two matrix products in chunks came to about 8,
-but a user's TF32 setting would then round the colours. The pipeline by a hair, for four fifths of our time are the encoders,
-which both sides need. Augmentation against kornia, 2.4 instead of 2.5, and against lightly, 2.9 instead of 3: a third of our
-time is colour jitter, which moves groups of images about so that each has its own order, and page faults on fresh memory add a
-tenth (with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ raised the three ratios were 8.2, 2.6 and 3.0).
+but a user's TF32 setting would then round the colours.
 """
 
 import os
