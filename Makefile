@@ -19,7 +19,7 @@ test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy && $(BIN)/lint-imports
 
-# The committed figures, each from its own command; an hour and a half on two cores, and cut short it goes on.
+# The committed figures, each from its own command; an hour and a quarter on two cores, and cut short it goes on.
 FIGURES := u_curve known_nats color_spaces patch_distance frequency crop_area color_jitter augmentations learned_views moving_mnist
 figures: .venv/installed
 	for name in $(FIGURES); do $(BIN)/python experiments/$$name.py --save experiments/figures || exit 1; done

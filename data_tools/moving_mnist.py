@@ -48,7 +48,8 @@ def main(out: str, *, verify: bool = False, preview: str = "", **settings: Any) 
         print(preview)
         return 0
     new = shards.write(out, bar=True, **settings)
-    print(f"{len(new)} shards made, {len(list(Path(out).glob('*.safetensors'))) - len(new)} there; {out}")
+    config = shards.ClipShards(out).config
+    print(f"{len(new)} shards made, {-(-config['clips'] // config['shard']) - len(new)} there; {out}")
     return 0
 
 

@@ -54,7 +54,7 @@ def vouch(x: Tensor) -> Tensor:
 
 
 def vouched(x: Tensor) -> bool:
-    """Whether `vouch` was given this very tensor, and nothing was written to it since (what numpy writes is not seen)."""
+    """Whether `vouch` was given this very tensor, and nothing was written to it since (not seen: numpy and `.data`)."""
     return noted(x, "vouched")
 
 
@@ -72,7 +72,8 @@ def noted(x: Tensor, what: str) -> bool:
 
 def forget(x: Tensor, what: str) -> None:
     """Take the note off."""
-    setattr(x, what, None)
+    if hasattr(x, what):
+        delattr(x, what)
 
 
 def _values(x: Tensor, who: str, unit: bool) -> None:

@@ -23,7 +23,7 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
         ValueError: no row says anything about the task; the message lists the tasks there are.
     """
     frame = _labelled(rows)
-    tasks = [column[4:] for column in frame if column.startswith("acc_")]
+    tasks = [column[4:] for column in frame if column.startswith("acc_") and f"entropy_{column[4:]}" in frame]
     if task not in tasks:
         raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
     has_truth = "true_nats" in frame and bool(frame["true_nats"].notna().all())

@@ -42,8 +42,11 @@ class Encoder(nn.Module):
                 f"{self.name}: images must be {self.smallest} px or more on each side, "
                 f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
             )
-        kind = x.device.type  # under autocast bytes go straight to the dtype that the first layer will have
-        return self.body(unit(x, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32))
+        if x.dtype == torch.uint8:  # straight to the dtype that the first layer will have
+            kind = x.device.type
+            mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+            x = unit(x, torch.get_autocast_dtype(kind) if mixed else next(self.parameters()).dtype)
+        return self.body(x)
 
 
 class Grid(nn.Module):
@@ -167,7 +170,7 @@ def build(name: str, channels: int, width: float = 1.0) -> Encoder:
 
 
 class Encoders(nn.ModuleList):
-    """An encoder for each view, or one for all of them.
+    """An encoder for each view, or one for all of them, which sees views of one shape as one batch (so does batch norm).
 
     Args:
         channels: of each view.
@@ -197,7 +200,7 @@ class Encoders(nn.ModuleList):
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Views `[B, C, H, W]` each -> features `[B, D]` each."""
-        if len(self) == 1 and len({view.shape for view in views}) == 1:
+        if len(self) == 1 and len({(view.shape, view.dtype) for view in views}) == 1:
             return self[0](torch.cat(list(views))).chunk(len(views))  # keeps the cores busier than one pass each
         encoders = list(self) * (len(views) if len(self) == 1 else 1)
         return tuple(encoder(view) for encoder, view in zip(encoders, views, strict=True))

@@ -232,21 +232,21 @@ def all_of(
         "candidates": candidates,
         "ceiling": math.log(candidates),
     }
-    row |= {f"entropy_{task}": entropy(labels) for task, labels in train[1].items() if not labels.is_floating_point()}
     for name, views in {"": readout, **(beside or {})}.items():
         # two crops, not drawn, are one image twice; it is read once
         told = [i for n, i in enumerate(views) if not any(torch.equal(plain[0][i], plain[0][j]) for j in views[:n])]
         x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
         end = f"_{name}" if name else ""
         for task, labels in train[1].items():
-            if not labels.is_floating_point() and (labels == labels[0]).all():
-                continue
-            row |= {f"{what}{end}": value for what, value in _read(task, x, labels, x_test, test[1][task]).items()}
+            row |= {f"{what}_{task}{end}": value for what, value in _read(x, labels, x_test, test[1][task]).items()}
     return row
 
 
-def _read(task: str, x: Tensor, labels: Tensor, x_test: Tensor, labels_test: Tensor) -> dict[str, float]:
+def _read(x: Tensor, labels: Tensor, x_test: Tensor, labels_test: Tensor) -> dict[str, float]:
     """What features tell about one task."""
     if labels.is_floating_point():
-        return {f"px_{task}": localisation(x, labels, x_test, labels_test)}
-    return {f"acc_{task}": linear(x, labels, x_test, labels_test), f"knn_{task}": knn(x, labels, x_test, labels_test)}
+        return {"px": localisation(x, labels, x_test, labels_test)}
+    if (labels == labels[0]).all():
+        return {"entropy": 0.0}
+    found = {"acc": linear(x, labels, x_test, labels_test), "knn": knn(x, labels, x_test, labels_test)}
+    return found | {"entropy": entropy(labels)}

@@ -133,7 +133,8 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
 
     Returns:
         the recipe's fields; `status` (`done` or `diverged`); `i_nce`, `ceiling`, `true_nats` (nats; the last where it is known),
-        `candidates`, `acc_TASK`, `knn_TASK` (0..1); and where the row comes from: versions, commit, host, seconds.
+        `candidates`, `acc_TASK`, `knn_TASK` (0..1), `px_TASK` (pixels); and where the row comes from: versions, commit, host,
+        seconds.
 
     Raises:
         ValueError: a field does not fit the others, or the run's files are damaged.

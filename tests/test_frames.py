@@ -131,4 +131,6 @@ def test_a_row_says_what_both_encoders_have_learned():
     row = run(Recipe(view="frames:digit", data="clips", steps=2, batch=8, width=0.25, probe_images=300, candidates=100))
     for end in ("", "_past"):
         assert 0 <= row[f"acc_digit{end}"] <= 1 and 0 <= row[f"knn_background{end}"] <= 1 and row[f"px_place{end}"] > 0
-    assert row["px_place"] != row["px_place_past"] and "entropy_digit_past" not in row
+    assert row["px_place"] != row["px_place_past"] and row["entropy_digit"] == row["entropy_digit_past"]
+    chain, pair = parse("frames:digit+crop:0.5"), parse("grey:1+crop:0.3/1|crop:0.2/1")
+    assert chain.beside == {"past": (0,)} and pair.beside == {} and parse("frames:digit|frames:all").beside == {"past": (2,)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from infomin.check import vouch
-from infomin.views import Blur, Crop, Each, Flip, Jitter, Then
+from infomin.views import Blur, Crop, Each, Flip, Jitter, Then, draws
 from infomin.views.augment import Grey, Jigsaw, MultiCrop, RandAugment
 from infomin.views.draws import change, in_turn, lent
 
@@ -96,6 +96,16 @@ def test_the_chain_writes_over_what_lies_between(name: str) -> None:
     assert change(ours, which, lambda some, rows: some) is not ours  # and not for good
 
 
+def test_each_part_of_a_chain_of_ours_is_lent_what_the_one_before_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, noted = [], draws.noted
+    monkeypatch.setattr(draws, "noted", lambda images, what: told.append(noted(images, what)) or told[-1])
+    Then(Then(Then(Crop(), Flip()), Jitter(p=0.9)), Grey(0.5))(BYTES, seed())
+    assert told == [True] * len(told) and len(told) >= 3
+    told.clear()
+    Then(Then(Flip(0.5), Jitter(p=0.9)), Grey(0.5))(BYTES / 255, seed())
+    assert told[0] is False  # the batch is the user's
+
+
 def test_lent_is_neither_what_wants_a_gradient_nor_what_shares_its_own_memory() -> None:
     which = torch.tensor([True, False])
     add = lambda some, rows: some + 1  # noqa: E731
@@ -116,3 +126,71 @@ def test_gradients_pass_through_a_chain() -> None:
     copy = images.detach().clone().requires_grad_()
     (alone(copy, [Crop(), Jitter.of(1), Grey(0.5), Blur()], seed()) ** 2).sum().backward()
     assert images.grad is not None and torch.equal(images.grad, copy.grad)  # type: ignore[arg-type]
+
+
+class Halved(torch.nn.Module):
+    """A user's augmentation, which reads its images again after a part of ours has had them."""
+
+    channels, readout, augments = (3,), (0,), True
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        (grey,) = PARTS["grey"](images, generator)
+        return ((images + grey) / 2,)
+
+
+class Kept(torch.nn.Module):
+    """A user's augmentation that gives what it goes on to need."""
+
+    channels, readout, augments = (3,), (0,), True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = torch.rand(8, 3, 16, 12, generator=seed())
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        return (self.noise,)
+
+
+class Twin(Flip):
+    """A part of ours that a user has changed."""
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        return (super().forward(images, generator)[0] + images,)
+
+
+@pytest.mark.parametrize("second", [Halved(), Twin()], ids=lambda part: type(part).__name__)
+def test_a_users_augmentation_is_lent_nothing(second: Any) -> None:
+    g = seed()
+    (crop,) = PARTS["crop"](BYTES, g)
+    assert torch.equal(Then(PARTS["crop"], second)(BYTES, seed())[0], second(crop.clone(), g)[0])
+
+
+def test_nothing_of_a_users_augmentation_is_lent() -> None:
+    kept = Kept()
+    before = kept.noise.clone()
+    Then(kept, PARTS["grey"])(BYTES, seed())
+    assert torch.equal(kept.noise, before)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_a_hook_keeps_is_not_written_to(deep: bool) -> None:
+    first, seen = Crop(), []
+    first.register_forward_hook(lambda module, given, views: seen.append((views[0], views[0].clone())))
+    Then(Then(first, Flip(0)), Grey(0.5))(BYTES, seed()) if deep else Then(first, Grey(0.5))(BYTES, seed())
+    assert len(seen) == 1 and torch.equal(*seen[0])
+
+
+@pytest.mark.parametrize("images", [BYTES, BYTES / 255], ids=["bytes", "floats"])
+def test_a_chain_is_compiled_whole_and_exported_in_eval_mode(images: Tensor) -> None:
+    chain = Then(Then(Crop(size=8), Flip()), Grey()).eval()
+    (plain,) = chain(images)
+    assert torch.equal(torch.compile(chain, backend="eager", fullgraph=True)(images)[0], plain)
+    assert torch.equal(torch.export.export(chain, (images,)).module()(images)[0], plain)
+
+
+def test_gradients_of_functions_pass_through_a_chain() -> None:
+    chain, images = Then(Then(Crop(), Jitter.of(1)), Grey(0.5)), BYTES / 255
+    found = torch.func.grad(lambda x: (chain(x, seed())[0] ** 2).sum())(images)
+    copy = images.clone().requires_grad_()
+    (chain(copy, seed())[0] ** 2).sum().backward()
+    assert torch.equal(found, copy.grad)  # type: ignore[arg-type]

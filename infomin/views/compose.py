@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..check import known
-from .augment import AUGMENTATION_DIALS, AUGMENTATIONS
+from .augment import AUGMENTATION_DIALS, AUGMENTATIONS, Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment
 from .color import ColorSplit
 from .draws import lent
 from .flow import learned
@@ -23,7 +23,6 @@ class Then(nn.Module):
     If both give n views, view i of the whole is view i of `second`, made from view i of `first`: `shared:digit+color:lab` shows
     the lightness of one scene and the colour of another that shares its digit. If one of them gives a single view, it serves all
     views of the other: Then(Crop(), ColorSplit()) splits the colours of one crop, Then(PatchPair(8), Grey()) greys both patches.
-    What lies between two augmentations is written over: copy what you take from between them, by a hook for example.
 
     Args:
         first: gives one view or more.
@@ -52,22 +51,27 @@ class Then(nn.Module):
         self.readout = second.readout if n == 1 else first.readout
         self.takes = getattr(first, "takes", "images")
         self.wants = _wants(first) or wanted
-        self.augments = n == m == 1 and all(getattr(part, "augments", False) for part in (first, second))
+        self.beside = getattr(second if n == 1 else first, "beside", {})
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """A batch of what `first` takes -> as many views as the part that gives more."""
         views = self.first(batch, generator)
         if len(views) == 1:
-            with lent(views[0], self._alone(views[0], batch)):
+            with lent(views[0], _ours(self) and isinstance(batch, Tensor) and batch.dim() == 4 and views[0] is not batch):
                 return self.second(views[0], generator)
         seconds = (self.second(view, generator) for view in views)
         return tuple(found[i if len(found) > 1 else 0] for i, found in enumerate(seconds))
 
-    def _alone(self, view: Tensor, batch: object) -> bool:
-        """Whether no one but an augmentation reads the view: it lies between two, and is not the batch itself."""
-        if not isinstance(batch, Tensor) or not all(getattr(part, "augments", False) for part in (self.first, self.second)):
-            return False
-        return view.untyped_storage().data_ptr() != batch.untyped_storage().data_ptr()
+
+# Of these it is known that they give either the images they take or memory of their own, and keep nothing that they hand on.
+_KNOWN = (Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment)
+
+
+def _ours(chain: Then) -> bool:
+    """Whether no one but its two parts reads what lies between them, so that the second may write its result over it."""
+    if torch.compiler.is_compiling() or any(part._forward_hooks or part._forward_pre_hooks for part in chain.modules()):
+        return False
+    return all(type(part) in _KNOWN or (type(part) is Then and _ours(part)) for part in (chain.first, chain.second))
 
 
 class Each(nn.Module):
@@ -97,6 +101,8 @@ class Each(nn.Module):
         self.channels = tuple(channels for part in parts for channels in part.channels)
         starts = [sum(len(part.channels) for part in parts[:i]) for i in range(len(parts))]
         self.readout = tuple(start + i for start, part in zip(starts, parts, strict=True) for i in part.readout)
+        told = [(start, getattr(part, "beside", {})) for start, part in zip(starts, parts, strict=True)]
+        self.beside = {name: tuple(start + i for i in views) for start, some in told for name, views in some.items()}
         self.takes, self.wants = takes.pop(), next(iter(wants), None)
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
