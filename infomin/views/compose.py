@@ -41,9 +41,12 @@ class Then(nn.Module):
             raise ValueError(f"Then: got a second part that takes {takes}, wanted one that takes images; put it first")
         wanted = _wants(second)
         if wanted and set(first.channels) != {wanted}:
+            cure = (
+                "put it before the part that splits channels" if getattr(first, "takes", "images") == "images" else "leave it out"
+            )
             raise ValueError(
                 f"Then: got views of {', '.join(map(str, first.channels))} channels for {type(second).__name__}, wanted {wanted} "
-                "each; put it before the part that splits channels"
+                f"each; {cure}"
             )
         self.first, self.second = first, second
         inner, outer = first.channels * (m if n == 1 else 1), second.channels * (n if m == 1 else 1)
