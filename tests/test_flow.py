@@ -12,7 +12,7 @@ from nflows.transforms.coupling import AdditiveCouplingTransform
 from torch import Tensor, nn
 
 from infomin.views import flow as rooms
-from infomin.views import flow_parts
+from infomin.views import couplings
 from infomin.views.color import SPACES, ColorSplit
 from infomin.views.flow import FlowSplit, PixelFlow, Reverse, reverse_gradient
 
@@ -255,7 +255,8 @@ def test_on_the_device_of_the_images(device: str) -> None:
 def test_the_fast_path_gives_the_numbers_of_nflows(
     settings: dict, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(flow_parts.CHUNK, "cpu", 7)  # several pieces, the last of them smaller
+    monkeypatch.setattr(couplings, "PIXELS", 7)  # several pieces of an image each, the last of them smaller
+    monkeypatch.setitem(couplings.FLOATS, "cpu", 7)
     flow = wild(11, **settings).to(dtype)
     weight = torch.randn(2, settings["channels"], 6, 5, generator=seeded(2), dtype=F64).to(dtype)
     found = []
@@ -301,7 +302,7 @@ def test_equals_zuko_with_the_same_weights() -> None:
 @both_kinds
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_gradients_of_first_and_second_order(vp: bool, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(flow_parts.CHUNK, "cpu", 2)
+    monkeypatch.setattr(couplings, "PIXELS", 2)
     flow = wild(14, couplings=2, hidden=3, depth=depth, volume_preserving=vp).double()
     x = colors(3)[:1, :, :1, :3].clone().requires_grad_()
     names = [f"flow.{name}" for name, _ in flow.named_parameters()]
@@ -327,13 +328,40 @@ class Both(nn.Module):
 
 def test_the_gradient_of_a_gradient_leaves_out_what_one_input_was_computed_from() -> None:
     """Where the weights depend on the images, each is still credited with its own part."""
-    x = torch.randn(2, 5, generator=seeded(0), dtype=F64, requires_grad=True)
+    x = torch.randn(1, 3, 5, generator=seeded(0), dtype=F64, requires_grad=True)
     found = []
-    for net in (flow_parts.in_pieces, flow_parts.perceptron):
-        layers = [(x[:, :2] * 2, x[:, :1]), (x[:1, :2], x[:1, 2:3])]
-        (first,) = torch.autograd.grad(net(x, layers).sum(), x, create_graph=True)
-        found.append(torch.autograd.grad(first.square().sum(), x)[0])
+    for function in (couplings.there, couplings.through):
+        first, second = [(x[0, :, :2] * 2, x[0, :, :1]), (x[0, :1, :3], x[0, :1, 4:])], [(x[0, :, 2:4], x[0, :, 1:2])]
+        chain = [([1], first), ([0], [*second, (x[0, 1:2, :3], x[0, 1:2, :1])])]
+        (grad,) = torch.autograd.grad(function(x, chain)[0].square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), x)[0])
     torch.testing.assert_close(*found)
+
+
+@both_kinds
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("order", [((0,), (1,)), ((0, 2), (1,), (2, 3)), ((0, 3),), ((1, 2, 3), (0,))])
+def test_pieces_of_any_size_give_the_numbers_and_the_gradients_of_the_whole(
+    order: tuple, depth: int, vp: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, x = wild(28, channels=4, depth=depth, volume_preserving=vp, order=order), colors(4).requires_grad_()
+    weight, found = torch.randn(2, 4, 6, 5, generator=seeded(3), dtype=F64), []
+    for pixels, floats in ((2**10, 2**18), (30, 1), (7, 200), (1, 1)):
+        monkeypatch.setattr(couplings, "PIXELS", pixels)
+        monkeypatch.setitem(couplings.FLOATS, "cpu", floats)
+        latent, log_det = flow.forward_and_log_det(x)
+        loss = (latent * weight).sum() + (log_det * weight[:, 0]).sum()
+        found.append([latent, log_det, flow.inverse(latent), *torch.autograd.grad(loss, [x, *flow.parameters()])])
+    for other in found[1:]:
+        for ours, whole in zip(other, found[0], strict=True):
+            torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradient_again() -> None:
+    flow, x = wild(29, volume_preserving=False), colors(3)
+    loss = flow(x).square().sum()
+    first, second = (torch.autograd.grad(loss, list(flow.parameters()), retain_graph=True) for _ in range(2))
+    assert all(map(torch.equal, first, second))
 
 
 def test_no_hidden_layer_is_kept_for_the_gradient() -> None:
@@ -346,7 +374,7 @@ def test_no_hidden_layer_is_kept_for_the_gradient() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         flow(x)
-        assert max(kept) <= max(2 * 60, 64 * 2)  # two planes, or one weight
+        assert max(kept) <= 6 * 60  # a plane for each coupling
         flow.fast = False
         flow(x)
         assert max(kept) == 60 * 64

@@ -3,7 +3,7 @@
 A coupling changes some channels of a pixel by numbers that a small network computes from the other channels, which stay as they
 are, so it can be undone. Volume preserving: it adds to them. Otherwise it multiplies them first, by 1/e at least and e at most.
 The couplings are nflows' (no other file imports it): they hold the parameters and are the reference. The fast path computes the
-same numbers plane by plane.
+same numbers a piece of the images at a time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,8 +20,9 @@ from ..check import kind, known, positive, unit
 from ..seeds import generator as seeded
 from ..table import Where
 from .color import SPACES, ColorSplit
+from .couplings import back, there, through
 from .door import door
-from .flow_parts import REMEDY, Conditioner, Planes, couple, groups_of, in_pieces, perceptron, read, write
+from .flow_parts import REMEDY, Conditioner, groups_in, groups_of, read, write
 
 
 class _Affine(AffineCouplingTransform):
@@ -49,7 +50,7 @@ class PixelFlow(nn.Module):
         seed: of the hidden layers.
 
     Attributes:
-        fast: whether to compute plane by plane; False takes nflows' own path: the same numbers in more time.
+        fast: whether to compute in pieces that stay in the cache; False takes nflows' own path: the same numbers in more time.
         provenance: what `save` was told, after `load`.
 
     Raises:
@@ -125,41 +126,46 @@ class PixelFlow(nn.Module):
     @door
     def _there(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         images = unit(check_images(images, "PixelFlow", channels=self.channels, unit=False))
-        planes = list((images if self.space == "rgb" else SPACES[self.space].from_rgb(images)).unbind(1))
         if self.space != "rgb":
-            planes = [(plane - mean) / std for plane, mean, std in zip(planes, *self.units, strict=True)]
-        planes, log_det = self._through(planes, inverse=False)
-        return torch.stack(planes, 1), log_det
+            mean, std = self._units(images)
+            images = (SPACES[self.space].from_rgb(images) - mean) / std
+        latent, log_det = self._through(images.flatten(2), inverse=False)
+        return latent.unflatten(2, images.shape[2:]), log_det.unflatten(1, images.shape[2:])
 
     @door
     def _back(self, latent: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         check_images(latent, "PixelFlow.inverse", channels=self.channels, unit=False)
         if not latent.is_floating_point():
             raise TypeError(f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; pass what the flow gave")
-        planes, _ = self._through(list(latent.unbind(1)), inverse=True)
+        images = self._through(latent.flatten(2), inverse=True)[0].unflatten(2, latent.shape[2:])
         if self.space != "rgb":
-            planes = [plane * std + mean for plane, mean, std in zip(planes, *self.units, strict=True)]
-        return (SPACES[self.space].to_rgb(torch.stack(planes, 1)) if self.space != "rgb" else torch.stack(planes, 1),)
+            mean, std = self._units(images)
+            images = SPACES[self.space].to_rgb(images * std + mean)
+        return (images,)
 
-    def _through(self, planes: Planes, inverse: bool) -> tuple[Planes, Tensor]:
-        """All couplings, or their inverses from the last to the first; the log-det is that of the forward direction."""
+    def _units(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the channels of the space, `[C, 1, 1]` each."""
+        mean, std = (torch.tensor(of, dtype=images.dtype, device=images.device)[:, None, None] for of in self.units)
+        return mean, std
+
+    def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Planes `[B, C, N]` through all couplings, or back through their inverses; the log-det is that of the way there."""
         if not self.fast:
-            return self._by_nflows(planes, inverse)
-        log_det = torch.zeros_like(planes[0])
-        net = perceptron if torch.compiler.is_compiling() else in_pieces  # a compiler makes pieces of its own
-        for i in reversed(range(len(self.couplings))) if inverse else range(len(self.couplings)):
-            layers = self.couplings[i].transform_net.layers(planes[0].dtype)
-            planes, log_scale = couple(planes, self.config["order"][i], layers, inverse, net)
-            log_det = log_det if log_scale is None else log_det + log_scale
-        return planes, log_det
+            return self._by_nflows(x, inverse)
+        chain = [(group, c.transform_net.layers(x.dtype)) for group, c in zip(self.config["order"], self.couplings, strict=True)]
+        if torch.compiler.is_compiling():  # a compiler makes pieces of its own
+            x, log_det = through(x, chain, inverse)
+        else:
+            x, log_det = (back(x, chain), None) if inverse else there(x, chain)
+        return x, x.new_zeros(x[:, 0].shape) if log_det is None else log_det
 
-    def _by_nflows(self, planes: Planes, inverse: bool) -> tuple[Planes, Tensor]:
-        rows = torch.stack(planes, -1).flatten(0, -2)
+    def _by_nflows(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        rows = x.movedim(1, 2).flatten(0, 1)
         log_det = torch.zeros_like(rows[:, 0])
         for coupling in reversed(self.couplings) if inverse else self.couplings:
             rows, by = coupling.inverse(rows) if inverse else coupling(rows)
             log_det = log_det + (-by if inverse else by)
-        return list(rows.unflatten(0, planes[0].shape).unbind(-1)), log_det.view_as(planes[0])
+        return rows.unflatten(0, (len(x), -1)).movedim(2, 1), log_det.view(len(x), -1)
 
     def save(self, path: Where, **provenance: Any) -> None:
         """Write the flow to one safetensors file, atomically; the same flow and provenance give the same bytes.
@@ -207,17 +213,6 @@ class PixelFlow(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
 
 
-def _split(split: str | Iterable[Iterable[int]], channels: int) -> list[list[int]]:
-    words = split.split("-") if isinstance(split, str) else split
-    groups = [[int(c) if str(c).isdecimal() else -1 for c in word] for word in words]
-    if sorted(c for group in groups for c in group) != list(range(channels)) or [] in groups:
-        raise ValueError(
-            f"FlowSplit(split): got {split!r}, wanted the channels 0 to {channels - 1} once each, groups joined by '-'; "
-            f"write for example '0-{''.join(map(str, range(1, channels)))}', or groups of numbers: [[0], range(1, {channels})]"
-        )
-    return groups
-
-
 class FlowSplit(nn.Module):
     """Views that are groups of a flow's channels: `first, rest = FlowSplit(flow)(images)`.
 
@@ -237,7 +232,7 @@ class FlowSplit(nn.Module):
 
     def __init__(self, flow: PixelFlow, split: str | Iterable[Iterable[int]] = "0-12") -> None:
         super().__init__()
-        self.flow, self.groups, self.wants = flow, _split(split, flow.channels), flow.channels
+        self.flow, self.groups, self.wants = flow, groups_in(split, flow.channels), flow.channels
         self.channels, self.digest = tuple(len(group) for group in self.groups), ""
         self.readout = tuple(range(len(self.groups)))
 
@@ -245,8 +240,8 @@ class FlowSplit(nn.Module):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]`, uint8 or in [0, 1], to one view `[B, channels, H, W]` per group; nothing is drawn at random."""
         check_images(images, "FlowSplit", channels=self.wants)
-        planes = self.flow(images).unbind(1)
-        return tuple(torch.stack([planes[channel] for channel in group], 1) for group in self.groups)
+        latent, order = self.flow(images), [channel for group in self.groups for channel in group]
+        return (latent if order == sorted(order) else latent[:, order]).split(self.channels, 1)
 
 
 def learned(file: str) -> FlowSplit:
