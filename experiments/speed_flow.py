@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from infomin import table
 from infomin.methods import Game
 from infomin.origin import fast_bf16
+from infomin.views import parse
 from infomin.views.flow import FlowSplit, PixelFlow
 
 
@@ -121,10 +122,11 @@ def _game(encoder: str, size: int, batch: int, repeats: int) -> Row:
     flow = FlowSplit(PixelFlow(hidden=8))
     game = Game(flow, 10, task="label", encoder=encoder).to(memory_format=torch.channels_last)
     draws = torch.Generator().manual_seed(0)
-    crops = [torch.rand(batch, 3, size, size, generator=draws).contiguous(memory_format=torch.channels_last) for _ in range(2)]
+    images = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8, generator=draws)
+    crops = parse("crop:0.5")(images, draws)
     labels = {"label": torch.arange(batch) % 10}
     labels["label"][: 2 * batch // 3] = -1  # a third has labels, as by default
-    fixed = [view.detach().contiguous(memory_format=torch.channels_last) for view in game.split(crops)]
+    fixed = [view.detach().contiguous() for view in game.split(crops)]
     alone = copy.deepcopy(game)
     alone.split = lambda views: views  # type: ignore[method-assign]
     dtype, enabled = torch.bfloat16, fast_bf16(torch.device("cpu"))

@@ -105,7 +105,7 @@ def _step(
     precision: str,
 ) -> dict[str, Tensor]:
     inputs, index, labels = batch
-    views = [v.contiguous(memory_format=torch.channels_last) for v in view(inputs, draws)]
+    views = view(inputs, draws)
     with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
         loss, stats = method(views, index, labels)
     optimizer.zero_grad(set_to_none=True)
