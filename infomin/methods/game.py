@@ -133,7 +133,9 @@ class Game(nn.Module):
         if not len(some):
             return v1.new_zeros(()), v1.new_zeros(())
         with torch.set_grad_enabled(moves and torch.is_grad_enabled()):
-            scores = [classifier(v.index_select(0, some)).float() for classifier, v in zip(self.classifiers, (v1, v2), strict=True)]
+            scores = [
+                classifier(v.index_select(0, some)).float() for classifier, v in zip(self.classifiers, (v1, v2), strict=True)
+            ]
         entropy = torch.stack([F.cross_entropy(s, labels[some]) for s in scores]).sum()
         return entropy, torch.stack([(s.argmax(1) == labels[some]).float().mean() for s in scores]).mean()
 

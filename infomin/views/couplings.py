@@ -35,7 +35,7 @@ def perceptron(x: Tensor, layers: Layers) -> Tensor:
     return x
 
 
-def through(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Tensor | None]:
+def through(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """All couplings, each a plane becomes `plane * exp(tanh(raw)) + shift`, without `raw` only `plane + shift`; or the way back.
 
     Args:
@@ -44,8 +44,7 @@ def through(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Ten
         inverse: undo the couplings, from the last to the first.
 
     Returns:
-        New planes, and the logarithm of the factor by which each pixel's volume is scaled on the way there, not back, `[B, N]`;
-        None stands for zeros.
+        New planes, and the logarithm of the factor by which each pixel's volume is scaled on the way there, not back, `[B, N]`.
 
     Source: NICE, additive coupling layers; RealNVP, affine ones.
 
@@ -53,7 +52,7 @@ def through(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Ten
     >>> through(torch.tensor([[[1.0], [0.0]]]), [([1], double)])[0].flatten().tolist()
     [1.0, 2.0]
     """
-    planes, log_det = list(x.unbind(1)), None
+    planes, log_det = list(x.unbind(1)), torch.zeros_like(x[:, 0])
     for changed, layers in reversed(chain) if inverse else chain:
         kept = torch.stack([plane for channel, plane in enumerate(planes) if channel not in changed], 1)
         shift, *raw = perceptron(kept, layers).split(len(changed), 1)
@@ -64,12 +63,11 @@ def through(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Ten
                 planes[channel] = planes[channel] - by if times is None else (planes[channel] - by) / times
             else:
                 planes[channel] = planes[channel] + by if times is None else planes[channel] * times + by
-        if log_scale is not None:
-            log_det = log_scale.sum(1) if log_det is None else log_det + log_scale.sum(1)
+        log_det = log_det if log_scale is None else log_det + log_scale.sum(1)
     return torch.stack(planes, 1), log_det
 
 
-def there(x: Tensor, chain: Chain) -> tuple[Tensor, Tensor | None]:
+def there(x: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
     """What `through` gives, and its gradients, while no more than one piece of the hidden layers is in memory.
 
     >>> chain = [([0], [(torch.rand(8, 1), torch.rand(8, 1)), (torch.rand(1, 8), torch.rand(1, 1))])]
@@ -77,31 +75,31 @@ def there(x: Tensor, chain: Chain) -> tuple[Tensor, Tensor | None]:
     >>> torch.allclose(there(x, chain)[0], through(x, chain)[0])
     True
     """
-    y, *log_det = _There.apply(x, [changed for changed, _ in chain], *_parts(chain))
-    return y, log_det[0] if log_det else None
+    y, log_det = _There.apply(x, [changed for changed, _ in chain], *_parts(chain))
+    return y, log_det
 
 
-def back(y: Tensor, chain: Chain) -> Tensor:
-    """The way back, also in pieces; but if a gradient is wanted, which is seldom, then with all hidden layers in memory."""
+def back(y: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
+    """What `through` gives on the way back, also in pieces; but if a gradient is wanted, which is seldom, all layers are kept."""
     with _exact(y.device.type):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *_parts(chain))):
-            return through(y, chain, inverse=True)[0]
-        x = torch.empty_like(y)
-        for at in _pieces(y, _parts(chain)):
-            x[at] = through(y[at], chain, inverse=True)[0]
-    return x
+            return through(y, chain, inverse=True)
+        x, log_det = y.new_empty(y.shape), y.new_empty(y[:, 0].shape)
+        for image, pixel in _pieces(y, _parts(chain)):
+            x[image, :, pixel], log_det[image, pixel] = through(y[image, :, pixel], chain, inverse=True)
+    return x, log_det
 
 
 def _parts(chain: Chain) -> list[Tensor]:
     return [part for _, layers in chain for pair in layers for part in pair]
 
 
-def _pieces(x: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[slice, slice, slice]]:
-    """Where the pieces of `x` are: some pixels of some images each."""
+def _pieces(x: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
+    """The images and the pixels of each piece of `x`."""
     many = max(1, FLOATS.get(x.device.type, LARGE) // (PIXELS * max(map(len, parts))))
     for pixel in range(0, x.shape[2], PIXELS):
         for image in range(0, len(x), many):
-            yield slice(image, image + many), slice(None), slice(pixel, pixel + PIXELS)
+            yield slice(image, image + many), slice(pixel, pixel + PIXELS)
 
 
 @contextmanager
@@ -125,33 +123,34 @@ class _There(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, order: Sequence[Sequence[int]], *parts: Tensor) -> tuple[Tensor, ...]:
         chain = _couplings(x.shape[1], order, parts)
         y, old = x.new_empty(x.shape), x.new_empty(len(x), sum(map(len, order)), x.shape[2])
-        log_det = x.new_zeros(len(x), 1, x.shape[2])
+        log_det = x.new_zeros(len(x), x.shape[2])
         with _exact(x.device.type):
-            for at in _pieces(x, parts):
-                state = _with_ones(x[at])
+            for image, pixel in _pieces(x, parts):
+                state = _with_ones(x[image, :, pixel])
                 for coupling in chain:
-                    coupling.change(state, old[at], log_det[at])
-                y[at] = state[:, :-1]
+                    coupling.change(state, old[image, :, pixel], log_det[image, None, pixel])
+                y[image, :, pixel] = state[:, :-1]
         ctx.save_for_backward(x, y, old, *parts)
         ctx.order, ctx.chain = order, chain
-        return (y, log_det[:, 0]) if any(coupling.scales for coupling in chain) else (y,)
+        if not any(coupling.scales for coupling in chain):
+            ctx.mark_non_differentiable(log_det)
+        return y, log_det
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, log_det_grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, old, *parts = ctx.saved_tensors
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
         if torch.is_grad_enabled():  # the gradient of this gradient is wanted, and autograd's own has one
-            found, *of_parts = _by_autograd(x, ctx.order, parts, needed, grads)
+            found, *of_parts = _by_autograd(x, ctx.order, parts, needed, (grad, log_det_grad))
             return found, None, *of_parts
-        grad, log_det_grad = grads[0], grads[1][:, None] if len(grads) > 1 else None
         x_grad, sums = torch.empty_like(y), {coupling: coupling.no_sums() for coupling in ctx.chain}
         with _exact(x.device.type):
-            for at in _pieces(x, parts):
-                state, pulled = _with_ones(y[at]), _with_ones(grad[at])
+            for image, pixel in _pieces(x, parts):
+                state, pulled = _with_ones(y[image, :, pixel]), _with_ones(grad[image, :, pixel])
                 for coupling in reversed(ctx.chain):
-                    log_det = None if log_det_grad is None else log_det_grad[at]
-                    coupling.pull(state, old[at], pulled, log_det, sums[coupling] if any(needed[1:]) else None)
-                x_grad[at] = pulled[:, :-1]
+                    own = sums[coupling] if any(needed[1:]) else None
+                    coupling.pull(state, old[image, :, pixel], pulled, log_det_grad[image, None, pixel], own)
+                x_grad[image, :, pixel] = pulled[:, :-1]
         of_parts = [part for coupling in ctx.chain for part in coupling.gradients(sums[coupling])]
         return x_grad, None, *(found if need else None for found, need in zip(of_parts, needed[1:], strict=True))
 
@@ -161,9 +160,8 @@ def _by_autograd(
 ) -> list[Tensor | None]:
     x, *parts = own = [tensor.view_as(tensor) for tensor in (x, *parts)]  # so that what one was computed from another is left out
     y, log_det = through(x, [(changed, layers) for changed, layers in zip(order, _layers(order, parts), strict=True)])
-    found = (y,) if log_det is None else (y, log_det)
-    wanted = [tensor for tensor, need in zip(own, needed, strict=True) if need]
-    given = iter(torch.autograd.grad(found, wanted, grads, create_graph=True))
+    wanted, many = [tensor for tensor, need in zip(own, needed, strict=True) if need], 2 if log_det.requires_grad else 1
+    given = iter(torch.autograd.grad((y, log_det)[:many], wanted, grads[:many], create_graph=True))
     return [next(given) if need else None for need in needed]
 
 
@@ -216,7 +214,7 @@ class _Coupling:
         else:
             state[:, self.changed] = before + out
 
-    def pull(self, state: Tensor, old: Tensor, grad: Tensor, log_det_grad: Tensor | None, sums: list[Tensor] | None) -> None:
+    def pull(self, state: Tensor, old: Tensor, grad: Tensor, log_det_grad: Tensor, sums: list[Tensor] | None) -> None:
         """Take the gradient of a piece back to what it was before the coupling, and the piece too, both in place.
 
         Args:
@@ -230,11 +228,7 @@ class _Coupling:
         elif self.scales:
             log_scale = top[:, self.count :].tanh_()
             before = out * log_scale.exp()
-            raw = (
-                before * state[:, self.changed]
-                if log_det_grad is None
-                else torch.addcmul(log_det_grad, before, state[:, self.changed])
-            )
+            raw = torch.addcmul(log_det_grad, before, state[:, self.changed])
             out = torch.cat([out, torch.addcmul(raw, raw * log_scale, log_scale, value=-1)], 1)
             grad[:, self.changed] = before
         for i, matrix in reversed(list(enumerate(matrices))):

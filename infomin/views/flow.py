@@ -154,10 +154,8 @@ class PixelFlow(nn.Module):
             return self._by_nflows(x, inverse)
         chain = [(group, c.transform_net.layers(x.dtype)) for group, c in zip(self.config["order"], self.couplings, strict=True)]
         if torch.compiler.is_compiling():  # a compiler makes pieces of its own
-            x, log_det = through(x, chain, inverse)
-        else:
-            x, log_det = (back(x, chain), None) if inverse else there(x, chain)
-        return x, x.new_zeros(x[:, 0].shape) if log_det is None else log_det
+            return through(x, chain, inverse)
+        return back(x, chain) if inverse else there(x, chain)
 
     def _by_nflows(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         rows = x.movedim(1, 2).flatten(0, 1)
