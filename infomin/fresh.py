@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .data import Part, Split, batches
 from .optim import optimizer, rate
 from .seeds import generator as seeded
+from .seeds import torch_seeded
 from .train import fit
 from .views import Then
 
@@ -100,8 +101,7 @@ def fresh(generator: nn.Module, stand: Stand) -> float:
     They are read as they are: no further critic learns from their features, as the probe's does for a row.
     """
     view: Any = Then(stand.crops, copy.deepcopy(generator).requires_grad_(False).eval())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeded(stand.seed, "fresh").initial_seed())
+    with torch_seeded(seeded(stand.seed, "fresh").initial_seed()):
         critics = stand.critics(view.channels).to(stand.held.device).to(memory_format=torch.channels_last)
     steps = fit(
         critics,

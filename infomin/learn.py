@@ -23,6 +23,7 @@ from .record import follow, once
 from .referee import best, gradient_norms, stretch, verdict
 from .run import LOG_EVERY, Recipe
 from .seeds import generator as seeded
+from .seeds import torch_seeded
 from .train import Diverged, fit
 from .views import FlowSplit, PixelFlow, parse
 from .views.color import SPACES
@@ -198,8 +199,7 @@ def _stand(recipe: Learning, part: Part, rows: Rows, device: torch.device) -> St
 def _game(recipe: Learning, classes: int) -> Game:
     flow = PixelFlow(3, recipe.couplings, recipe.hidden, recipe.depth, recipe.volume_preserving, recipe.space, seed=recipe.seed)
     settings = {name: getattr(recipe, name) for name in ("mode", "weight", "encoder", "width", "dim", "head", "tau", "waits")}
-    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as if nothing had happened
-        torch.manual_seed(recipe.seed)
+    with torch_seeded(recipe.seed):
         return Game(FlowSplit(flow), classes, task="label", **settings)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .bounds import infonce_both_ways
 from .critics import Separable
 from .optim import optimizer, rate
-from .seeds import generator
+from .seeds import generator, torch_seeded
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe chooses from
 NEIGHBOURS = 10
@@ -167,8 +167,7 @@ def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidate
     (x, x_test), (y, y_test) = standardise(*first), standardise(*second)
     steps = max(1, CRITIC_STEPS * len(x) // 4096)  # a given number of passes: more of them learn the pairs by heart
     draws = generator(seed, "critic")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draws.initial_seed())  # the critic's first weights and its dropout
+    with torch_seeded(draws.initial_seed(), x.device):  # the critic's first weights and its dropout
         critic = Separable(x.shape[1], y.shape[1]).to(x.device)
         solver = optimizer("adamw", critic, CRITIC_RATE, weight_decay=0.01)
         for step in range(steps):

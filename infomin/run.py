@@ -22,6 +22,7 @@ from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
 from .origin import fast_bf16, origin
 from .probe import NEIGHBOURS, PROTOCOL, all_of
 from .record import follow, once
+from .seeds import torch_seeded
 from .train import Diverged, fit
 from .views import parse
 
@@ -183,8 +184,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
 def _method(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor]) -> nn.Module:
     make: Any = METHODS[recipe.method]
     told = {"tasks": labels} if recipe.method == "supervised" else {}
-    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as if nothing had happened
-        torch.manual_seed(recipe.seed)
+    with torch_seeded(recipe.seed):
         return make(channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau, **told)
 
 

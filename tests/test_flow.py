@@ -11,8 +11,8 @@ import torch
 from nflows.transforms.coupling import AdditiveCouplingTransform
 from torch import Tensor, nn
 
-from infomin.views import flow as rooms
 from infomin.views import couplings
+from infomin.views import flow as rooms
 from infomin.views.color import SPACES, ColorSplit
 from infomin.views.flow import FlowSplit, PixelFlow, Reverse, reverse_gradient
 

@@ -6,7 +6,7 @@ import zlib
 import pytest
 import torch
 
-from infomin.seeds import generator
+from infomin.seeds import generator, torch_seeded
 
 PURPOSES = [
     (),
@@ -96,3 +96,20 @@ def test_seeds_mean_the_same_bits_from_version_to_version() -> None:
 def test_a_negative_number_is_an_error(arguments: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"seed: got \[.*-1\], wanted no negative number; use 0 or more"):
         generator(*arguments)
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_inside_torch_starts_at_the_seed_and_outside_it_goes_on(device: str) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3, device=device), torch.rand(3, device=device)
+    torch.manual_seed(5)
+    found = [torch.rand(3, device=device)]
+    inside = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), torch_seeded(0, device):
+            inside.append(torch.rand(3, device=device))
+            raise KeyboardInterrupt
+    found.append(torch.rand(3, device=device))
+    assert all(map(torch.equal, found, expected)) and torch.equal(*inside)
+    torch.manual_seed(0)
+    assert torch.equal(inside[0], torch.rand(3, device=device))
