@@ -21,8 +21,10 @@ lint: .venv/installed
 
 # The committed figures, each from its own command; an hour and a quarter on two cores, and cut short it goes on.
 FIGURES := u_curve known_nats color_spaces patch_distance frequency crop_area color_jitter augmentations learned_views moving_mnist
+SHOWN := color:lab,color:ydbdr,frequency:2,patch:64,crop:0.2,crop:0.2+color:lab,jitter:1,aug:simclr,aug:infomin,jigsaw:3
 figures: .venv/installed
 	for name in $(FIGURES); do $(BIN)/python experiments/$$name.py --save experiments/figures || exit 1; done
+	$(BIN)/infomin views --draws 1 --out experiments/figures/views.png --show $(SHOWN)
 	$(BIN)/python experiments/speed.py
 	$(BIN)/python experiments/speed_flow.py --save true
 	$(BIN)/python experiments/speed_clips.py --save true

@@ -53,7 +53,7 @@ def fetch(name: str, where: Path) -> str | None:
 
 def main(words: list[str] | None = None) -> int:
     """Fetch what the command line names; returns the exit status."""
-    parser = ArgumentParser(prog="fetch.py", description="Download data sets and hold them against their checksums.")
+    parser = ArgumentParser(prog="fetch.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="+", choices=list(SETS), help=f"What to fetch: {', '.join(SETS)}.")
     parser.add_argument(
         "--root", type=str, default="", help="Where to; by default INFOMIN_DATA, or data in the working directory."

@@ -11,14 +11,12 @@ damaged. What was written is read by infomin.shards.ClipShards, a torch.utils.da
 when something is wrong with what is verified, 2 for a mistake, 130 when interrupted.
 """
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jsonargparse import auto_cli
-
-from infomin import shards, table
+from infomin import shards
+from infomin.experiment import script
 
 SHOWN = 8  # clips of a preview
 
@@ -54,11 +52,4 @@ def main(out: str, *, verify: bool = False, preview: str = "", **settings: Any) 
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(auto_cli(main))
-    except (ValueError, OSError, table.Locked) as error:
-        print(f"moving_mnist.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nmoving_mnist.py: stopped; run the same command again to go on where it was cut", file=sys.stderr)
-        sys.exit(130)
+    script(main, __doc__)

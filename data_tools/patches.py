@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import auto_cli
 from PIL import Image
 from tqdm import tqdm
 
 from infomin import table
 from infomin.check import positive
+from infomin.experiment import script
 from infomin.folder import find
 from infomin.picture import shape, upright
 from infomin.seeds import generator
@@ -125,8 +125,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        auto_cli(main)
-    except (ValueError, OSError) as error:
-        print(f"patches.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    script(main, __doc__)

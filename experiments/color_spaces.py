@@ -34,4 +34,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 if __name__ == "__main__":
-    command(PRESETS, "color_spaces")
+    command(PRESETS, "color_spaces", about=__doc__)

@@ -27,4 +27,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 if __name__ == "__main__":
-    command(PRESETS, "frequency", dial="sigma [px]")
+    command(PRESETS, "frequency", dial="sigma [px]", about=__doc__)

@@ -14,10 +14,10 @@ harder to read off handwriting that was not trained on.
 from pathlib import Path
 
 import pandas as pd
-from jsonargparse import auto_cli
 
 from infomin import plots, sweep, table
 from infomin.demo import recipes
+from infomin.experiment import script
 
 VIEWS = ("shared:digit%3", "shared:position%3", "shared:position", "shared:digit", "shared:position-digit%2")
 
@@ -42,4 +42,4 @@ def main(preset: str = "quick", out: str = "runs/known_nats", jobs: int = 0, sav
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    script(main, __doc__)

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jsonargparse import auto_cli
 
 from infomin import Learning, Recipe, grid, learn, portrait, sweep, table
 from infomin.check import known
 from infomin.data import load
-from infomin.experiment import STL10, TINY
+from infomin.experiment import STL10, TINY, script
 from infomin.methods.game import MODES
 from infomin.views import ColorSplit, PixelFlow
 
@@ -89,7 +88,7 @@ def pictures(rows: list[dict[str, Any]], flows: dict[str, PixelFlow], task: str,
 
 
 def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, save: str = "") -> None:
-    """Learn views, and learn from them; see the top of the script.
+    """Learn views, and learn from them.
 
     Args:
         preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
@@ -126,4 +125,4 @@ def called(game: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    script(main, __doc__)

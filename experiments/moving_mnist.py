@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jsonargparse import auto_cli
 
 from infomin import Recipe, portrait, sweep, table
 from infomin.check import known
-from infomin.experiment import TINY
+from infomin.experiment import TINY, script
 
 DIGIT, PLACE, GROUND = "digit_image", "position", "background_crop"  # the very digit and background of the later frame
 SHARED = {
@@ -53,7 +52,7 @@ def recipes(preset: str, digits: str = "", backgrounds: str = "") -> dict[str, l
 def main(
     preset: str = "quick", digits: str = "", backgrounds: str = "", out: str = "runs/moving_mnist", jobs: int = 0, save: str = ""
 ) -> None:
-    """Hold what is shared against what is learned; see the top of the script.
+    """Hold what is shared against what is learned.
 
     Args:
         preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
@@ -82,4 +81,4 @@ def main(
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    script(main, __doc__)

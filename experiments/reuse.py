@@ -11,7 +11,6 @@ faster one (experiments/speed.py). In eval mode an augmentation leaves images as
 from typing import Literal
 
 import torch
-from jsonargparse import auto_cli
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import FakeData
@@ -19,6 +18,7 @@ from torchvision.transforms import v2
 
 import infomin
 from infomin.encoders import build
+from infomin.experiment import script
 from infomin.views import parse
 
 PICTURES = {"size": 256, "image_size": (3, 32, 32), "num_classes": 10}  # stands for any data set of pictures and labels
@@ -68,4 +68,4 @@ def main(only: Literal["all", "torchvision", "lightly"] = "all") -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    script(main, __doc__)

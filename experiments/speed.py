@@ -36,7 +36,7 @@ from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
 import torch
-from jsonargparse import auto_cli
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -44,6 +44,7 @@ from infomin import Recipe, table
 from infomin.critics import Projection
 from infomin.data import load
 from infomin.encoders import build
+from infomin.experiment import script
 from infomin.optim import optimizer
 from infomin.origin import fast_bf16
 from infomin.run import _batches, _inputs, _method  # what run() itself puts together
@@ -225,7 +226,7 @@ def _augment(repeats: int) -> list[Row]:
 BENCHMARKS = {"loop": _loop, "pipeline": _pipeline, "lab": _lab, "augment": _augment}
 
 
-def main(only: Literal["all", "loop", "pipeline", "lab", "augment"] = "all", repeats: int = 7, out: str = "") -> None:
+def main(only: Literal["all", "loop", "pipeline", "lab", "augment"] = "all", repeats: PositiveInt = 7, out: str = "") -> None:
     """Measure speed as ratios, and say which goals are reached.
 
     Args:
@@ -241,4 +242,4 @@ def main(only: Literal["all", "loop", "pipeline", "lab", "augment"] = "all", rep
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    script(main, __doc__)

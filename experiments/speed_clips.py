@@ -20,11 +20,12 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from jsonargparse import auto_cli
+from jsonargparse.typing import PositiveInt
 from speed import MACHINE, Row, _compare, _timed
 
 from infomin import shards, table
 from infomin.clips import Clips, draw, render
+from infomin.experiment import script
 from infomin.sources import worlds
 
 CLIPS, FRAMES, SIZE = 256, 20, 64
@@ -88,7 +89,7 @@ def _write() -> Row:
     return row
 
 
-def main(repeats: int = 7, save: bool = False) -> None:
+def main(repeats: PositiveInt = 7, save: bool = False) -> None:
     """Measure the speed of the generator of clips as ratios.
 
     Args:
@@ -101,4 +102,4 @@ def main(repeats: int = 7, save: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    script(main, __doc__)

@@ -20,11 +20,12 @@ from math import inf
 from pathlib import Path
 
 import torch
-from jsonargparse import auto_cli
+from jsonargparse.typing import PositiveInt
 from speed import MACHINE, Row, _compare, _timed
 from torch import Tensor, nn
 
 from infomin import table
+from infomin.experiment import script
 from infomin.methods import Game
 from infomin.origin import fast_bf16
 from infomin.views import parse
@@ -147,7 +148,7 @@ def _game(encoder: str, size: int, batch: int, repeats: int) -> Row:
     )
 
 
-def main(repeats: int = 7, save: bool = False) -> None:
+def main(repeats: PositiveInt = 7, save: bool = False) -> None:
     """Measure the speed and the memory of flows as ratios.
 
     Args:
@@ -162,4 +163,4 @@ def main(repeats: int = 7, save: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    script(main, __doc__)

@@ -11,10 +11,9 @@ digit rises until its class is shared, I(v1; v2) = H(y) = log 10, and falls once
 
 from pathlib import Path
 
-from jsonargparse import auto_cli
-
 from infomin import plots, table
 from infomin.demo import TASK, demo
+from infomin.experiment import script
 
 
 def main(preset: str = "quick", out: str = "runs/demo", jobs: int = 0, save: str = "") -> None:
@@ -33,4 +32,4 @@ def main(preset: str = "quick", out: str = "runs/demo", jobs: int = 0, save: str
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    script(main, __doc__)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .check import known
 from .experiment import TINY, report
 from .run import Recipe
 from .sweep import grid, sweep
@@ -31,8 +32,11 @@ def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]
     Args:
         preset: a key of `PRESETS`.
         views: of scenes, both parts seen by one encoder.
+
+    Raises:
+        ValueError: an unknown preset.
     """
-    fields = dict(PRESETS[preset])
+    fields = dict(PRESETS[known(preset, PRESETS, "preset")])
     seeds = range(fields.pop("seeds"))
     return grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
 

@@ -1,9 +1,9 @@
 """An experiment: one base recipe, the views to try, some seeds; out come a table, a figure and a sentence."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 from jsonargparse import auto_cli
@@ -61,19 +61,20 @@ def experiment(
     return rows
 
 
-def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "") -> None:
+def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "", about: str | None = None) -> None:
     """The command line of an experiment: what a script in experiments/ ends with.
 
     Args:
         presets: as for `experiment`.
         name: of the script; runs go to `runs/NAME`, and what is saved is called so.
         dial: what the views' dial is, with its unit.
+        about: as for `script`.
     """
 
     def main(
         preset: str = "quick", data: str = "", task: str = "", out: str = f"runs/{name}", jobs: int = 0, save: str = ""
     ) -> None:
-        """Carry out the experiment; see the top of the script.
+        """Carry out the experiment.
 
         Args:
             preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
@@ -86,13 +87,27 @@ def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "")
         where = Path(save) / name if save else ""
         experiment(presets, preset, out, dial=dial, jobs=jobs, save=where, data=data, task=task)
 
+    script(main, about)
+
+
+def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
+    """Run a script: its arguments are those of `main`, a mistake is told in one line, and the process ends.
+
+    The exit status is what `main` returns, 0 for None; 2 for a mistake, 130 when interrupted.
+
+    Args:
+        main: with a docstring that says what each argument is for.
+        about: the script's docstring, which its `--help` shows, but for the commands in it, which are indented.
+    """
+    file = Path(sys.argv[0]).name
+    said = " ".join(part for part in (about or "").split("\n\n") if not part.startswith(" "))
     try:
-        auto_cli(main)
+        sys.exit(auto_cli(main, description=said))
     except (ValueError, TypeError, OSError, table.Locked) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{file}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"\n{name}: stopped; run the same command again to go on where it was cut", file=sys.stderr)
+        print(f"\n{file}: stopped; run the same command again to go on where it was cut", file=sys.stderr)
         sys.exit(130)
 
 

@@ -148,7 +148,8 @@ def script(monkeypatch, capsys, tmp_path):
 def test_a_script_names_its_command_and_has_help(path, script):
     assert f"python {path.parent.name}/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
     status, said = script(path, "--help")
-    assert status == 0 and "usage:" in said
+    about = ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
+    assert status == 0 and "usage:" in said and about in " ".join(said.split())
 
 
 @named([path for path in EXPERIMENTS if re.search(r"preset: |PRESETS: ", path.read_text())])
@@ -183,10 +184,17 @@ def test_every_preset_is_a_sweep_that_could_begin(path):
             assert not recipe.share_encoder or len(set(channels)) == 1
 
 
-def test_a_mistake_with_an_experiment_is_told_in_one_line(script, tmp_path):
-    known = "wanted one of tiny, quick, paper; pick one of those"
-    status, said = script(ROOT / "experiments" / "frequency.py", "--preset", "big", "--out", tmp_path)
-    assert (status, said) == (2, f"frequency: preset: got 'big', {known}\n")
+@named([path for path in EXPERIMENTS if re.search(r"preset: |PRESETS: ", path.read_text())])
+def test_a_mistake_with_an_experiment_is_told_in_one_line(path, script, tmp_path):
+    status, said = script(path, "--preset", "big", "--out", tmp_path)
+    presets = "tiny, quick" if path.stem in ("u_curve", "known_nats") else "tiny, quick, paper"
+    assert (status, said) == (2, f"{path.name}: preset: got 'big', wanted one of {presets}; pick one of those\n")
+
+
+@named([path for path in EXPERIMENTS if "repeats: " in path.read_text()])
+def test_a_clock_that_is_not_read_is_a_mistake(path, script):
+    status, said = script(path, "--repeats", 0)
+    assert status == 2 and "repeats" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("only", ["torchvision", "lightly"])
