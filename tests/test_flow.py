@@ -364,6 +364,19 @@ def test_a_graph_that_is_kept_gives_the_same_gradient_again() -> None:
     assert all(map(torch.equal, first, second))
 
 
+def test_who_gets_views_may_write_to_them() -> None:
+    flow, x, found = wild(30, channels=4, volume_preserving=False), colors(4), []
+    for split in ("0-123", "03-12"):
+        for write in (lambda view: view.mul_(2), lambda view: view * 2):
+            views = FlowSplit(flow, split)(x)
+            loss = sum(write(view).square().sum() * (i + 1) for i, view in enumerate(views))
+            found.append(torch.autograd.grad(loss, list(flow.parameters())))
+        assert all(map(torch.equal, *found[-2:]))
+    for write in (lambda latent: latent.mul_(2), lambda latent: latent * 2):
+        found.append(torch.autograd.grad(write(flow(x)).square().sum(), list(flow.parameters())))
+    assert all(map(torch.equal, *found[-2:]))
+
+
 def test_no_hidden_layer_is_kept_for_the_gradient() -> None:
     flow, x = wild(15, couplings=6, hidden=64), colors(3, torch.float32)
     kept: list[int] = []

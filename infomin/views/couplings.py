@@ -130,7 +130,8 @@ class _There(torch.autograd.Function):
                 for coupling in chain:
                     coupling.change(state, old[image, :, pixel], log_det[image, None, pixel])
                 y[image, :, pixel] = state[:, :-1]
-        ctx.save_for_backward(x, y, old, *parts)
+        end = y.clone() if any(ctx.needs_input_grad) else y  # whom y is given to may write to it
+        ctx.save_for_backward(x, end, old, *parts)
         ctx.order, ctx.chain = order, chain
         if not any(coupling.scales for coupling in chain):
             ctx.mark_non_differentiable(log_det)
@@ -138,15 +139,15 @@ class _There(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, log_det_grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, old, *parts = ctx.saved_tensors
+        x, end, old, *parts = ctx.saved_tensors
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
         if torch.is_grad_enabled():  # the gradient of this gradient is wanted, and autograd's own has one
             found, *of_parts = _by_autograd(x, ctx.order, parts, needed, (grad, log_det_grad))
             return found, None, *of_parts
-        x_grad, sums = torch.empty_like(y), {coupling: coupling.no_sums() for coupling in ctx.chain}
+        x_grad, sums = torch.empty_like(end), {coupling: coupling.no_sums() for coupling in ctx.chain}
         with _exact(x.device.type):
             for image, pixel in _pieces(x, parts):
-                state, pulled = _with_ones(y[image, :, pixel]), _with_ones(grad[image, :, pixel])
+                state, pulled = _with_ones(end[image, :, pixel]), _with_ones(grad[image, :, pixel])
                 for coupling in reversed(ctx.chain):
                     own = sums[coupling] if any(needed[1:]) else None
                     coupling.pull(state, old[image, :, pixel], pulled, log_det_grad[image, None, pixel], own)
@@ -224,7 +225,7 @@ class _Coupling:
         layers = self._layers(state, self.matrices[:-1] if self.single else self.matrices)
         matrices, top, out = self.matrices, layers.pop(), grad[:, self.changed]
         if self.single:  # times one number for each hidden unit, which may as well be a factor of the matrix before
-            out, matrices = relu_gradient(out, top, 0), [*matrices[:-2], matrices[-1].T * matrices[-2]]
+            out, matrices = relu_gradient(out.expand_as(top), top, 0), [*matrices[:-2], matrices[-1].T * matrices[-2]]
         elif self.scales:
             log_scale = top[:, self.count :].tanh_()
             before = out * log_scale.exp()

@@ -238,8 +238,8 @@ class FlowSplit(nn.Module):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]`, uint8 or in [0, 1], to one view `[B, channels, H, W]` per group; nothing is drawn at random."""
         check_images(images, "FlowSplit", channels=self.wants)
-        latent, order = self.flow(images), [channel for group in self.groups for channel in group]
-        return (latent if order == sorted(order) else latent[:, order]).split(self.channels, 1)
+        planes = self.flow(images).unbind(1)
+        return tuple(torch.stack([planes[channel] for channel in group], 1) for group in self.groups)
 
 
 def learned(file: str) -> FlowSplit:
