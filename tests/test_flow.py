@@ -428,6 +428,17 @@ def test_frozen_parameters_get_no_gradient_and_the_image_has_the_same() -> None:
     assert not flow(x.detach()).requires_grad
 
 
+@every_flow
+def test_images_that_want_no_gradient_leave_the_parameters_theirs(settings: dict) -> None:
+    flow, x = wild(19, **settings), colors(settings["channels"])
+
+    def gradients(images: Tensor) -> tuple[Tensor, ...]:
+        latent, log_det = flow.forward_and_log_det(images)
+        return torch.autograd.grad(latent.square().sum() + log_det.square().sum(), list(flow.parameters()))
+
+    assert all(map(torch.equal, gradients(x), gradients(x.clone().requires_grad_())))
+
+
 def test_a_flow_learns_to_undo_another() -> None:
     target, x = wild(18, 0.3, couplings=2, volume_preserving=False), colors(3, torch.float32)
     flow = PixelFlow(volume_preserving=False, hidden=16)

@@ -17,7 +17,7 @@ Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]  # weights [out, in] and bia
 Chain: TypeAlias = Sequence[
     tuple[Sequence[int], Layers]
 ]  # of each coupling the channels that it changes, ascending, and its layers
-FLOATS = {"cpu": 2**18}  # of a hidden layer of a piece: 1 MB
+FLOATS = {"cpu": 2**19}  # of a hidden layer of a piece: 2 MB, of which each of two cores has its half
 LARGE = 2**25  # elsewhere, where memory is wider than the cache and each call costs
 relu_gradient = torch.ops.aten.threshold_backward  # in one pass, also where the gradient is one for all units
 PIXELS = 2**10  # of an image that go together: a core that has computed a plane's layer finds it in its own cache
@@ -144,14 +144,17 @@ class _There(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradient of this gradient is wanted, and autograd's own has one
             found, *of_parts = _by_autograd(x, ctx.order, parts, needed, (grad, log_det_grad))
             return found, None, *of_parts
-        x_grad, sums = torch.empty_like(end), {coupling: coupling.no_sums() for coupling in ctx.chain}
+        x_grad = torch.empty_like(end) if needed[0] else None
+        sums = {coupling: coupling.no_sums() for coupling in ctx.chain}
         with _exact(x.device.type):
             for image, pixel in _pieces(x, parts):
                 state, pulled = _with_ones(end[image, :, pixel]), _with_ones(grad[image, :, pixel])
-                for coupling in reversed(ctx.chain):
+                for i, coupling in reversed(list(enumerate(ctx.chain))):
                     own = sums[coupling] if any(needed[1:]) else None
-                    coupling.pull(state, old[image, :, pixel], pulled, log_det_grad[image, None, pixel], own)
-                x_grad[image, :, pixel] = pulled[:, :-1]
+                    onward = i > 0 or needed[0]  # images want no gradient, and the first coupling need not make it
+                    coupling.pull(state, old[image, :, pixel], pulled, log_det_grad[image, None, pixel], own, onward)
+                if x_grad is not None:
+                    x_grad[image, :, pixel] = pulled[:, :-1]
         of_parts = [part for coupling in ctx.chain for part in coupling.gradients(sums[coupling])]
         return x_grad, None, *(found if need else None for found, need in zip(of_parts, needed[1:], strict=True))
 
@@ -215,11 +218,14 @@ class _Coupling:
         else:
             state[:, self.changed] = before + out
 
-    def pull(self, state: Tensor, old: Tensor, grad: Tensor, log_det_grad: Tensor, sums: list[Tensor] | None) -> None:
+    def pull(
+        self, state: Tensor, old: Tensor, grad: Tensor, log_det_grad: Tensor, sums: list[Tensor] | None, onward: bool
+    ) -> None:
         """Take the gradient of a piece back to what it was before the coupling, and the piece too, both in place.
 
         Args:
             sums: of each matrix, the products of what goes into it with the gradient of what comes out, `[in, out]`, are added.
+            onward: whether anybody wants the gradient; without it only the sums are made.
         """
         state[:, self.changed] = old[:, self.old]
         layers = self._layers(state, self.matrices[:-1] if self.single else self.matrices)
@@ -237,7 +243,7 @@ class _Coupling:
                 sums[i] += torch.bmm(layers[i], out.mT).sum(0)
             if i:
                 out = relu_gradient(torch.bmm(_each(matrix.T, out), out), layers[i], 0)
-            else:
+            elif onward:
                 grad.baddbmm_(_each(matrix.T, out), out)
 
     def no_sums(self) -> list[Tensor]:
