@@ -112,4 +112,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    main(**vars(parser.parse_args()))
+    options = parser.parse_args()
+    if options.steps < 1:
+        parser.error(f"argument --steps: got {options.steps}, wanted 1 or more")
+    main(**vars(options))

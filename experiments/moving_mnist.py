@@ -9,7 +9,7 @@ A digit moves over a photograph. v1 is ten frames; v2 is one image that shares w
 background, or several of them, the rest being drawn anew. A probe then asks the encoder of single images for the digit's class,
 its place and the background's class; and, for a second table, it asks the encoder of the past. Expected: each factor is read best
 where it alone is shared, and a background that is shared as well drives the digit out, for it is the easier way to the same loss.
-The supervised row is told all three.
+The supervised row is told all three. `true_nats` is what the factors share, of which I_NCE sees as much as its candidates allow.
 """
 
 from pathlib import Path
@@ -70,7 +70,7 @@ def main(
         frame[name.replace("acc", "error")] = 1 - frame[name]
     columns = {"error_digit": "digit, error", "error_background": "background, error", "px_place": "place, error [px]"}
     for end, encoder in {"": "of single images", "_past": "of the past"}.items():
-        at = table.summary(frame, "shared", [*(name + end for name in columns), "i_nce"])
+        at = table.summary(frame, "shared", [*(name + end for name in columns), "i_nce", "true_nats"])
         print(f"The encoder {encoder}:", at.to_string(index=False, float_format="%.3f", na_rep=""), sep="\n")
         with table.atomic(f"{out}/table{end}.csv") as file:
             file.write(at.to_csv(index=False).encode())

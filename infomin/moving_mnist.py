@@ -188,18 +188,28 @@ def nats(scenes: Scenes, share: str) -> float:
     >>> round(nats(draw(world, 1), "digit"), 4), round(nats(draw(world, 1), "digit%2"), 4), nats(draw(world, 1), "nothing")
     (2.3026, 0.6931, 0.0)
     """
-    world, total = scenes.world, 0.0
-    room = math.prod(side - world.size + 1 for side in world.backgrounds.shape[2:])
+    return math.fsum(nats_of_each(scenes.world, share).values())
+
+
+def nats_of_each(world: World, share: str) -> dict[str, float]:
+    """What a scene and its `partner` share about each of the named factors, in nats; factors are independent.
+
+    >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.arange(10), ground, torch.tensor([0, 1]))
+    >>> {name: round(found, 4) for name, found in nats_of_each(world, "digit-background_crop").items()}  # log 10, log (2 * 9 * 9)
+    {'digit': 2.3026, 'background_crop': 5.0876}
+    """
+    room, found = math.prod(side - world.size + 1 for side in world.backgrounds.shape[2:]), {}
     for name, modulus in parse(share).items():
         bank = {"digit": world.digit_class, "background": world.background_class}.get(_PARTS[name][0])
         values = world.cells**2 if bank is None else _classes(bank)
         counts = torch.arange(values).remainder(modulus or values).bincount().double()
-        total += float(-(counts / values * (counts / values).log()).sum())
+        found[name] = float(-(counts / values * (counts / values).log()).sum())
         if name.endswith(("_image", "_crop")) and bank is not None:
-            total += float(bank.bincount().double().log().mean())
+            found[name] += float(bank.bincount().double().log().mean())
         if name.endswith("_crop"):
-            total += math.log(room)
-    return total
+            found[name] += math.log(room)
+    return found
 
 
 def render(scenes: Scenes) -> Tensor:

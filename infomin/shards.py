@@ -57,20 +57,20 @@ def write(
     and the factors of `clips.Clips` by their names. Memory is that of a few shards, 250 kB a clip as it is by default.
 
     Args:
-        folder: for this data set alone; made if missing.
-        clips: how many there are, 1 or more.
-        shard: clips of a shard, 1 or more; the last may have fewer.
-        frames: of a clip (T), 1 or more.
-        size: side of the canvas in pixels, as in `sources.worlds`.
-        digit: side of a digit in pixels.
-        speed: how far a digit moves from frame to frame, in canvases, 0 or more.
-        digits_per_clip: how many move in a clip (D), 1 to 8191.
-        dim: brightness of the background, 0 to 1.
-        seed: of all that is drawn, 0 or more.
-        part: train or test; they share no picture and no path.
-        digits: what moves: digits, mnist, fashion, emnist:SPLIT, idx:PATH or folder:PATH, see `sources.worlds`.
-        backgrounds: what is behind: photos, stl10 or folder:PATH.
-        bar: show progress and the time left.
+        folder: For this data set alone; made if missing.
+        clips: How many clips there are, 1 or more.
+        shard: Clips of a shard, 1 or more; the last may have fewer.
+        frames: Frames of a clip (T), 1 or more.
+        size: Side of the canvas in pixels, as in `sources.worlds`.
+        digit: Side of a digit in pixels.
+        speed: How far a digit moves from frame to frame, in canvases, 0 or more.
+        digits_per_clip: How many digits move in a clip (D), 1 to 8191.
+        dim: Brightness of the background, 0 to 1.
+        seed: Seed of all that is drawn, 0 or more.
+        part: The part, train or test; they share no picture and no path.
+        digits: What moves: digits, mnist, fashion, emnist:SPLIT, idx:PATH or folder:PATH, see `sources.worlds`.
+        backgrounds: What is behind: photos, stl10 or folder:PATH.
+        bar: Show progress and the time left.
 
     Returns:
         the names of the shards that were made now.

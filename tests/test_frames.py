@@ -1,11 +1,15 @@
 """Views of clips: what the one image shares with a later frame, what it does not, and what a probe is shown."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
 from infomin import Recipe, run
 from infomin.clips import LATER, PAST, draw, positions, render
 from infomin.data import load
+from infomin.moving_mnist import World, nats_of_each
 from infomin.views import SharedFrames, parse
 
 torch.set_num_threads(1)
@@ -81,10 +85,31 @@ def test_positions_that_are_not_shared_tell_nothing(clips):
     assert table[:2, 2:].abs().max() < 0.06
 
 
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (3, 1), (4, 3)])  # of a digit on a canvas of 4 px
+def test_the_nats_of_the_place_are_the_entropy_of_the_pixel_that_shows_it(height, width):
+    one = torch.zeros(1, dtype=torch.long)
+    world = World(torch.zeros(1, height, width).byte(), one, torch.zeros(1, 3, 4, 4).byte(), one, size=4)
+    many = draw(world, 200_000, seed=1, speed=0.3)
+    pixel = positions(many, [LATER])[:, 0, 0].round().long()
+    share = (pixel[:, 0] * 4 + pixel[:, 1]).bincount().double().div(len(many))
+    entropy = -float(share.xlogy(share).sum())
+    assert SharedFrames("position").nats(many) == pytest.approx(entropy, abs=4e-3)
+
+
+def test_the_nats_of_frames_are_those_of_scenes_but_for_the_place(clips):
+    for share in ("nothing", "digit", "digit%5", "digit_image", "background_image", "background_crop", "digit-background"):
+        assert SharedFrames(share).nats(clips) == math.fsum(nats_of_each(clips.world, share).values())
+    place, room = SharedFrames("position").nats(clips), clips.world.size - clips.world.digits.shape[1]
+    assert 2 * math.log(room) < place < 2 * math.log(room + 1)
+    assert SharedFrames("digit-position").nats(clips) == pytest.approx(math.log(10) + place)
+    assert SharedFrames("position").nats(replace(clips, world=replace(clips.world, cells=7))) == place
+
+
 @pytest.mark.parametrize(
     ("build", "error", "parts"),
     [
         (lambda: SharedFrames("colour"), ValueError, "colour"),
+        (lambda: SharedFrames("digit-position%2"), ValueError, "got 'digit-position%2', wanted a position without a modulus"),
         (lambda: SharedFrames("digit", past=0), ValueError, "past"),
         (lambda: SharedFrames("digit", past=1.5), ValueError, "past"),
         (
@@ -123,7 +148,7 @@ def test_a_run_reads_the_encoder_of_single_images_and_says_pixels():
     fields = {"view": "frames:position", "data": "clips", "size": 32, "steps": 3, "batch": 16, "width": 0.25}
     row = run(Recipe(**fields, candidates=32, probe_images=96))
     assert row["status"] == "done" and row["px_place"] > 0 and {"acc_digit", "acc_background", "i_nce"} <= set(row)
-    assert "acc_place" not in row and "true_nats" not in row
+    assert "acc_place" not in row and row["true_nats"] == pytest.approx(2 * (math.log(18) + math.log(2) / 18))
     assert parse("frames:position").channels == (30, 3)
 
 

@@ -1,5 +1,6 @@
 """Views that share chosen factors of a scene or a clip, and nothing else. The dial: which factors."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from ..check import kind, positive
 from ..clips import LATER, PAST, Clips, positions
 from ..clips import draw as draw_clips
 from ..clips import render as render_clips
-from ..moving_mnist import Scenes, nats, parse, partner, render, together
+from ..moving_mnist import Scenes, nats, nats_of_each, parse, partner, render, together
 
 
 class SharedFactors(nn.Module):
@@ -72,6 +73,9 @@ class SharedFrames(nn.Module):
         past: frames of v1, 1 or more, at times 1, 2, …
         later: the time of the frame that v2 shares factors with.
 
+    Raises:
+        ValueError: an unknown factor, a position modulo a number (it has none), a past that is no number.
+
     Source: InfoMin, Colorful Moving-MNIST; past and later as recalled.
     """
 
@@ -80,7 +84,11 @@ class SharedFrames(nn.Module):
 
     def __init__(self, share: str, past: int = PAST, later: float = LATER) -> None:
         super().__init__()
-        parse(share)
+        if parse(share).get("position"):
+            raise ValueError(
+                f"SharedFrames: got {share!r}, wanted a position without a modulus, for places in a clip are not numbered; "
+                "write 'position'"
+            )
         kind(past, int, "SharedFrames(past)")
         positive(past, "SharedFrames(past)")
         self.share, self.past, self.later = share, past, later
@@ -111,6 +119,17 @@ class SharedFrames(nn.Module):
             background_image=kept.background_image,
             crop=kept.crop,
         )
+
+    def nats(self, clips: Clips) -> float:
+        """What the factors of both views share, in closed form, in nats; it bounds I(v1; v2) from above.
+
+        The later place is uniform, as the start is, and v2 shows it to the pixel, the two at the borders half as often.
+        """
+        found = nats_of_each(clips.world, self.share)
+        if "position" in found:
+            room = [clips.world.size - side for side in clips.world.digits.shape[1:]]
+            found["position"] = sum(math.log(side) + math.log(2) / side for side in room if side)
+        return math.fsum(found.values())
 
     def extra_repr(self) -> str:
         return f"{self.share}, past={self.past}, later={self.later}"
