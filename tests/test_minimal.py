@@ -104,3 +104,10 @@ def test_the_command_of_its_docstring_prints_one_row_for_each_setting(
     assert [row[:22].strip() for row in rows] == list(minimal.DIAL)
     assert all(0 <= float(row.split()[-1]) <= 1 for row in rows)
     assert len(rows) % 2 == 1 and rows[len(rows) // 2].startswith("digit ")  # the task's own factor stands in the middle
+
+
+def test_a_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["minimal.py", "--steps", "-3"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(FILE), run_name="__main__")
+    assert capsys.readouterr().err.splitlines()[-1] == "minimal.py: error: argument --steps: got -3, wanted 1 or more"
