@@ -115,8 +115,9 @@ def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, 
         table.write_rows(f"{save}/learned_views.jsonl", [*learned, *rows])  # of both stages
         pictures(rows, flows, task, f"{save}/learned_views")
         for name, file in firsts.items():
+            learned_flow = Path(file).read_bytes()
             with table.atomic(f"{save}/learned_views/{name.replace(', ', '_').lower()}.safetensors") as copy:
-                copy.write(Path(file).read_bytes())
+                copy.write(learned_flow)
 
 
 def called(game: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from .demo import demo
 from .dist import main_process, stop
 from .experiment import report
 from .gallery import gallery
-from .learn import Learning, learn
+from .learn import Learning, learn, writable
 from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__
@@ -161,7 +161,7 @@ def _views(parser: Parser) -> Parser:
 def _do_run(options: Namespace) -> None:
     row = run(Recipe(**{name: options[name] for name in FIELDS}), options.out, bar=True, tensorboard=options.tensorboard)
     if main_process():
-        print(json.dumps(row, indent=2))
+        print(json.dumps(table.plain(row), indent=2))
 
 
 def _do_sweep(options: Namespace) -> None:
@@ -175,13 +175,15 @@ def _do_plot(options: Namespace) -> None:
 
 
 def _do_learn(options: Namespace) -> None:
+    writable(options.save)
     row = learn(Learning(**{name: options[name] for name in LEARNING}), options.out, bar=True, tensorboard=options.tensorboard)
     file = row["file"]
     if file and options.save:
+        learned = Path(file).read_bytes()
         with table.atomic(options.save) as copy:
-            copy.write(Path(file).read_bytes())
+            copy.write(learned)
         file = options.save
-    print(json.dumps(row, indent=2))
+    print(json.dumps(table.plain(row), indent=2))
     print(f"\n{row['said']}")
     use = f"--data {row['data']} --size {row['size']} --view {row['view']}+flow:{file}"
     print(f"Use it: infomin run {use}" if file else "No generator was worth keeping.")

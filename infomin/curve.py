@@ -20,7 +20,7 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
         by: the column that is varied.
 
     Raises:
-        ValueError: no row says anything about the task; the message lists the tasks there are.
+        ValueError: no row says anything about the task, and the message lists the tasks there are; or none has an I_NCE.
     """
     frame = _labelled(rows)
     tasks = [column[4:] for column in frame if column.startswith("acc_") and f"entropy_{column[4:]}" in frame]
@@ -28,6 +28,8 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
         raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
     has_truth = "true_nats" in frame and bool(frame["true_nats"].notna().all())
     found = means(frame, by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
+    if found.empty:
+        raise ValueError("rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some")
     found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
     return found
 
@@ -35,13 +37,15 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
 def _labelled(rows: Rows) -> pd.DataFrame:
     """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it."""
     frame = pd.DataFrame(rows)
+    if "method" in frame:
+        frame = frame[frame["method"] != "game"]  # which has learned views, and no encoder to probe
     if "key" not in frame:
         return frame
     frame = frame.drop_duplicates("key").reset_index(drop=True)
     recipe = frame.loc[:, "key":"status"].columns  # a row begins with its recipe
     for name in recipe.drop(["key", "view", "seed", "status"]):
         if frame[name].nunique() > 1:
-            frame["view"] += f", {name}=" + frame[name].astype(str)
+            frame["view"] += [f", {name}={value}" if pd.notna(value) else "" for value in frame[name]]
     return frame
 
 
@@ -57,7 +61,7 @@ def dial_values(names: Sequence[str]) -> list[float] | None:
     >>> dial_values(["patch:8/32", "patch:16/32"]), dial_values(["color:lab", "color:rgb"])
     ([8.0, 16.0], None)
     """
-    number = r"(?<![\w.])\d+(?:\.\d+)?"
+    number = r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?"
     if len({re.sub(number, "#", name) for name in names}) != 1:
         return None
     columns = list(zip(*(map(float, re.findall(number, name)) for name in names), strict=True))

@@ -87,7 +87,7 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
         FileNotFoundError: no such folder, or the files of STL-10 or CIFAR-10 are missing or damaged; the message says what to do.
     """
     allowed(name)
-    least, most = SIZES.get(name, (8, 1024))
+    least, most = SIZES.get(name.partition(":")[0], (8, 1024))
     if not least <= size <= most:
         raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px; change it")
     if name.startswith("clips:"):

@@ -4,6 +4,9 @@ Launched by torchrun, every process holds a part of the batch, gathers the embed
 whole batch. `gather` hands back to each part the sum of the gradients of all these losses, `world` times the gradient of one;
 DistributedDataParallel then averages the parameters' gradients over the processes. The two factors cancel: every parameter gets
 exactly the gradient that one process with the whole batch would compute, and learning rates need no correction.
+
+That holds for layers that see each image by itself. Batch norm does not: `spread` lets it see the whole batch on GPUs; on CPUs,
+for which torch has no such layer, each process normalises its own part, as DistributedDataParallel does.
 """
 
 import os
@@ -103,6 +106,11 @@ def gather(x: Tensor) -> Tensor:
     _check_shapes(x)
     whole: Tensor = _Gather.apply(x)
     return whole
+
+
+def spread(method: nn.Module, device: torch.device) -> nn.Module:
+    """Let batch norm take its statistics over all processes, where torch can: on CUDA."""
+    return nn.SyncBatchNorm.convert_sync_batchnorm(method) if world() > 1 and device.type == "cuda" else method
 
 
 def mean(x: Tensor) -> Tensor:

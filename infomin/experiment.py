@@ -78,7 +78,8 @@ def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "",
 
         Args:
             preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-            data: What the views are made from, if not the preset's: digits, photos, stl10, cifar10 or folder:PATH.
+            data: What the views are made from, if not the preset's: digits, photos, clips, clips:DIGITS@BACKGROUNDS,
+                stl10, cifar10 or folder:PATH.
             task: What accuracy is measured on, if not the preset's.
             out: Folder of runs; the same command again goes on where it was cut.
             jobs: Processes at a time; 0 means one per core.

@@ -151,7 +151,8 @@ def parts(folder: str, size: int) -> tuple[tuple[Files, Tensor], tuple[Files, Te
     """Training and test part of a folder, each as its files, in an order that mixes the classes, and their classes.
 
     A class is a folder in `train` and `test` (or `val`) of the folder. Without a folder for the test, every fifth file of each
-    class, sorted by name, is the test. Without folders for classes all files are of one class.
+    class, sorted by name, is the test. Without folders for classes all files are of one class. Images that lie beside those
+    folders are left out, with a warning.
 
     Args:
         folder: path; `~` is the home folder.
@@ -162,13 +163,21 @@ def parts(folder: str, size: int) -> tuple[tuple[Files, Tensor], tuple[Files, Te
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds no images, too few for a test, or the test has a class that training has not.
+        ValueError: it holds no images, too few for a test, a test without `train`, or the test has a class that training has not.
     """
     who, root = f"data 'folder:{folder}'", Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{who}: got no folder {root}, wanted one with image files; correct the path")
-    train = _classes(root / "train" if (root / "train").is_dir() else root)
-    ends = [root / name for name in ("test", "val") if (root / "train").is_dir() and (root / name).is_dir()]
+    whole = not (root / "train").is_dir()
+    train = _classes(root if whole else root / "train")
+    if lone := sorted({"test", "val"} & train.keys()) if whole and len(train) > 1 else []:
+        raise ValueError(
+            f"{who}: got a folder {lone[0]!r} and none 'train', wanted both or neither; move the classes into 'train'"
+        )
+    ends = [root / name for name in ("test", "val") if not whole and (root / name).is_dir()]
+    others = [] if whole else [path for path in _entries(os.fspath(root))[0] if Path(path).name not in ("train", "test", "val")]
+    if beside := [Path(path).name for path in others if find(path)]:
+        warnings.warn(f"{who}: images in {', '.join(map(repr, beside[:5]))}, beside 'train', are left out", stacklevel=2)
     test = _classes(ends[0]) if ends else {name: files[4::5] for name, files in train.items()}
     if not ends:
         train = {name: [file for i, file in enumerate(files) if i % 5 != 4] for name, files in train.items()}
@@ -190,7 +199,10 @@ def _classes(root: Path) -> dict[str, list[str]]:
     real = root.resolve()
     above = [os.fspath(path) for path in (real, *real.parents)]  # a link up would lead to all classes again
     found = {os.path.basename(folder): find(folder, above) for folder in folders}
-    return {name: files for name, files in found.items() if files} or {"": loose}
+    found = {name: files for name, files in found.items() if files}
+    if found and loose:
+        warnings.warn(f"{root}: {len(loose)} images that lie beside its folders are left out", stacklevel=3)
+    return found or {"": loose}
 
 
 def _mixed(found: dict[str, list[str]], names: list[str], size: int, part: str) -> tuple[Files, Tensor]:

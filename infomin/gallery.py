@@ -1,7 +1,7 @@
 """What views look like: a sheet of the views of one image."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from .views import parse
 
 
 def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | Path = "", draws: int = 3, seed: int = 0) -> Path:
-    """Draw the views of one image, a row a draw; views without chance take one row.
+    """Draw the views of one image, a row a draw; a view that is the same in a hundred draws takes one row.
 
     Args:
         views: as they are written for `parse`.
@@ -38,17 +38,24 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
     made, sheet = {word: parse(word) for word in views}, {}
     for word, view in made.items():
         data = {"scenes": ("digits", 32), "clips": ("clips", 64)}.get(getattr(view, "takes", "images"))
-        scenes = data is not None
         inputs: Any = load(*data)[1].scenes[:1] if data else _photograph(image)[None]  # type: ignore[index]
-        rows: list[list[Tensor]] = []
-        for draw in range(draws):
-            row = [v[0] for v in view(inputs, generator(seed, "gallery", draw))]
-            if rows and all(map(torch.equal, rows[0][0 if scenes else 1 :], row)):
-                break  # nothing is drawn at random
-            rows.append(row if scenes else [inputs[0] / 255, *row])
+
+        def drawn(draw: int, view: Any = view, inputs: Any = inputs) -> list[Tensor]:
+            return [v[0] for v in view(inputs, generator(seed, "gallery", draw))]
+
+        rows = [drawn(draw) for draw in range(draws if draws > 1 and _varies(view, drawn) else 1)]
         for draw, row in enumerate(rows):
-            sheet[word if len(rows) == 1 else f"{word}, draw {draw + 1}"] = row
+            shown = row if data else [inputs[0] / 255, *row]
+            sheet[word if len(rows) == 1 else f"{word}, draw {draw + 1}"] = shown
     return view_strip(sheet, path, across=max(1, round(math.sqrt(len(sheet) / 2))))  # about as high as wide
+
+
+def _varies(view: Any, drawn: Callable[[int], list[Tensor]]) -> bool:
+    """Whether anything is drawn at random; of small probabilities one draw says little."""
+    if getattr(view, "takes", "images") == "images" and not any(getattr(part, "augments", False) for part in view.modules()):
+        return False
+    first = drawn(0)
+    return any(not all(map(torch.equal, first, drawn(draw))) for draw in range(1, 100))
 
 
 def _photograph(path: str | Path) -> Tensor:

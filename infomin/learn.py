@@ -28,6 +28,9 @@ from .train import Diverged, fit
 from .views import FlowSplit, PixelFlow, parse
 from .views.color import SPACES
 
+FILE = "learned.safetensors"
+UNBOUND = ("hsv", "luv")  # spaces that stretch grey or black without bound, so that no flow from them can be watched
+FRESH_RATE = 2e-3  # of fresh critics, whatever the players' optimiser and rate: a referee is the same for all games
 COLORS = 1024  # pixels whose colours the stretch is looked at
 
 
@@ -60,7 +63,7 @@ class Learning(Recipe):
     labelled: int = 64
     """Labelled images in a batch, beside the others; without classifiers as many others more."""
     space: str = "rgb"
-    """Colour space that the flow starts from."""
+    """Colour space that the flow starts from, of those that stretch no colour without bound: neither hsv nor luv."""
     volume_preserving: bool = True
     """Whether couplings are additive; otherwise they are affine."""
     couplings: int = 4
@@ -89,8 +92,14 @@ class Learning(Recipe):
     @classmethod
     def choices(cls) -> dict[str, Iterable[str]]:
         """The names that fields may have, by field."""
+        spaces = [space for space in SPACES if space not in UNBOUND]
         schedules = {"schedule_generator": SCHEDULES, "schedule_classifiers": SCHEDULES}
-        return super().choices() | {"method": ("game",), "mode": MODES, "space": SPACES} | schedules
+        return super().choices() | {"method": ("game",), "mode": MODES, "space": spaces} | schedules
+
+    def check_candidates(self) -> None:
+        """There is no probe; how many candidates there can be, the data decide."""
+        if self.candidates < 2:
+            raise ValueError(f"recipe: candidates: got {self.candidates}, wanted 2 or more; use more")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,13 +154,22 @@ def learn(recipe: Learning, out: str | Path = "runs/learn", *, bar: bool = False
         raise ValueError(
             f"learn: got {world()} processes, wanted 1: players that take turns are not spread; start it without torchrun"
         )
-    return once(recipe.key, asdict(recipe), out, lambda folder: _play(recipe, Path(folder or out), device, bar, tensorboard))
+    writable(out)
+    row = once(recipe.key, asdict(recipe), out, lambda folder: _play(recipe, Path(folder or out), device, bar, tensorboard))
+    return row | {"file": row["file"] and str(Path(out) / recipe.key / FILE)}  # the folder may have been moved since
+
+
+def writable(path: table.Where) -> None:
+    """Raise a ValueError unless `flow:PATH` can be written, as a view is: `+` and `|` join views."""
+    if {"+", "|"} & set(str(path)):
+        raise ValueError(f"learn: got the path {str(path)!r}, wanted one without + and |, which join views; choose another")
 
 
 def _play(recipe: Learning, folder: Path, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
     began = time.perf_counter()
     split, _ = load(recipe.data, recipe.size)
-    task = known(recipe.task or next(iter(split.labels)), split.labels, "recipe: task")
+    tasks = [name for name, labels in split.labels.items() if not labels.is_floating_point()]  # a place is no class
+    task = known(recipe.task or tasks[0], tasks, "recipe: task")
     rows, labels = divide(split, task, recipe.labels, recipe.candidates), split.labels[task].to(device)
     part: Part = split.images.to(device), {"label": labels}
     stand = _stand(recipe, part, rows, device)
@@ -189,7 +207,7 @@ def _stand(recipe: Learning, part: Part, rows: Rows, device: torch.device) -> St
         lambda channels: InfoNCE(channels, recipe.encoder, recipe.width, False, recipe.dim, recipe.head, recipe.tau),
         steps=recipe.fresh_steps,
         batch=recipe.batch,
-        lr=recipe.lr,
+        lr=FRESH_RATE,
         candidates=recipe.candidates,
         precision=recipe.precision if recipe.precision != "auto" else "bf16" if fast_bf16(device) else "fp32",
         seed=recipe.seed,
@@ -274,7 +292,7 @@ def _kept(recipe: Learning, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"verdict": word, "said": said, "file": None, "step_kept": None}
     if kept is None:
         return found
-    path = folder / "learned.safetensors"
+    path = folder / FILE
     with table.atomic(path) as file:
         file.write((folder / _name(kept["step"])).read_bytes())
     names = ("i_nce_fresh", "cross_entropy_held", "right_held", "log_det", "lipschitz", "lipschitz_inverse")

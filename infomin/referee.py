@@ -131,4 +131,4 @@ def _collapsed(row: Row, raw: Row) -> bool:
 
 def _exploded(row: Row, raw: Row) -> bool:
     sides = [(row.get(name), raw[name]) for name in ("lipschitz", "lipschitz_inverse")]
-    return any(now is None or not now <= EXPLOSION * before for now, before in sides)  # NaN is no number below
+    return any(None in side or not side[0] <= EXPLOSION * side[1] for side in sides)  # NaN is no number below

@@ -14,7 +14,7 @@ from . import table
 from .check import kind, known, positive
 from .clips import Clips
 from .data import Part, Split, allowed, batches, first, load
-from .dist import agree, start
+from .dist import agree, spread, start
 from .encoders import ENCODERS
 from .methods import METHODS
 from .moving_mnist import Scenes
@@ -38,8 +38,8 @@ class Recipe:
     method: str = "infonce"
     """How the encoders learn from the views: infonce contrasts them; supervised is told the labels, for comparison."""
     data: str = "digits"
-    """What views are made from: digits (handwriting over photographs), photos (patches of those), clips (moving digits), stl10,
-    cifar10, folder:PATH."""
+    """What views are made from: digits (handwriting over photographs), photos (patches of those), clips (moving digits),
+    clips:DIGITS@BACKGROUNDS (of other pictures: clips:mnist@stl10), stl10, cifar10, folder:PATH."""
     size: int = 32
     """Side of an image in pixels; digits 24 to 96, photos 24 to 256, clips 32 to 256, stl10 8 to 96, cifar10 8 to 64, folder 8 to
     1024."""
@@ -92,13 +92,17 @@ class Recipe:
             positive(getattr(self, name), f"recipe: {name}", zero=True)
         if self.warmup > 1:
             raise ValueError(f"recipe: warmup: got {self.warmup}, wanted a share of the steps, 0 to 1; change it")
+        self.check_candidates()
+        parse(self.view)
+
+    def check_candidates(self) -> None:
+        """Raise a ValueError unless the probe's images are enough for its candidates and neighbours."""
         if not 2 <= self.candidates <= self.probe_images:
             raise ValueError(
                 f"recipe: candidates: got {self.candidates}, wanted 2 to {self.probe_images}, the probe_images; change one"
             )
         if self.probe_images < NEIGHBOURS:
             raise ValueError(f"recipe: probe_images: got {self.probe_images}, wanted {NEIGHBOURS} neighbours or more; use more")
-        parse(self.view)
 
     @classmethod
     def choices(cls) -> dict[str, Iterable[str]]:
@@ -153,6 +157,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     if recipe.probe_images > (most := min(split.labelled for split in splits)):
         raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
     method = _method(recipe, view.channels, splits[0].labels).to(device).to(memory_format=torch.channels_last)
+    method = spread(method, device)
     precision = recipe.precision if recipe.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
     if hasattr(view, "nats"):

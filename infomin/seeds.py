@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 
@@ -18,9 +19,10 @@ def generator(seed: int, *purpose: int | str) -> torch.Generator:
     >>> torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b))
     True
     """
-    words = [part if isinstance(part, str) else int(part) for part in (seed, *purpose)]
-    if any(isinstance(word, int) and word < 0 for word in words):
-        raise ValueError(f"seed: got {words}, wanted no negative number; use 0 or more")
+    parts = (seed, *purpose)
+    if not all(isinstance(part, str) or (isinstance(part, Integral) and part >= 0) for part in parts):
+        raise ValueError(f"seed: got {list(parts)}, wanted whole numbers of 0 or more; change it")
+    words = [part if isinstance(part, str) else int(part) for part in parts]
     digest = hashlib.sha256(repr(words).encode()).digest()  # a list's text tells words from numbers and (a, 0) from (a)
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 

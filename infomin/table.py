@@ -69,21 +69,21 @@ def _unwritten(error: OSError, path: Path) -> OSError:
     )
 
 
-def _plain(x: Any, whole: bool = False) -> Any:
+def plain(x: Any, whole: bool = False) -> Any:
     """Numbers of numpy and torch as Python's own, tuples as lists, NaN and Inf as None; with `whole` also 1.0 as 1."""
     if isinstance(x, Mapping):
-        return {str(name): _plain(value, whole) for name, value in x.items()}
+        return {str(name): plain(value, whole) for name, value in x.items()}
     if isinstance(x, list | tuple):
-        return [_plain(value, whole) for value in x]
+        return [plain(value, whole) for value in x]
     if hasattr(x, "tolist"):
-        return _plain(x.tolist(), whole)
+        return plain(x.tolist(), whole)
     if isinstance(x, float) and not math.isfinite(x):
         return None
     return int(x) if whole and isinstance(x, float) and x.is_integer() else x
 
 
 def _line(x: Any) -> bytes:
-    return json.dumps(_plain(x), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(plain(x), allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def write_json(path: Where, obj: Any) -> None:
@@ -99,7 +99,7 @@ def write_json(path: Where, obj: Any) -> None:
     ...     read_json(f"{folder}/row.json")
     {'seed': 0, 'i_nce': 0.1, 'loss': None}
     """
-    text = json.dumps(_plain(obj), allow_nan=False, indent=2)
+    text = json.dumps(plain(obj), allow_nan=False, indent=2)
     with atomic(path) as file:
         file.write(text.encode() + b"\n")
 
@@ -129,7 +129,7 @@ def key(recipe: Mapping[str, Any]) -> str:
     >>> key({"view": "color:lab", "tau": 1}) == key({"tau": 1.0, "view": "color:lab"})
     True
     """
-    text = json.dumps(_plain(recipe, whole=True), allow_nan=False, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(plain(recipe, whole=True), allow_nan=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -53,7 +53,7 @@ def fit(
         log_every: steps between yields.
 
     Yields:
-        step from 1, and floats: the method's own, `loss_ema` and `i_nce_ema` (nats), `rate` (the first factor).
+        step from 1, and floats: the method's own, their averages (`loss_ema`, `i_nce_ema` in nats, …), `rate` (the first factor).
 
     Raises:
         Diverged: the loss is NaN or Inf (looked at when stats are due; reading it at each step would stall a GPU).

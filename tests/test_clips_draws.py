@@ -258,7 +258,7 @@ def test_types_and_shapes() -> None:
 
 NONE = torch.zeros(0, dtype=torch.long)
 BAD = [
-    ({}, {"seed": -1}, r"seed: got \[-1, 'clips'\], wanted no negative number"),
+    ({}, {"seed": -1}, r"seed: got \[-1, 'clips'\], wanted whole numbers of 0 or more"),
     ({}, {"n": -1}, r"draw\(n\): got -1, wanted a whole number from 0 to .*; change it"),
     ({}, {"n": 2.0}, r"draw\(n\): got 2.0"),
     ({}, {"first": -3}, r"draw\(first\): got -3, wanted a whole number from 0"),

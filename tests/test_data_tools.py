@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import urllib.error
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,28 @@ def test_a_set_that_is_whole_is_left_alone_and_a_damaged_one_is_not(tmp_path, no
     assert f"cifar10: is in {tmp_path}, whole" in capsys.readouterr().out
     archive.write_bytes(whole[:-1])
     assert fetch.main(["cifar10"]) == 2 and no_network[0] == stored.CIFAR10[0]
+
+
+@pytest.mark.parametrize("again", ["whole", "cut"])
+def test_digits_that_were_unpacked_by_halves_are_unpacked_anew(again, tmp_path, monkeypatch, capsys):
+    raw, asked = tmp_path / "MNIST" / "raw", []
+    file = raw / "t10k-images-idx3-ubyte"
+    whole = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 7, 8])
+
+    def mnist(where, download):
+        asked.append((where, download, file.exists()))
+        raw.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            file.write_bytes(whole if again == "whole" else whole[:-1])
+
+    mnist.__name__ = "MNIST"
+    monkeypatch.setitem(fetch.SETS, "mnist", partial(fetch._idx, mnist))
+    raw.mkdir(parents=True)
+    file.write_bytes(whole[:-1])
+    assert fetch.main(["mnist", "--root", str(tmp_path)]) == (0 if again == "whole" else 2)
+    assert asked == [(tmp_path, True, False)]
+    said = capsys.readouterr()
+    assert "whole" in said.out if again == "whole" else f"({file} is damaged); check" in said.err
 
 
 def test_what_can_be_fetched_is_fetched_though_another_cannot(tmp_path, monkeypatch, capsys):

@@ -85,6 +85,11 @@ FIELDS = [
     *(({name: 0}, [name, "0", "wanted"]) for name in ("size", "dim", "steps", "batch", "width", "tau", "lr", "probe_images")),
     *(({"share_encoder": value}, ["share_encoder", f"got {value!r}", "wanted"]) for value in ("yes", 2)),
     ({"view": "color:lab+color:lab"}, ["got views of 1, 2 channels for ColorSplit", "wanted 3", "put it before"]),
+    *(
+        ({"view": f"{first}+{second}"}, ["got views with values outside [0, 1]", "wanted colours", "put it before the part"])
+        for first in ("frequency:1", "color:rgb/012", "crop:0.5+frequency:1", "frequency:1+crop:0.5")
+        for second in ("color:lab", "grey:0.2", "crop:0.5+jitter:1")
+    ),
     ({"view": "color:lab+shared:digit"}, ["got a second part that takes scenes", "wanted", "images", "put it first"]),
     *(({"view": value}, ["view", f"{value!r}", "wanted"]) for value in (None, 3)),
 ]
@@ -105,7 +110,6 @@ def test_an_unknown_field_is_named():
     [
         ({"encoder": "alexnet"}, ["alexnet", "63 px or more", "got 24x24", "use larger images or another encoder"]),
         ({"view": "patch:8/32"}, ["PatchPair(distance=8, size=32)", "40 px or more", "got 24x24", "use a smaller distance"]),
-        ({"view": "frequency:1+color:lab"}, ["ColorSplit(lab)", "must lie in [0, 1]", "got [-", "divide by 255"]),
     ],
 )
 def test_what_only_the_images_show_is_told_at_the_first_step(change, parts):

@@ -278,10 +278,31 @@ def test_folders_of_the_parts_are_used_if_there_are_any(tmp_path, end):
     for name in ("train/x/1", "train/x/2", "train/y/z/3", f"{end}/x/4", f"{end}/y/5", "else/w/6"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         colour(1).save(tmp_path / f"{name}.png")
-    (train_, labels), (test, test_labels) = parts(str(tmp_path), SIZE)
+    with pytest.warns(UserWarning, match="images in 'else', beside 'train', are left out"):
+        (train_, labels), (test, test_labels) = parts(str(tmp_path), SIZE)
     assert names((train_,)) == ["1.png", "2.png", "3.png"] and names((test,)) == ["4.png", "5.png"]
     for files, values in ((train_, labels), (test, test_labels)):
         assert [int("/y/" in path) for path in files.paths] == values.tolist()
+
+
+@pytest.mark.parametrize("end", ["test", "val"])
+def test_a_folder_for_the_test_is_not_trained_on_for_want_of_one_to_train_on(tmp_path, end):
+    for name in ("a", f"{end}/a"):
+        (tmp_path / name).mkdir(parents=True)
+        for n in range(5):
+            colour(n).save(tmp_path / name / f"{n}.png")
+    with pytest.raises(ValueError, match=f"got a folder '{end}' and none 'train', wanted both or neither; move the classes"):
+        parts(str(tmp_path), SIZE)
+
+
+def test_files_beside_classes_are_left_out_with_a_word(tmp_path):
+    (tmp_path / "a").mkdir()
+    for n in range(5):
+        colour(n).save(tmp_path / "a" / f"{n}.png")
+        colour(n).save(tmp_path / f"{n}.png")
+    with pytest.warns(UserWarning, match="5 images that lie beside its folders are left out"):
+        (train_, _), (test, _) = parts(str(tmp_path), SIZE)
+    assert len(train_) == 4 and len(test) == 1
 
 
 def test_files_without_folders_are_of_one_class(tmp_path):

@@ -95,7 +95,7 @@ def stand() -> Stand:
 class Blind(nn.Module):
     """Views that are the channels, the first of which shows nothing."""
 
-    channels = (1, 2)
+    channels, readout = (1, 2), (0, 1)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return torch.full_like(images[:, :1], 0.5), images[:, 1:]

@@ -38,6 +38,23 @@ def test_a_row_a_draw_and_one_where_nothing_is_drawn(shown, image, tmp_path):
         assert all(map(torch.equal, sheet[f"crop:0.2+jitter:1, draw {draw + 1}"][1:], [v[0] for v in expected]))
 
 
+def test_a_view_that_seldom_changes_anything_has_its_rows_all_the_same(shown, image, tmp_path):
+    views = {
+        "grey:0.2": 3,
+        "flip:0.5": 3,
+        "blur:0.5": 3,
+        "grey:0.2/1+color:lab": 3,
+        "grey:1": 1,
+        "flip:0": 1,
+        "grey:1/1+color:lab": 1,
+    }
+    for seed in range(4):
+        gallery(list(views), tmp_path / "a.png", image[0], draws=3, seed=seed)
+        assert [sum(row.split(",")[0] == view for row in shown[-1]) for view in views] == list(views.values())
+    gallery(["shared:all", "frames:all"], tmp_path / "a.png", draws=3)
+    assert list(shown[-1]) == ["shared:all", "frames:all"]
+
+
 def test_views_of_scenes_show_scenes(shown, tmp_path):
     gallery(["shared:digit"], tmp_path / "a.png", draws=3)
     rows = list(shown[0].values())

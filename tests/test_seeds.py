@@ -94,7 +94,7 @@ def test_seeds_mean_the_same_bits_from_version_to_version() -> None:
 
 @pytest.mark.parametrize("arguments", [(-1,), (0, "views", -1)])
 def test_a_negative_number_is_an_error(arguments: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"seed: got \[.*-1\], wanted no negative number; use 0 or more"):
+    with pytest.raises(ValueError, match=r"seed: got \[.*-1\], wanted whole numbers of 0 or more; change it"):
         generator(*arguments)
 
 

@@ -434,7 +434,24 @@ def test_one_view_before_several_and_several_before_one() -> None:
     g = seed(0)
     expected = [Crop((0.3, 1))(v, g)[0] for v in Frequency(1)(IMAGES)]
     assert both.channels == (3, 3) and all(map(torch.equal, both(IMAGES, seed(0)), expected))
-    assert Then(parse("frequency:1"), whole).channels == (3, 3)
+    assert Then(parse("patch:8/16"), whole).channels == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("view", "readout"),
+    [
+        ("multicrop:2x32-2x24", (0,)),
+        ("flip:0.5/1+multicrop:2x32-2x24", (0,)),
+        ("flip:0.5+multicrop:2x32-2x24", (0,)),
+        ("aug:infomin+multicrop:2x32-4x20", (0,)),
+        ("crop:0.2+color:lab", (0, 1)),
+        ("crop:0.2+frequency:1-2", (0, 1, 2)),
+        ("shared:digit+color:lab", (0,)),
+        ("frames:digit+crop:0.5", (1,)),
+    ],
+)
+def test_a_probe_reads_what_both_parts_have_worth_reading(view: str, readout: tuple[int, ...]) -> None:
+    assert parse(view).readout == readout
 
 
 def test_each_puts_views_side_by_side() -> None:

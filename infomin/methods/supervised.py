@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..dist import mean
 from ..encoders import Encoders
 from .step import Step
 
@@ -63,7 +64,7 @@ class Supervised(nn.Module):
             for task, head in heads.items():
                 losses[task] = losses.get(task, 0) + self._loss(task, head(h).float(), (labels or {})[task]) / self.views
         loss = torch.stack(list(losses.values())).sum()
-        return Step(loss, {"loss": loss.detach(), **{f"loss_{task}": value.detach() for task, value in losses.items()}})
+        return Step(loss, {"loss": mean(loss), **{f"loss_{task}": mean(value) for task, value in losses.items()}})
 
     def _loss(self, task: str, found: Tensor, labels: Tensor) -> Tensor:
         if labels.is_floating_point():

@@ -241,7 +241,7 @@ class ColorSplit(nn.Module):
     (torch.Size([4, 1, 8, 8]), torch.Size([4, 2, 8, 8]))
     """
 
-    wants = 3
+    wants, signed = 3, True
 
     def __init__(self, space: str = "lab", split: str = "0-12", norm: str = "range") -> None:
         super().__init__()

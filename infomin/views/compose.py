@@ -29,7 +29,8 @@ class Then(nn.Module):
         second: takes images; gives one view, or as many as `first`.
 
     Raises:
-        ValueError: the numbers of views or of channels do not fit, or `second` takes scenes.
+        ValueError: the numbers of views or of channels do not fit, `second` takes scenes, or it takes colours in [0, 1] and
+            `first` gives other numbers.
     """
 
     def __init__(self, first: Any, second: Any) -> None:
@@ -48,12 +49,18 @@ class Then(nn.Module):
                 f"Then: got views of {', '.join(map(str, first.channels))} channels for {type(second).__name__}, wanted {wanted} "
                 f"each; {cure}"
             )
+        if wanted and getattr(first, "signed", False):
+            raise ValueError(
+                f"Then: got views with values outside [0, 1] for {type(second).__name__}, wanted colours; "
+                "put it before the part that splits them"
+            )
         self.first, self.second = first, second
         inner, outer = first.channels * (m if n == 1 else 1), second.channels * (n if m == 1 else 1)
         self.channels = outer if wanted else inner
-        self.readout = second.readout if n == 1 else first.readout
+        both = tuple(i for i in first.readout if i in second.readout) or first.readout
+        self.readout = second.readout if n == 1 else first.readout if m == 1 else both
         self.takes = getattr(first, "takes", "images")
-        self.wants = _wants(first) or wanted
+        self.wants, self.signed = _wants(first) or wanted, any(getattr(part, "signed", False) for part in (first, second))
         self.beside = getattr(second if n == 1 else first, "beside", {})
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
@@ -107,6 +114,7 @@ class Each(nn.Module):
         told = [(start, getattr(part, "beside", {})) for start, part in zip(starts, parts, strict=True)]
         self.beside = {name: tuple(start + i for i in views) for start, some in told for name, views in some.items()}
         self.takes, self.wants = takes.pop(), next(iter(wants), None)
+        self.signed = any(getattr(part, "signed", False) for part in parts)
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """A batch of what the parts take -> the views of all."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..check import images as check_images
 from ..check import unit
 from .door import door
-from .draws import Which, below, chance, change, piece, span, uniform, within
+from .draws import Which, below, chance, change, piece, span, uniform, whole_number, within
 
 TRIES = 10
 
@@ -136,7 +136,7 @@ class Crop(nn.Module):
         super().__init__()
         self.area = span(area, 1e-6, 1, "Crop(area)")
         self.ratio = span(ratio, 1e-3, 1e3, "Crop(ratio)")
-        self.size = size if size is None else int(within(size, 1, 1e6, "Crop(size)"))
+        self.size = size if size is None else whole_number(size, 1, 1e6, "Crop(size)")
 
     def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> Box:
         """A box for each of n images."""

@@ -150,6 +150,13 @@ def within(value: float, low: float, high: float, what: str) -> float:
     return value
 
 
+def whole_number(value: float, low: float, high: float, what: str) -> int:
+    """Return a whole number in [low, high]; otherwise say so in a ValueError."""
+    if int(within(value, low, high, what)) != value:
+        raise ValueError(f"{what}: got {value!r}, wanted a whole number; round it")
+    return int(value)
+
+
 def span(value: Sequence[float], low: float, high: float, what: str) -> tuple[float, float]:
     """Return a pair of numbers in [low, high], the lesser first; otherwise say so in a ValueError."""
     if not isinstance(value, Sequence) or len(value) != 2 or isinstance(value, str):

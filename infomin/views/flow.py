@@ -230,7 +230,7 @@ class FlowSplit(nn.Module):
 
     def __init__(self, flow: PixelFlow, split: str | Iterable[Iterable[int]] = "0-12") -> None:
         super().__init__()
-        self.flow, self.groups, self.wants = flow, groups_in(split, flow.channels), flow.channels
+        self.flow, self.groups, self.wants, self.signed = flow, groups_in(split, flow.channels), flow.channels, True
         self.channels, self.digest = tuple(len(group) for group in self.groups), ""
         self.readout = tuple(range(len(self.groups)))
 

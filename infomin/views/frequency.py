@@ -59,7 +59,7 @@ class Frequency(nn.Module):
     tensor(True)
     """
 
-    wants = None
+    wants, signed = None, True
 
     def __init__(self, *sigmas: float) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..check import images as check_images
 from ..check import unit
 from .door import door
-from .draws import below, orders, within
+from .draws import below, orders, whole_number
 
 SHARE = 64 / 85  # PIRL takes 64 px of each cell of 85
 
@@ -80,8 +80,8 @@ class Jigsaw(nn.Module):
 
     def __init__(self, cells: int = 3, crop: int | None = None) -> None:
         super().__init__()
-        self.cells = int(within(cells, 2, 100, "Jigsaw(cells)"))
-        self.crop = crop if crop is None else int(within(crop, 1, 1e6, "Jigsaw(crop)"))
+        self.cells = whole_number(cells, 2, 100, "Jigsaw(cells)")
+        self.crop = crop if crop is None else whole_number(crop, 1, 1e6, "Jigsaw(crop)")
 
     def side(self, height: int, width: int) -> int:
         """Side in px of the square taken from each cell of an image."""

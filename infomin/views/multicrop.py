@@ -9,7 +9,7 @@ from ..check import images as check_images
 from ..check import unit
 from .crop import Box, boxes, crop, whole
 from .door import door
-from .draws import span, within
+from .draws import span, whole_number
 
 
 class MultiCrop(nn.Module):
@@ -45,8 +45,8 @@ class MultiCrop(nn.Module):
                 f"MultiCrop: got {len(sizes)} sizes, {len(counts)} counts and {len(areas)} areas, wanted equally many; "
                 "add or drop some"
             )
-        self.sizes = tuple(int(within(size, 1, 1e6, "MultiCrop(sizes)")) for size in sizes)
-        self.counts = tuple(int(within(count, 1, 1e3, "MultiCrop(counts)")) for count in counts)
+        self.sizes = tuple(whole_number(size, 1, 1e6, "MultiCrop(sizes)") for size in sizes)
+        self.counts = tuple(whole_number(count, 1, 1e3, "MultiCrop(counts)") for count in counts)
         self.areas = tuple(span(area, 1e-6, 1, "MultiCrop(areas)") for area in areas)
         self.kinds = [
             (size, area) for size, count, area in zip(self.sizes, self.counts, self.areas, strict=True) for _ in range(count)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..check import images as check_images
 from ..check import unit
 from .door import door
-from .draws import below, chance, in_turn, normal, within
+from .draws import below, chance, in_turn, normal, whole_number, within
 from .jitter import adjust_brightness, adjust_contrast, adjust_saturation
 from .tone import adjust_sharpness, autocontrast, equalize, invert, posterize, solarize, solarize_add
 from .warp import rotation, shear, translation, warp
@@ -121,7 +121,7 @@ class RandAugment(nn.Module):
 
     def __init__(self, n: int = 2, m: float = 10, std: float = 0.5, p: float = 0.5, color: bool = True) -> None:
         super().__init__()
-        self.n = int(within(n, 0, 100, "RandAugment(n)"))
+        self.n = whole_number(n, 0, 100, "RandAugment(n)")
         self.m = within(m, 0, MOST, "RandAugment(m)")
         self.std = within(std, 0, float("inf"), "RandAugment(std)")
         self.p = within(p, 0, 1, "RandAugment(p)")
