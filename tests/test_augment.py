@@ -445,6 +445,12 @@ def test_a_bad_dial_says_what_came_and_what_a_good_one_is(family: str, dial: str
         (lambda: Blur(kernel=-1), r"Blur\(kernel\): got -1"),
         (lambda: RandAugment(m=11), r"RandAugment\(m\): got 11, wanted a number from 0 to 10"),
         (lambda: RandAugment(std=-1), r"RandAugment\(std\): got -1"),
+        (lambda: Crop(size=24.7), r"Crop\(size\): got 24.7, wanted a whole number; round it"),
+        (lambda: RandAugment(n=1.6), r"RandAugment\(n\): got 1.6, wanted a whole number"),  # type: ignore[arg-type]
+        (lambda: Jigsaw(2.7), r"Jigsaw\(cells\): got 2.7, wanted a whole number"),  # type: ignore[arg-type]
+        (lambda: Jigsaw(3, crop=2.5), r"Jigsaw\(crop\): got 2.5, wanted a whole number"),  # type: ignore[arg-type]
+        (lambda: MultiCrop((32.6,), (1,), ((0.1, 1),)), r"MultiCrop\(sizes\): got 32.6"),  # type: ignore[arg-type]
+        (lambda: MultiCrop((32,), (1.9,), ((0.1, 1),)), r"MultiCrop\(counts\): got 1.9"),  # type: ignore[arg-type]
         (lambda: Jigsaw(1), r"Jigsaw\(cells\): got 1, wanted a number from 2 to 100"),
         (lambda: MultiCrop((8,), (2, 1)), "MultiCrop: got 1 sizes, 2 counts and 2 areas, wanted equally many"),
         (lambda: MultiCrop((), (), ()), "MultiCrop: got 0 sizes"),

@@ -379,6 +379,11 @@ def test_an_unknown_set_lists_the_known_ones(name: str) -> None:
         load(name)
 
 
+def test_clips_of_other_pictures_have_the_sizes_of_clips() -> None:
+    with pytest.raises(ValueError, match="data 'clips:digits@photos': got size 16, wanted 32 to 256 px; change it"):
+        load("clips:digits@photos", 16)
+
+
 @pytest.mark.parametrize(("name", "bounds"), data.SIZES.items())
 def test_a_size_out_of_range_says_the_range(name: str, bounds: tuple[int, int]) -> None:
     assert set(data.SIZES) == set(DATA)

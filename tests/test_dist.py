@@ -131,8 +131,19 @@ def test_one_process_is_the_identity(monkeypatch):
     x = torch.randn(3, 2, requires_grad=True)
     assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert (dist.rank(), dist.world(), dist.main_process()) == (0, 1, True)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    assert dist.spread(layers, torch.device("cuda")) is layers  # with one process
     assert dist.gather(x) is x and torch.equal(dist.mean(x), x) and not dist.mean(x).requires_grad
     dist.stop()
+
+
+def test_batch_norm_sees_all_processes_where_torch_can(monkeypatch):
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    names = list(layers.state_dict())
+    monkeypatch.setattr(dist, "world", lambda: 2)
+    assert dist.spread(layers, torch.device("cpu")) is layers
+    spread = dist.spread(layers, torch.device("cuda"))
+    assert isinstance(spread[1], torch.nn.SyncBatchNorm) and list(spread.state_dict()) == names
 
 
 if __name__ == "__main__":

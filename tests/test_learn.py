@@ -1,6 +1,7 @@
 """A game becomes a row and a file: the same ones however often and wherever it was cut, and chosen by what the log says."""
 
 import math
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -174,6 +175,14 @@ def test_a_row_that_exists_is_read(games, monkeypatch):
         assert learn(tiny(mode=row["mode"]), folder.parent) == row
     with pytest.raises(pytest.fail.Exception, match="played again"):
         learn(tiny(seed=1), folder.parent)
+
+
+def test_a_folder_that_was_moved_still_has_its_file(games, tmp_path):
+    row, folder = games["unsupervised"]
+    shutil.copytree(folder, tmp_path / "moved" / folder.name)
+    again = learn(tiny(mode="unsupervised"), tmp_path / "moved")
+    assert again["file"] == str(tmp_path / "moved" / folder.name / "learned.safetensors") and Path(again["file"]).exists()
+    assert told(again) == told(row)
 
 
 OTHER = {"mode": "supervised", "weight": 0.5, "task": "background", "labels": 200, "labelled": 8, "space": "lab", "depth": 0,

@@ -40,6 +40,8 @@ def measured(monkeypatch, *nats: float):
     [
         ({"mode": "half"}, r"recipe: mode: got 'half', wanted one of unsupervised, supervised, semi-supervised; pick"),
         ({"space": "cmyk"}, r"recipe: space: got 'cmyk', wanted one of rgb, .*; pick"),
+        *(({"space": s}, rf"recipe: space: got '{s}', wanted one of rgb, .*ydbdr, lab; pick") for s in ("hsv", "luv")),
+        ({"candidates": 1}, r"recipe: candidates: got 1, wanted 2 or more; use more"),
         ({"method": "infonce"}, r"recipe: method: got 'infonce', wanted one of game; pick"),
         ({"schedule_generator": "up"}, r"recipe: schedule_generator: got 'up', wanted one of cosine, step, constant; pick"),
         ({"schedule_classifiers": "up"}, r"recipe: schedule_classifiers: got 'up', wanted one of cosine, step, constant; pick"),
@@ -86,6 +88,7 @@ def test_a_wrong_field_is_told_at_once(wrong, message):
         ({"momentum": 1.0}, r"momentum\): got 1.0, wanted a number in \[0, 1\)"),
         ({"batch": 8193}, r"batch: got \d+, wanted 2 to 81\d\d"),
         ({"size": 20}, r"data 'digits': got size 20, wanted 24 to 96 px"),
+        ({"data": "clips", "size": 32, "task": "place"}, r"recipe: task: got 'place', wanted one of digit, background; pick"),
     ],
     ids=str,
 )
@@ -93,6 +96,25 @@ def test_what_only_the_data_show_is_told_before_the_game(tmp_path, monkeypatch, 
     monkeypatch.setattr(Game, "after_step", lambda self: pytest.fail("played"))
     with pytest.raises(ValueError, match=message):
         learn(tiny(**wrong), tmp_path)
+
+
+def test_candidates_are_not_bound_by_a_probe_that_a_game_has_not():
+    assert tiny(candidates=5000, probe_images=4096).candidates == 5000
+
+
+@pytest.mark.parametrize("sign", "+|")
+def test_a_folder_that_no_view_could_name_is_told_before_the_game(tmp_path, monkeypatch, sign):
+    monkeypatch.setattr(Game, "after_step", lambda self: pytest.fail("played"))
+    with pytest.raises(ValueError, match=rf"learn: got the path '.*a\{sign}b', wanted one without \+ and |"):
+        learn(tiny(), tmp_path / f"a{sign}b")
+
+
+def test_fresh_critics_are_the_same_whatever_the_players_rate(tmp_path, monkeypatch):
+    rates = []
+    monkeypatch.setattr(room, "fresh", lambda generator, stand: rates.append(stand.lr) or 1.0)
+    for seed, fields in enumerate(({}, {"lr": 0.5, "optimizer": "sgd"}, {"lr": 2.0, "optimizer": "lars"})):
+        learn(tiny(mode="unsupervised", seed=seed, **fields), tmp_path)
+    assert len(set(rates)) == 1 and len(rates) > 3
 
 
 def test_players_are_not_spread_over_processes(tmp_path, monkeypatch):

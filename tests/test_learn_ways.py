@@ -108,6 +108,11 @@ def test_the_command_line_writes_the_file_and_says_how_to_use_it(tmp_path, capsy
     assert f"flow:{row['file']}" in capsys.readouterr().out
 
 
+def test_a_file_that_no_view_could_name_is_not_begun(tmp_path, capsys):
+    assert main(["learn-views", *AS_WORDS, f"--out={tmp_path / 'games'}", f"--save={tmp_path / 'a+b.safetensors'}"]) == 2
+    assert "wanted one without + and |, which join views" in capsys.readouterr().err and not (tmp_path / "games").exists()
+
+
 def test_the_command_line_says_if_nothing_was_worth_keeping(tmp_path, monkeypatch, capsys):
     measured(monkeypatch, 0.0)
     save = tmp_path / "learned.safetensors"

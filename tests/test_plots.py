@@ -332,6 +332,8 @@ def test_the_dial_curve_has_the_rows_numbers(drawn, tmp_path, numbers):
         (["patch:8/32", "patch:16/32"], [8, 16]),
         (["crop:0.2+jitter:1", "crop:0.2+jitter:0.125"], [1, 0.125]),
         (["crop:0.2+jitter:1", "crop:0.4+jitter:2"], None),
+        (["crop:0.2, lr=1e-05", "crop:0.2, lr=1e-06"], [1e-5, 1e-6]),
+        (["crop:0.2, lr=1e-05", "crop:0.4, lr=1e-05"], [0.2, 0.4]),
         (["color:lab", "color:rgb"], None),
         (["crop:0.2", "blur:0.4"], None),
         (["crop:0.2", "crop:0.2"], None),
@@ -339,6 +341,36 @@ def test_the_dial_curve_has_the_rows_numbers(drawn, tmp_path, numbers):
 )
 def test_a_dial_is_the_one_number_that_varies(names, values):
     assert dial_values(names) == values
+
+
+def test_rows_that_lack_a_field_are_not_taken_together():
+    """Two temperatures of one view, and two other views whose rows say nothing of a temperature."""
+    given = [("color:a", 1.0, 0.1), ("color:a", 2.0, 0.2), ("color:b", 3.0, None), ("color:c", 0.5, None)]
+    rows = [
+        {"key": str(i), "view": view} | ({"tau": tau} if tau else {}) | row(view, nats, 0.5)
+        for i, (view, nats, tau) in enumerate(given)
+    ]
+    at = plots.points(rows, "digit")
+    assert list(at["view"]) == ["color:c", "color:a, tau=0.1", "color:a, tau=0.2", "color:b"] and list(at["n"]) == [1] * 4
+
+
+def test_rows_of_games_are_no_points():
+    rows = [{"key": f"{i}", "method": "infonce"} | r for i, r in enumerate(curve())]
+    game = {
+        "key": "g",
+        "method": "game",
+        "view": "crop:0.5",
+        "seed": 0,
+        "lr_generator": 0.1,
+        "status": "done",
+        "verdict": "steady",
+    }
+    assert plots.points([game, *rows], "digit").equals(plots.points(rows, "digit"))
+
+
+def test_rows_without_any_nats_are_told():
+    with pytest.raises(ValueError, match="rows: got none with an I_NCE, wanted runs of two views or more"):
+        plots.points([r | {"i_nce": None} for r in curve()], "digit")
 
 
 def test_the_verdict_along_the_dial_speaks_of_the_dials_ends():

@@ -92,9 +92,9 @@ def test_seeds_mean_the_same_bits_from_version_to_version() -> None:
         assert torch.randint(2**16, (4,), generator=generator(seed, *purpose)).tolist() == bits, (seed, purpose)
 
 
-@pytest.mark.parametrize("arguments", [(-1,), (0, "views", -1)])
-def test_a_negative_number_is_an_error(arguments: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"seed: got \[.*-1\], wanted whole numbers of 0 or more; change it"):
+@pytest.mark.parametrize("arguments", [(-1,), (0, "views", -1), (0.7,), (0, "views", 0.5)])
+def test_a_negative_number_is_an_error_and_so_is_a_fraction(arguments: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"seed: got \[.*(-1|0.7|0.5)\], wanted whole numbers of 0 or more; change it"):
         generator(*arguments)
 
 
