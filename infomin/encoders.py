@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from .check import known, positive, unit
 
 
+COLORS = 3  # channels up to which a convolution's own change of layout costs less than one before it
+
+
 class Encoder(nn.Module):
     """A network with its contract: which images it takes and how many features it returns.
 
@@ -42,6 +45,8 @@ class Encoder(nn.Module):
                 f"{self.name}: images must be {self.smallest} px or more on each side, "
                 f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
             )
+        if x.shape[1] > COLORS:  # once, while pixels may still be bytes; a convolution would do it again for its gradient
+            x = x.contiguous(memory_format=torch.channels_last)
         if x.dtype == torch.uint8:  # straight to the dtype that the first layer will have
             kind = x.device.type
             mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

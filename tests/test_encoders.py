@@ -95,6 +95,18 @@ def test_bytes_are_brought_to_the_unit_interval(name: str, mixed: bool) -> None:
 
 
 @every
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_many_channels_are_laid_out_once_before_the_first_layer(name: str, dtype: torch.dtype) -> None:
+    """Not in a convolution, which does it for its gradient again: for the past of a clip that is half of a step's time."""
+    encoder, seen = small(name, 7).to(memory_format=torch.channels_last), []
+    encoder.body.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    x = (255 * batch(name, 2, 7)).to(dtype)
+    found, same = encoder.eval()(x), encoder(x.contiguous(memory_format=torch.channels_last))
+    assert all(given.is_contiguous(memory_format=torch.channels_last) for given in seen) and torch.equal(found, same)
+    assert x.is_contiguous() and torch.equal(seen[0], x.float() / 255 if dtype == torch.uint8 else x)
+
+
+@every
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(name: str) -> None:
     first, again, other = (torch.cat([p.flatten() for p in small(name, seed=s).parameters()]) for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
