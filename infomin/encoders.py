@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from .check import known, positive, unit
 
-
 COLORS = 3  # channels up to which a convolution's own change of layout costs less than one before it
 
 
