@@ -72,10 +72,13 @@ def test_a_game_that_diverges_keeps_what_was_good_before(tmp_path, monkeypatch, 
     assert learn(recipe, tmp_path) == row == table.read_json(tmp_path / row["key"] / "row.json")
 
 
-@pytest.mark.parametrize(("change", "steps"), [({"lr_generator": 1e30}, [0]), ({"lr": 1e30}, [])], ids=str)
+@pytest.mark.parametrize(("change", "steps"), [({"lr_generator": 1e30}, [0]), ({"lr": 1e30}, [0]), ({}, [])], ids=str)
 def test_rates_beyond_all_measure(tmp_path, monkeypatch, change, steps):
+    """Of a player, after the start was measured; or of fresh critics, who then measure nothing."""
     if steps:
         measured(monkeypatch, 1.0)
+    else:
+        monkeypatch.setattr(room, "FRESH_RATE", 1e30)
     row = learn(tiny(mode="unsupervised", **change), tmp_path)
     assert row["status"] == "diverged" and "loss is nan" in row["reason"] and row["verdict"] == "unmeasured"
     assert [line["step"] for line in table.read_log(tmp_path / row["key"] / "log.jsonl")] == steps
