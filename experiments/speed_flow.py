@@ -9,7 +9,7 @@ parameters, their gradients), ours over nflows' on the images (goal 0.60 or less
 
 Last, a round of the semi-supervised game, forward and backward of all players, over its four encoders alone with the same losses
 on views that are there already (goal 1.5 or less): with half-width ResNet-18s at 64 px, and with the tiny encoder at 32 px. The
-latter misses the goal, 1.9 on 2 cores: that network costs hardly more than four couplings do at each pixel.
+latter misses the goal, 2.2 on 2 cores (1.9 with AMX): that network costs hardly more than four couplings do at each pixel.
 """
 
 import copy
