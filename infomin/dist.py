@@ -17,6 +17,8 @@ import torch.distributed as c10d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from . import allocator
+
 
 def rank() -> int:
     """Return the number of this process, from 0; 0 when there is one only."""
@@ -36,6 +38,8 @@ def main_process() -> bool:
 def start(device: str | None = None) -> torch.device:
     """Join the other processes if torchrun launched this one (gloo on CPU, nccl on CUDA), and return the device to use.
 
+    From then on the process keeps memory that it frees, see `allocator.keep`.
+
     Args:
         device: `cpu` or `cuda`; by default CUDA where there is one. Under torchrun each process has the GPU of its local rank.
 
@@ -45,6 +49,7 @@ def start(device: str | None = None) -> torch.device:
     >>> start("cpu"), rank(), world(), main_process()
     (device(type='cpu'), 0, 1, True)
     """
+    allocator.keep()
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: got 'cuda', wanted a device that is there: torch finds no GPU; use 'cpu' or 'auto'")
