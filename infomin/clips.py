@@ -166,21 +166,20 @@ def render(clips: Clips, times: Tensor | Sequence[float], subpixel: bool = False
     places, world = positions(clips, times), clips.world
     (length, count), places = places.shape[1:3], places.flatten(0, 1)
     frames = torch.empty(len(places), 3, world.size, world.size, dtype=dtype, device=places.device)
-    table, step = _blend(world, dtype), max(1, _CHUNK // (count * world.size**2))
+    step = max(1, _CHUNK // (count * world.size**2))
     step = step // max(1, length) * length or step  # whole clips where that can be, for a background is made once a chunk
     for i in range(0, len(frames), step):
         clip = torch.arange(i, min(i + step, len(frames)), device=places.device) // length
         some = clips[i // length : (i + step - 1) // length + 1]
-        _paint(frames[i : i + step], some, clip - i // length, places[i : i + step], table, subpixel)
+        _paint(frames[i : i + step], some, clip - i // length, places[i : i + step], subpixel)
     return frames.unflatten(0, (len(clips), length))
 
 
-def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, table: Tensor, subpixel: bool) -> None:
+def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, subpixel: bool) -> None:
     """Fill `frames` `[n, 3, size, size]`: those of the clips numbered `clip` `[n]`, with digits at `places` `[n, D, 2]`."""
     world, size = clips.world, clips.world.size
-    ground = _windows(world.backgrounds, clips.background_image, clips.crop, size, size).int()
-    bare = table[:256].index_select(0, ground.flatten()).view_as(ground)  # looked up once a clip, and copied for each frame
-    torch.index_select(bare, 0, clip, out=frames)
+    ground = _windows(world.backgrounds, clips.background_image, clips.crop, size, size) * (world.dim / 255)
+    torch.index_select(_stored(ground.clone(), frames.dtype), 0, clip, out=frames)  # made once a clip, and copied for each frame
     corner = places.floor().minimum(_room(world, places.device).sub(1).clamp(min=0)) if subpixel else places.round()
     rows = clips.digit_image.index_select(0, clip)
     stamps = world.digits.index_select(0, rows.flatten()).unflatten(0, rows.shape)
@@ -190,21 +189,19 @@ def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, table: Te
     if stamps.shape[1] > 1:
         stamps = _brightest(stamps, corner, size)
     height, width = stamps.shape[2:]
-    both = _windows(ground, clip[:, None], corner, height, width).add_(stamps.int()[:, :, None], alpha=256)
+    ink = stamps[:, :, None].float().div_(255)
+    seen = _stored(_windows(ground, clip[:, None], corner, height, width).mul_(1 - ink).add_(ink), frames.dtype)
     starts = _starts(frames, torch.arange(len(frames), device=frames.device)[:, None], corner, height)
-    flat, seen = frames.view(-1), table.index_select(0, both.flatten())  # windows that overlap hold the same values there
+    flat = frames.view(-1)  # windows that overlap hold the same values there
     if flat.device.type in _BY_ROWS:
         flat.unfold(0, width, 1)[starts] = seen.view(-1, width)
     else:
-        flat.scatter_(0, (starts[:, None] + torch.arange(width, device=flat.device)).flatten(), seen)
+        flat.scatter_(0, (starts[:, None] + torch.arange(width, device=flat.device)).flatten(), seen.flatten())
 
 
-def _blend(world: World, dtype: torch.dtype) -> Tensor:
-    """What is seen where ink and background meet, `[65536]`, at 256 times the ink plus the background's byte."""
-    byte = torch.arange(256, dtype=torch.float32, device=world.digits.device)
-    alpha = byte.div(255)[:, None]
-    seen = byte.mul(world.dim / 255).mul(1 - alpha).add(alpha).flatten()
-    return (seen * 255).round().to(dtype) if dtype == torch.uint8 else seen
+def _stored(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floats in [0, 1] as frames have them, in their own memory; bytes by way of 16 bits, which torch converts to in vectors."""
+    return values.mul_(255).round_().to(torch.int16).to(dtype) if dtype == torch.uint8 else values
 
 
 def _between(stamps: Tensor, offset: Tensor, size: int) -> Tensor:
