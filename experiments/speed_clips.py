@@ -5,11 +5,14 @@
 256 clips of 20 frames of 64 px as bytes, a digit of 28 px in each. Over ours: a plain simulation in numpy, clip by clip and frame
 by frame, that moves a digit, mirrors it at the borders, puts its ink on an empty canvas and blends that with the background (goal
 100 or more). The share of the rate at which this machine copies as many bytes (goal 0.25 or more), into new memory, for that is
-where ours go too, and into memory that was used before. Then a data set of 10,000 clips is written to disk: clips a second, and
-the most memory after a quarter as many and after all; how it is timed says speed.py.
+where ours go too, and into memory that was used before. All of it twice: as a process begins, and where it keeps the memory that
+it frees (infomin.allocator), as our runs do; then new memory was used before.
 
-Missed on 2 cores (figures/speed_clips.jsonl): 100 times the simulation, which is 45 us a frame, would be twice as fast as copying
-the frames into used memory; ours is 5 times. And a quarter of that copy, for fresh memory alone takes longer.
+Before that a data set of 10,000 clips is written to disk: clips a second, and the most memory after a quarter as many and after
+all; how it is timed says speed.py.
+
+Missed on 2 cores (figures/speed_clips.jsonl): 100 times the simulation, which would be as fast as copying the frames; and a
+quarter of the copy into used memory, for a frame's bytes pass through a dozen of torch's operations, each a copy at best.
 """
 
 import resource
@@ -23,7 +26,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from speed import MACHINE, Row, _compare, _timed
 
-from infomin import shards, table
+from infomin import allocator, shards, table
 from infomin.clips import Clips, draw, render
 from infomin.experiment import script
 from infomin.sources import worlds
@@ -51,7 +54,7 @@ def simulate(clips: Clips, frames: int = FRAMES) -> np.ndarray:
     return result
 
 
-def _render(repeats: int) -> list[Row]:
+def _render(repeats: int, memory: str) -> list[Row]:
     clips = draw(worlds(size=SIZE)[0], CLIPS, seed=0)
     made, slow = partial(render, clips, range(FRAMES), dtype=torch.uint8), partial(simulate, clips)
     frames, rows = made(), []
@@ -65,7 +68,7 @@ def _render(repeats: int) -> list[Row]:
         "copy into used memory": (partial(_timed, partial(into.copy_, frames), 5), 0.25),
     }
     for side, (theirs, goal) in sides.items():
-        row = _compare(f"render: {side} / ours", theirs, ours, repeats, least=goal)
+        row = _compare(f"render{memory}: {side} / ours", theirs, ours, repeats, least=goal)
         rows.append(row | {"frames_per_s_ours": 1e3 * CLIPS * FRAMES / row["ms_below"]})
     print(f"  ours {rows[-1]['frames_per_s_ours']:.0f} frames/s")
     return rows
@@ -96,7 +99,9 @@ def main(repeats: PositiveInt = 7, save: bool = False) -> None:
         repeats: How often both sides of a ratio are timed; 5 or more for a median worth its name.
         save: Whether to write the rows to figures/speed_clips.jsonl beside this script.
     """
-    rows = [_write(), *_render(repeats)]  # first what counts memory
+    rows = [_write(), *_render(repeats, "")]  # first what counts memory
+    if allocator.keep():
+        rows += _render(repeats, ", kept")
     if save:
         table.write_rows(Path(__file__).parent / "figures" / "speed_clips.jsonl", rows)
 

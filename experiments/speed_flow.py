@@ -1,11 +1,15 @@
 """Speed of pixel-wise flows, as ratios against the libraries they could be made with; how it is timed says speed.py.
 
-    python experiments/speed_flow.py           # 2 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
+    python experiments/speed_flow.py           # 4 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
 
 Six couplings of hidden width 32 over 64 images of 64 px, forward and backward with the log-det in the loss: ours over nflows' own
 on the images with 1x1 convolutions (goal 0.40 or less), on rows of pixels, and zuko's on rows; additive and affine, with equal
 masks and sizes. Then memory: the most bytes that torch's CPU allocator held during a step beyond those held before it (images,
 parameters, their gradients), ours over nflows' on the images (goal 0.60 or less).
+
+Times twice: as a process begins, where much of theirs goes into new pages for their large layers; and where the process keeps the
+memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then affine couplings and those of two
+layers miss the goal: products of such matrices are as fast as this processor multiplies, ours and theirs.
 
 Last, a round of the semi-supervised game, forward and backward of all players, over its four encoders alone with the same losses
 on views that are there already (goal 1.5 or less): with half-width ResNet-18s at 64 px, and with the tiny encoder at 32 px. The
@@ -24,7 +28,7 @@ from jsonargparse.typing import PositiveInt
 from speed import MACHINE, Row, _compare, _timed
 from torch import Tensor, nn
 
-from infomin import table
+from infomin import allocator, table
 from infomin.experiment import script
 from infomin.methods import Game
 from infomin.origin import fast_bf16
@@ -96,11 +100,11 @@ def _peak(work: Callable[[], object]) -> int:
     return max(accumulate(event.nbytes() for event in changes))  # below 0 where memory is given back
 
 
-def _flow_of(depth: int, additive: bool, repeats: int) -> list[Row]:
+def _flow_of(depth: int, additive: bool, repeats: int, memory: str) -> list[Row]:
     images = torch.rand(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     rows = images.movedim(1, -1).reshape(-1, 3).contiguous()
     flow = PixelFlow(couplings=6, depth=depth, volume_preserving=additive)
-    order, name = flow.config["order"], f"flow, {'additive' if additive else 'affine'}, depth {depth}"
+    order, name = flow.config["order"], f"flow, {'additive' if additive else 'affine'}, depth {depth}{memory}"
     ours, made = partial(_learn_ours, flow, images), partial(_nflows, order, depth, additive)
     whole = partial(_learn, made(partial(nn.Conv2d, kernel_size=1)), images, lambda coupling, x: coupling(x))
     by_rows = partial(_learn, made(nn.Linear), rows, lambda coupling, x: coupling(x))
@@ -111,11 +115,13 @@ def _flow_of(depth: int, additive: bool, repeats: int) -> list[Row]:
         _compare(f"{name}: ours / {peer}", clock, partial(_timed, work, 1), repeats, most=most)
         for peer, (work, most) in peers.items()
     ]
+    if memory:
+        return times  # what is held at once is the same
     mib = [_peak(work) / 2**20 for work in (ours, whole)]
     verdict = "reached" if mib[0] <= 0.60 * mib[1] else "MISSED"
-    memory = f"{name}, memory: ours / nflows, images"
-    print(f"{memory:57} {mib[0] / mib[1]:6.2f}  {mib[0]:.4g} / {mib[1]:.4g} MiB  goal <= 0.6: {verdict}", flush=True)
-    row = {"name": memory, "ratio": mib[0] / mib[1], "goal": "<= 0.6", "mib_above": mib[0], "mib_below": mib[1]}
+    held = f"{name}, memory: ours / nflows, images"
+    print(f"{held:57} {mib[0] / mib[1]:6.2f}  {mib[0]:.4g} / {mib[1]:.4g} MiB  goal <= 0.6: {verdict}", flush=True)
+    row = {"name": held, "ratio": mib[0] / mib[1], "goal": "<= 0.6", "mib_above": mib[0], "mib_below": mib[1]}
     return [*times, row | {"threads": torch.get_num_threads(), **MACHINE}]
 
 
@@ -156,7 +162,9 @@ def main(repeats: PositiveInt = 7, save: bool = False) -> None:
         save: Whether to write the rows to figures/speed_flow.jsonl beside this script.
     """
     kinds = ((1, True), (1, False), (2, True), (2, False))
-    rows = [row for depth, additive in kinds for row in _flow_of(depth, additive, repeats)]
+    rows = [row for kind in kinds for row in _flow_of(*kind, repeats, "")]
+    if allocator.keep():
+        rows += [row for kind in kinds for row in _flow_of(*kind, repeats, ", kept")]
     rows += [_game(*sizes, repeats) for sizes in (("resnet18", 64, 96), ("tiny", 32, 192))]
     if save:
         table.write_rows(Path(__file__).parent / "figures" / "speed_flow.jsonl", rows)
