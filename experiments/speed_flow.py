@@ -1,6 +1,6 @@
 """Speed of pixel-wise flows, as ratios against the libraries they could be made with; how it is timed says speed.py.
 
-    python experiments/speed_flow.py           # 4 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
+    python experiments/speed_flow.py           # 9 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
 
 Six couplings of hidden width 32 over 64 images of 64 px, forward and backward with the log-det in the loss: ours over nflows' own
 on the images with 1x1 convolutions (goal 0.40 or less), on rows of pixels, and zuko's on rows; additive and affine, with equal
@@ -8,12 +8,12 @@ masks and sizes. Then memory: the most bytes that torch's CPU allocator held dur
 parameters, their gradients), ours over nflows' on the images (goal 0.60 or less).
 
 Times twice: as a process begins, where much of theirs goes into new pages for their large layers; and where the process keeps the
-memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then affine couplings and those of two
-layers miss the goal: products of such matrices are as fast as this processor multiplies, ours and theirs.
+memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then all but additive couplings of one
+layer miss the goal, with 0.6 to 0.8 (figures/speed_flow.jsonl): most of the time is products of matrices, ours and theirs.
 
 Last, a round of the semi-supervised game, forward and backward of all players, over its four encoders alone with the same losses
 on views that are there already (goal 1.5 or less): with half-width ResNet-18s at 64 px, and with the tiny encoder at 32 px. The
-latter misses the goal, 2.2 on 2 cores (1.9 with AMX): that network costs hardly more than four couplings do at each pixel.
+latter misses the goal, 2.1 on 2 cores: that network costs hardly more than four couplings do at each pixel.
 """
 
 import copy
