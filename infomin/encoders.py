@@ -214,8 +214,8 @@ class Encoders(nn.ModuleList):
 def channels_last(x: Tensor) -> Tensor:
     """The same images `[B, C, H, W]` with a pixel's channels side by side in memory (torch.channels_last).
 
-    Where an image of bytes is too large for the first cache of a CPU, torch, which goes pixel by pixel, waits for memory; ours goes
-    by eight pixels, in a third to two thirds of its time.
+    Where an image of bytes is too large for the first cache of a CPU, torch, which goes pixel by pixel, waits for memory; ours
+    goes by eight pixels, in a third to two thirds of its time.
 
     >>> x = torch.arange(48, dtype=torch.uint8).view(1, 3, 4, 4)
     >>> torch.equal(channels_last(x), x), channels_last(x).stride()
