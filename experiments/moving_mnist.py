@@ -69,6 +69,7 @@ def main(
     for name in [name for name in frame if name.startswith("acc_")]:
         frame[name.replace("acc", "error")] = 1 - frame[name]
     columns = {"error_digit": "digit, error", "error_background": "background, error", "px_place": "place, error [px]"}
+    columns = {name: label for name, label in columns.items() if name in frame}  # of a single class there is no error
     for end, encoder in {"": "of single images", "_past": "of the past"}.items():
         at = table.summary(frame, "shared", [*(name + end for name in columns), "i_nce", "true_nats"])
         print(f"The encoder {encoder}:", at.to_string(index=False, float_format="%.3f", na_rep=""), sep="\n")

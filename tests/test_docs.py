@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import infomin
 from infomin.__main__ import build, main
@@ -168,6 +169,18 @@ def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
         assert sorted(row["key"] for row in rows) == sorted(row.parent.name for row in made)
         assert {row["status"] for row in rows} == {"done"}
         assert (tmp_path / "saved" / f"{path.stem}.png").stat().st_size > 1000
+
+
+def test_backgrounds_of_one_class_leave_the_table_without_their_error(script, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    for i in range(6):
+        noise = torch.randint(256, (128, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+        Image.fromarray(noise.numpy()).save(tmp_path / "photos" / f"{i}.jpg")
+    for name, value in (("batch", 16), ("candidates", 16), ("probe_images", 64)):
+        monkeypatch.setitem(TINY, name, value)
+    words = ["--preset", "tiny", "--backgrounds", f"folder:{tmp_path / 'photos'}", "--out", tmp_path / "runs", "--jobs", 1]
+    status, said = script(ROOT / "experiments" / "moving_mnist.py", *words)
+    assert status == 0 and "error_digit" in said and "px_place" in said and "error_background" not in said
 
 
 @named([path for path in EXPERIMENTS if "PRESETS: " in path.read_text()])
