@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .bounds import infonce_both_ways
 from .critics import Separable
+from .encoders import channels_last
 from .optim import optimizer, rate
 from .seeds import generator, torch_seeded
 
@@ -45,9 +46,7 @@ def features(
     method.eval(), view.train(draw)
     parts = []
     for i in range(0, len(inputs), batch):
-        views = [
-            v.contiguous(memory_format=torch.channels_last) for v in view(inputs[i : i + batch], generator(seed, "probe", i))
-        ]
+        views = [channels_last(v) for v in view(inputs[i : i + batch], generator(seed, "probe", i))]
         with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
             parts.append([h.flatten(1).float() for h in method.features(views)])
     for module, mode in modes:
@@ -106,7 +105,7 @@ def _accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
 
 
 def _scores(weights: Tensor, x: Tensor) -> Tensor:
-    """Of each class; weights before images, for the gradient is then a product that a CPU does in a quarter of the time."""
+    """Scores `[N, classes]` of `x` `[N, D]`; weights before images, for a CPU takes a quarter of the time for that gradient."""
     return torch.addmm(weights[:, -1:], weights[:, :-1], x.T).T
 
 
