@@ -145,6 +145,8 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
         ValueError: a field does not fit the others, or the run's files are damaged.
         table.Locked: another process is carrying out this very run.
     """
+    if recipe.method not in METHODS:
+        raise ValueError(f"run: got method {recipe.method!r}, wanted {' or '.join(METHODS)}; play games by infomin.learn(recipe)")
     device = start(None if recipe.device == "auto" else recipe.device)
     return once(recipe.key, asdict(recipe), out, lambda folder: _carry_out(recipe, folder, device, bar, tensorboard))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import GAME
 
-from infomin import Learning, data, learn, optim, train
+from infomin import Learning, data, learn, optim, run, train
 from infomin.fresh import divide
 from infomin.methods.game import MODES, Game
 from infomin.views.flow import PixelFlow
@@ -115,6 +115,12 @@ def test_fresh_critics_are_the_same_whatever_the_players_rate(tmp_path, monkeypa
     for seed, fields in enumerate(({}, {"lr": 0.5, "optimizer": "sgd"}, {"lr": 2.0, "optimizer": "lars"})):
         learn(tiny(mode="unsupervised", seed=seed, **fields), tmp_path)
     assert len(set(rates)) == 1 and len(rates) > 3
+
+
+def test_a_game_is_no_run(tmp_path):
+    with pytest.raises(ValueError, match=r"run: got method 'game', wanted infonce or supervised; .* infomin.learn\(recipe\)"):
+        run(tiny(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_players_are_not_spread_over_processes(tmp_path, monkeypatch):

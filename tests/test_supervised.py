@@ -1,10 +1,14 @@
 """Supervised learning: its loss against torch's own, what it must not look at, and that it learns."""
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import launch
+from torch.nn.parallel import DistributedDataParallel
 
-from infomin import Recipe, run
+from infomin import Recipe, dist, run
 from infomin.methods import Supervised
 
 torch.set_num_threads(1)
@@ -62,6 +66,26 @@ def test_halves_of_a_batch_average_to_the_whole():
     torch.testing.assert_close(sum(halves) / 2, found(given, None, labels).loss)
 
 
+def worker(path):
+    """What each of two processes finds with its half of the images: of three known labels the first one has two."""
+    dist.start("cpu")
+    mine = slice(2 * dist.rank(), 2 * dist.rank() + 2)
+    found = DistributedDataParallel(method().eval())
+    step = found([v[mine] for v in views()], None, {task: labels[mine] for task, labels in TASKS.items()})
+    step.loss.backward()
+    torch.save({"stats": step.stats, "gradients": [p.grad for p in found.parameters()]}, path)
+    dist.stop()
+
+
+def test_two_processes_have_one_process_s_gradient_however_known_labels_are_spread(tmp_path):
+    whole = method().eval()
+    step = whole(views(), None, TASKS)
+    step.loss.backward()
+    for found in launch(__file__, tmp_path, 2):
+        torch.testing.assert_close(found["stats"], step.stats)
+        torch.testing.assert_close(found["gradients"], [p.grad for p in whole.parameters()], atol=1e-6, rtol=1e-4)
+
+
 def test_features_are_the_encoders():
     found, given = method().eval(), views()
     for h, encoder, view in zip(found.features(given), found.encoders, given, strict=True):
@@ -83,3 +107,7 @@ def test_labels_teach_what_views_alone_do_not():
     untold = run(Recipe(method="supervised", share_encoder=True, **{**fields, "steps": 1}))
     assert told["acc_digit"] > untold["acc_digit"] + 0.1 and told["status"] == "done"
     assert told["i_nce"] != told["i_nce"], "one view shares nothing with another"
+
+
+if __name__ == "__main__":
+    worker(sys.argv[1])

@@ -56,7 +56,8 @@ class Supervised(nn.Module):
     def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: Mapping[str, Tensor] | None = None) -> Step:
         """Views `[B, C, H, W]` each, task -> labels `[B]` or `[B, P]` -> the losses of all tasks added up, mean over views.
 
-        That of classes is the cross entropy (nats); that of places the mean squared error in units of their deviation.
+        That of classes is the cross entropy (nats), the mean over all known labels of all processes; that of places the mean
+        squared error in units of their deviation.
         """
         losses: dict[str, Tensor] = {}
         each: list[Any] = list(self.heads) * (self.views if len(self.heads) == 1 else 1)
@@ -71,7 +72,9 @@ class Supervised(nn.Module):
             wanted = (labels - self.get_buffer(f"mean_{task}")) / self.get_buffer(f"deviation_{task}")
             return F.mse_loss(found, wanted.to(found.dtype))
         some = labels >= 0
-        return F.cross_entropy(found[some], labels[some]) if some.any() else 0 * found.sum()
+        count = some.sum().to(found.dtype)
+        usual = mean(count)  # gradients are averaged over processes, so one that knows more labels than usual weighs more
+        return F.cross_entropy(found[some], labels[some]) * (count / usual) if count else 0 * found.sum()
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What a probe reads: `[B, D]` of each view."""
