@@ -31,7 +31,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "game": {**TINY, "steps": 10, "hidden": 4, "labels": 100, "labelled": 16, "fresh_every": 10, "fresh_steps": 2},
         "run": TINY,
     },
-    "quick": {"seeds": 3, "view": "crop:0.5", "game": {"steps": 200}, "run": {"steps": 300}},
+    "quick": {"seeds": 3, "view": "crop:0.5", "game": {"steps": 200}, "run": {"steps": 200}},
     "paper": {
         "seeds": 5,
         "view": "crop:0.2+flip:0.5",

@@ -1,7 +1,8 @@
 """What a representation is worth: linear probe, nearest neighbours, and the nats its views share, all on frozen features."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from itertools import combinations
 from typing import Any
 
@@ -111,10 +112,17 @@ def _scores(weights: Tensor, x: Tensor) -> Tensor:
 
 def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
     """Accuracy (0..1) of the majority among the nearest neighbours by cosine similarity; shapes as in `linear`."""
+    return _majority(labels[nearest(train, test, neighbours)], test_labels)
+
+
+def nearest(train: Tensor, test: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
+    """Rows of the training set, long `[M, neighbours]`, nearest to each test image by cosine of standardised features."""
     train, test = (F.normalize(x, dim=1) for x in standardise(train, test))
-    found = torch.cat([labels[(part @ train.T).topk(neighbours).indices] for part in test.split(1024)])
-    votes = F.one_hot(found, int(labels.max()) + 1).sum(1)
-    return (votes.argmax(1) == test_labels).double().mean().item()
+    return torch.cat([(part @ train.T).topk(neighbours).indices for part in test.split(1024)])
+
+
+def _majority(found: Tensor, test_labels: Tensor) -> float:
+    return (F.one_hot(found).sum(1).argmax(1) == test_labels).double().mean().item()
 
 
 def localisation(
@@ -240,16 +248,17 @@ def all_of(
         told = [i for n, i in enumerate(views) if not any(torch.equal(plain[0][i], plain[0][j]) for j in views[:n])]
         x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
         end = f"_{name}" if name else ""
+        near = cache(partial(nearest, x, x_test))  # the same whatever the task
         for task, labels in train[1].items():
-            row |= {f"{what}_{task}{end}": value for what, value in _read(x, labels, x_test, test[1][task]).items()}
+            row |= {f"{what}_{task}{end}": value for what, value in _read(x, labels, x_test, test[1][task], near).items()}
     return row
 
 
-def _read(x: Tensor, labels: Tensor, x_test: Tensor, labels_test: Tensor) -> dict[str, float]:
-    """What features tell about one task."""
+def _read(x: Tensor, labels: Tensor, x_test: Tensor, labels_test: Tensor, near: Callable[[], Tensor]) -> dict[str, float]:
+    """What features tell about one task; `near` gives each test image's neighbours."""
     if labels.is_floating_point():
         return {"px": localisation(x, labels, x_test, labels_test)}
     if (labels == labels[0]).all():
         return {"entropy": 0.0}
-    found = {"acc": linear(x, labels, x_test, labels_test), "knn": knn(x, labels, x_test, labels_test)}
+    found = {"acc": linear(x, labels, x_test, labels_test), "knn": _majority(labels[near()], labels_test)}
     return found | {"entropy": entropy(labels)}
