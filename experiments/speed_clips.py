@@ -28,8 +28,8 @@ from jsonargparse.typing import PositiveInt
 from speed import MACHINE, Row, _compare, _timed
 
 from infomin import allocator, shards, table
-from infomin.clips import Clips, draw, render
 from infomin.experiment import script
+from infomin.moving_mnist import Clips, draw, render
 from infomin.sources import worlds
 
 CLIPS, FRAMES, SIZE = 256, 20, 64

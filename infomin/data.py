@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from .check import known
-from .clips import LATER, Clips, positions
-from .clips import draw as draw_clips
-from .clips import render as render_clips
 from .dist import rank, world
 from .embedded import worlds
 from .folder import Files, parts
-from .moving_mnist import Scenes, World, draw, render
+from .moving_mnist import LATER, Clips, positions
+from .moving_mnist import draw as draw_clips
+from .moving_mnist import render as render_clips
+from .scenes import Scenes, World, draw, render
 from .seeds import generator
 from .sources import worlds as banks
 from .stored import Parts, cifar10, root, stl10
@@ -31,7 +31,7 @@ class Split:
 
     Args:
         labels: task -> `[N]`; long for classes, -1 where they are unknown.
-        scenes: the factors behind the images, where they are known; of clips, their images are the frames at time `clips.LATER`.
+        scenes: the factors behind the images, where they are known; images of clips are their frames at `moving_mnist.LATER`.
         pixels: uint8 `[N, 3, H, W]`, or files; rendered from the scenes when they are first asked for if not given.
         unlabelled: how many images, the last ones, have no known labels.
     """

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .moving_mnist import World
+from .scenes import World
 from .seeds import generator
 
 DIGIT = 20  # side of a drawn digit in pixels, of a canvas of 32

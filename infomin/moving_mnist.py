@@ -1,80 +1,48 @@
-"""Scenes with known factors: a handwritten digit, at a place, over a background. Factors in, pixels out.
+"""Colorful Moving-MNIST: handwritten digits that move over a background at constant speed and bounce off the borders.
 
-A scene is a handful of integers; `render` turns a batch of them into images. Because every factor is discrete and drawn
-uniformly, the information that two scenes share when they have some factors in common is known in closed form: see `nats`.
-The setting follows Colorful Moving-MNIST (InfoMin); this file holds its still scenes.
+`draw` makes factors, `positions` tells where digits are at any real time, `render` makes pixels; nothing is simulated step by
+step. `nats` says what a clip and an image that has some of its factors share. Pictures and names of factors are those of
+`scenes`, which stand still; the setting is InfoMin's.
 """
 
 import math
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .check import known
+from .check import positive
+from .scenes import World, nats_of_each, parse
+from .seeds import uniform_at
 
-FACTORS = ("digit", "digit_image", "position", "background", "background_image", "background_crop")
-ALL = "digit_image-position-background_crop"  # the finest level of each factor: together they fix every pixel
+_CHUNK = 2**21  # pixels painted at once, 512 frames of 64 px: some megabytes beside the result
+_BY_ROWS = ("cpu",)  # devices where rows are written through a view in which they overlap; others might write through a copy
+PAST, LATER = 10, 20  # frames that a view of the past has, and the time of the frame that is to come; as recalled of the paper
+_ROWS = 8192  # rows of random words that a clip owns: the first is its background's, the others are its digits'
 
 
 @dataclass(frozen=True)
-class World:
-    """What scenes are made of: two banks of pictures and a canvas.
+class Clips:
+    """A batch of B clips of D digits each: the factors of each, and the world they are drawn from.
 
     Args:
-        digits: uint8 `[N, h, w]`, a digit's ink, 0 none to 255 full.
-        digit_class: long `[N]`.
-        backgrounds: uint8 `[M, 3, H, W]`, H and W at least `size`.
-        background_class: long `[M]`.
-        size: side of the square canvas in pixels.
-        cells: digits stand at one of `cells**2` places on a regular grid.
-        dim: brightness of the background, 0..1; below one, white ink stands out on any photograph.
-    """
-
-    digits: Tensor
-    digit_class: Tensor
-    backgrounds: Tensor
-    background_class: Tensor
-    size: int = 32
-    cells: int = 3
-    dim: float = 0.5
-
-    @cached_property
-    def sheets(self) -> Tensor:
-        """The digits amid so much empty paper that a canvas can be cut with the digit at any place: uint8 `[N, 1, H, W]`."""
-        (height, width), size = self.digits.shape[1:], self.size
-        return F.pad(self.digits, (size - width, size - width, size - height, size - height))[:, None]
-
-    @cached_property
-    def members(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """For `digit` and `background`: rows of the bank in the order of class, each class's start and count; on the CPU."""
-        found = {}
-        for name, bank in (("digit", self.digit_class.cpu()), ("background", self.background_class.cpu())):
-            count = bank.bincount()
-            found[name] = (bank.argsort(stable=True), count.cumsum(0) - count, count)
-        return found
-
-    def to(self, device: torch.device | str) -> "World":
-        """The same world on a device."""
-        parts: dict[str, Any] = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **parts)
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """A batch of scenes: the factors of each, and the world they are drawn from.
-
-    Classes (`digit`, `background`) and `position` are what tasks ask for; `digit_image` and `background_image` are rows of the
-    world's banks; `crop` `[B, 2]` is the top-left pixel (y, x) of the canvas in the background. All long; all but `crop` `[B]`.
+        world: the banks of pictures and the canvas; `cells` means nothing here.
+        digit: the digits' classes, long `[B, D]`.
+        digit_image: rows of the world's digits, long `[B, D]`.
+        start: top-left corners (y, x) at time 0, float64 `[B, D, 2]`, pixels from 0 to the canvas less the digit.
+        velocity: pixels per frame (y, x) at time 0, float64 `[B, D, 2]`.
+        background: the backgrounds' classes, long `[B]`.
+        background_image: rows of the world's backgrounds, long `[B]`.
+        crop: the canvas's top-left pixel (y, x) in the background, long `[B, 2]`.
     """
 
     world: World
     digit: Tensor
     digit_image: Tensor
-    position: Tensor
+    start: Tensor
+    velocity: Tensor
     background: Tensor
     background_image: Tensor
     crop: Tensor
@@ -82,183 +50,249 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.digit)
 
-    def __getitem__(self, index: Tensor | slice) -> "Scenes":
-        return Scenes(self.world, **{name: value[index] for name, value in self.tensors().items()})
+    def __getitem__(self, index: Tensor | slice) -> "Clips":
+        return Clips(self.world, **{name: value[index] for name, value in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
         """The factors by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "world"}
 
-    def to(self, device: torch.device | str) -> "Scenes":
-        """The same scenes on a device."""
-        return Scenes(self.world.to(device), **{k: v.to(device) for k, v in self.tensors().items()})
+    def to(self, device: torch.device | str) -> "Clips":
+        """The same clips on a device."""
+        return Clips(self.world.to(device), **{k: v.to(device) for k, v in self.tensors().items()})
 
 
-def together(*batches: Scenes) -> Scenes:
-    """Batches of scenes of one world, put into one batch."""
-    names = batches[0].tensors()
-    return Scenes(batches[0].world, **{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
+def draw(world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, speed: float = 0.1) -> Clips:
+    """Clips `first` to `first + n - 1` of the endless sequence that belongs to a seed.
 
+    A clip depends on the seed and its own number alone: its bytes are the same on any machine, however the sequence is cut into
+    batches; and digit d of a clip is the same however many there are. Classes are uniform, then an image within its class, a
+    crop within its image, the start over all places where the digit is whole, and the direction on the circle.
 
-def draw(world: World, n: int, generator: torch.Generator | None = None) -> Scenes:
-    """Draw `n` scenes: classes and positions uniform, then an image uniform within its class, then a crop uniform.
+    Args:
+        world: what clips are made of.
+        n: how many, 0 or more.
+        seed: 0 or more.
+        first: the number of the first clip, 0 or more.
+        digits: how many move in each clip, 1 to 8191.
+        speed: canvases per frame, 0 or more.
+
+    Raises:
+        ValueError: a world that has no pictures for a class or too small a canvas, a negative seed, a number out of range.
 
     >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     >>> world = World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]))
-    >>> scenes = draw(world, 5, torch.Generator().manual_seed(0))
-    >>> render(scenes).shape
-    torch.Size([5, 3, 32, 32])
+    >>> torch.equal(draw(world, 5, seed=0).start[3:], draw(world, 2, seed=0, first=3).start)
+    True
     """
-    digit = _choose(torch.full((n,), _classes(world.digit_class)), generator)
-    background = _choose(torch.full((n,), _classes(world.background_class)), generator)
-    room = torch.tensor(world.backgrounds.shape[2:]) - world.size + 1
+    world.check()
+    for name, value, least, most in (("n", n, 0, 2**47), ("first", first, 0, 2**47), ("digits", digits, 1, _ROWS - 1)):
+        if not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"draw({name}): got {value!r}, wanted a whole number from {least} to {most}; change it")
+    clip, row, column = torch.arange(first, first + n)[:, None, None], torch.arange(1 + digits)[:, None], torch.arange(5)
+    words = uniform_at((clip * _ROWS + row) * 8 + column, seed, "clips")
+    ground, figure = words[:, 0], words[:, 1:]
+    (kind, image), (digit, digit_image) = _member(world, "background", ground), _member(world, "digit", figure)
+    cut = torch.tensor(world.backgrounds.shape[2:]) - world.size + 1
     factors = {
         "digit": digit,
-        "digit_image": _member(world, "digit", digit, generator),
-        "position": _choose(torch.full((n,), world.cells**2), generator),
-        "background": background,
-        "background_image": _member(world, "background", background, generator),
-        "crop": _choose(room.expand(n, 2), generator),
+        "digit_image": digit_image,
+        "start": figure[..., 2:4] * _room(world),
+        "velocity": _direction(figure[..., 4]) * (positive(speed, "draw(speed)", zero=True) * world.size),
+        "background": kind,
+        "background_image": image,
+        "crop": (ground[:, 2:4] * cut).long(),
     }
-    return Scenes(world, **{name: value.to(world.digits.device) for name, value in factors.items()})
+    return Clips(world, **{name: value.to(world.digits.device) for name, value in factors.items()})
 
 
-def partner(scenes: Scenes, share: str, generator: torch.Generator | None = None) -> Scenes:
-    """Scenes that have the named factors in common with `scenes`, all others being drawn anew.
+def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
+    """Where the digits are: float64 `[B, T, D, 2]`, the top-left corners (y, x) in pixels.
+
+    A path that is reflected at two borders is the straight path folded: exact at the borders, and as easy at any time as at the
+    next frame.
 
     Args:
-        scenes: `[B]` scenes.
-        share: factors joined by `-`, for example `digit-position`; see `parse` for the names.
+        clips: `[B]` clips.
+        times: frames, any real numbers: `[T]` for all clips, or `[B, T]`.
+
+    Raises:
+        ValueError: times of another shape, or NaN or Inf.
+
+    >>> ink, ground, none = torch.zeros(1, 8, 8).byte(), torch.zeros(1, 3, 32, 32).byte(), torch.zeros(1).long()
+    >>> start, velocity = torch.tensor([[[20., 0.]]]).double(), torch.tensor([[[3., -1.]]]).double()
+    >>> world = World(ink, none, ground, none)  # the room is 32 - 8 px
+    >>> clip = Clips(world, none[None], none[None], start, velocity, none, none, torch.zeros(1, 2).long())
+    >>> positions(clip, [0, 1, 2.5, 100]).flatten(2).tolist()
+    [[[20.0, 0.0], [23.0, 1.0], [20.5, 2.5], [16.0, 4.0]]]
     """
-    keep = parse(share)
-    new = draw(scenes.world, len(scenes), generator)
-    parts = new.tensors()
-    for name, modulus in keep.items():
-        parts.update({part: getattr(scenes, part) for part in _PARTS[name]})
-        if modulus:  # the residue is kept, the class is drawn anew among those that have it
-            parts.update(_same_residue(scenes, name, modulus, generator))
-    # A class that is shared at class level needs an image of that class: the one drawn above belongs to another.
-    for name in ("digit", "background"):
-        if name in keep:
-            parts[f"{name}_image"] = _member(scenes.world, name, parts[name], generator)
-    return Scenes(scenes.world, **parts)
+    at = torch.as_tensor(times, dtype=torch.float64).to(clips.start.device)
+    if at.dim() not in (1, 2) or (at.dim() == 2 and len(at) != len(clips)):
+        raise ValueError(
+            f"positions(times): got the shape {list(at.shape)}, wanted [T] or, for {len(clips)} clips, [{len(clips)}, T]; "
+            "write for example range(20)"
+        )
+    path = clips.start[:, None] + clips.velocity[:, None] * at[..., None, None]
+    if not path.isfinite().all():
+        raise ValueError(
+            f"positions(times): got {int((~path.isfinite()).sum())} places that are NaN or Inf, wanted finite times; change them"
+        )
+    room = _room(clips.world, path.device)
+    there_and_back = (2 * room).clamp(min=1)  # where there is no room, anything: the place is 0 by the last minimum
+    along = path % there_and_back
+    return along.minimum(there_and_back - along).minimum(room)
 
 
-_PARTS = {
-    "digit": ("digit",),
-    "digit_image": ("digit", "digit_image"),
-    "position": ("position",),
-    "background": ("background",),
-    "background_image": ("background", "background_image"),
-    "background_crop": ("background", "background_image", "crop"),
-}
+def render(clips: Clips, times: Tensor | Sequence[float], subpixel: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Draw clips: frames `[B, T, 3, size, size]`, white ink over a dimmed crop of the background.
 
+    Values are those of `scenes.render`. Where digits overlap the brighter ink is seen, so their order means nothing.
 
-def parse(share: str) -> dict[str, int]:
-    """Read a list of shared factors: `digit-position` -> {"digit": 0, "position": 0}; `digit%5` -> {"digit": 5}.
+    Args:
+        clips: `[B]` clips.
+        times: frames, any real numbers: `[T]` for all clips, or `[B, T]`.
+        subpixel: False pastes digits at whole pixels, the nearest; True between pixels, by bilinear weights, ink being rounded
+            to one of its 256 levels.
+        dtype: float32, in [0, 1]; or uint8, the same values times 255, rounded.
 
-    Names: `digit` and `background` (the class), `digit_image` and `background_image` (the very picture), `background_crop`
-    (its very pixels), `position`; `NAME%m` shares the class or position modulo m only; `nothing` and `all` are the two ends.
+    Raises:
+        ValueError: times or a dtype out of these.
 
-    >>> parse("digit%5-position")
-    {'digit': 5, 'position': 0}
+    >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> clips = draw(World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1])), 5, seed=0, digits=2)
+    >>> render(clips, range(20), dtype=torch.uint8).shape
+    torch.Size([5, 20, 3, 32, 32])
     """
-    keep: dict[str, int] = {}
-    for part in {"nothing": [], "all": ALL.split("-")}.get(share, share.split("-")):
-        name, percent, modulus = part.partition("%")
-        known(name, FACTORS, f"shared factor in {share!r} (join them by '-', or write 'nothing' or 'all')")
-        if percent and (name not in ("digit", "position", "background") or not modulus.isdecimal() or int(modulus) < 2):
-            raise ValueError(
-                f"shared factor {part!r}: got modulus {modulus!r}, wanted digit, position or background % a whole number from 2"
-            )
-        if any(_PARTS[name][0] == _PARTS[other][0] for other in keep):
-            raise ValueError(f"shared factors {share!r}: {name!r} names a factor twice; keep the finer one")
-        keep[name] = int(modulus or 0)
+    if dtype not in (torch.float32, torch.uint8):
+        raise ValueError(f"render(dtype): got {dtype}, wanted torch.float32 or torch.uint8; convert the frames afterwards")
+    places, world = positions(clips, times), clips.world
+    (length, count), places = places.shape[1:3], places.flatten(0, 1)
+    frames = torch.empty(len(places), 3, world.size, world.size, dtype=dtype, device=places.device)
+    step = max(1, _CHUNK // (count * world.size**2))
+    step = step // max(1, length) * length or step  # whole clips where that can be, for a background is made once a chunk
+    for i in range(0, len(frames), step):
+        clip = torch.arange(i, min(i + step, len(frames)), device=places.device) // length
+        some = clips[i // length : (i + step - 1) // length + 1]
+        _paint(frames[i : i + step], some, clip - i // length, places[i : i + step], subpixel)
+    return frames.unflatten(0, (len(clips), length))
+
+
+def named(share: str) -> dict[str, int]:
+    """Read a list of factors that an image shares with a frame of a clip, as `scenes.parse` does.
+
+    Raises:
+        ValueError: an unknown factor; a position modulo a number, for places in a clip are not numbered.
+    """
+    if (keep := parse(share)).get("position"):
+        raise ValueError(
+            f"shared factors {share!r}: got a position with a modulus, wanted none, for places in a clip are not numbered; "
+            "write 'position'"
+        )
     return keep
 
 
-def nats(scenes: Scenes, share: str) -> float:
-    """The mutual information of a scene and its `partner`, in nats: the entropy of what they share.
+def nats(clips: Clips, share: str) -> float:
+    """What a clip and an image share that has the named factors of a frame of it, all else being drawn anew: in nats, exact.
 
-    Exact for the factors. It bounds the information between the images from above, and equals it as far as the factors can be
-    read from the pixels (handwriting is now and then ambiguous, and so are two crops of plain sky).
+    A place is uniform, as the start is, and an image shows it to the pixel, the two at the borders half as often.
 
-    >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> world = World(ink, torch.arange(10), ground, torch.tensor([0, 1]))
-    >>> round(nats(draw(world, 1), "digit"), 4), round(nats(draw(world, 1), "digit%2"), 4), nats(draw(world, 1), "nothing")
-    (2.3026, 0.6931, 0.0)
-    """
-    return math.fsum(nats_of_each(scenes.world, share).values())
-
-
-def nats_of_each(world: World, share: str) -> dict[str, float]:
-    """What a scene and its `partner` share about each of the named factors, in nats; factors are independent.
+    Args:
+        clips: of one digit each.
+        share: see `named`.
 
     >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> world = World(ink, torch.arange(10), ground, torch.tensor([0, 1]))
-    >>> {name: round(found, 4) for name, found in nats_of_each(world, "digit-background_crop").items()}  # log 10, log (2 * 9 * 9)
-    {'digit': 2.3026, 'background_crop': 5.0876}
+    >>> clips = draw(World(ink, torch.arange(10), ground, torch.tensor([0, 1]), size=40), 1, seed=0)
+    >>> round(nats(clips, "digit"), 4), round(nats(clips, "position"), 4)  # log 10, 2 (log 32 + log 2 / 32)
+    (2.3026, 6.9748)
     """
-    room, found = math.prod(side - world.size + 1 for side in world.backgrounds.shape[2:]), {}
-    for name, modulus in parse(share).items():
-        bank = {"digit": world.digit_class, "background": world.background_class}.get(_PARTS[name][0])
-        values = world.cells**2 if bank is None else _classes(bank)
-        counts = torch.arange(values).remainder(modulus or values).bincount().double()
-        found[name] = float(-(counts / values * (counts / values).log()).sum())
-        if name.endswith(("_image", "_crop")) and bank is not None:
-            found[name] += float(bank.bincount().double().log().mean())
-        if name.endswith("_crop"):
-            found[name] += math.log(room)
-    return found
+    found = nats_of_each(clips.world, share)
+    if "position" in named(share):
+        room = [clips.world.size - side for side in clips.world.digits.shape[1:]]
+        found["position"] = sum(math.log(side) + math.log(2) / side for side in room if side)
+    return math.fsum(found.values())
 
 
-def render(scenes: Scenes) -> Tensor:
-    """Draw scenes: `[B]` scenes -> float32 `[B, 3, size, size]` in [0, 1]; white ink over a dimmed crop of the background."""
-    world, size = scenes.world, scenes.world.size
-    height, width = world.digits.shape[1:]
-    top, left = corners(scenes).unbind(1)
-    ink = _windows(world.sheets, scenes.digit_image, size - height - top, size - width - left, size)
-    ground = _windows(world.backgrounds, scenes.background_image, scenes.crop[:, 0], scenes.crop[:, 1], size)
-    alpha = ink.float().div_(255)  # bytes become floats first: arithmetic of mixed dtypes is slow on a CPU
-    return ground.float().mul_(world.dim / 255).mul_(1 - alpha).add_(alpha)
+def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, subpixel: bool) -> None:
+    """Fill `frames` `[n, 3, size, size]`: those of the clips numbered `clip` `[n]`, with digits at `places` `[n, D, 2]`."""
+    world, size = clips.world, clips.world.size
+    ground = _windows(world.backgrounds, clips.background_image, clips.crop, size, size) * (world.dim / 255)
+    torch.index_select(_stored(ground.clone(), frames.dtype), 0, clip, out=frames)  # made once a clip, and copied for each frame
+    corner = places.floor().minimum(_room(world, places.device).sub(1).clamp(min=0)) if subpixel else places.round()
+    rows = clips.digit_image.index_select(0, clip)
+    stamps = world.digits.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+    if subpixel:
+        stamps = _between(stamps, (places - corner).float(), size)
+    corner = corner.long()
+    if stamps.shape[1] > 1:
+        stamps = _brightest(stamps, corner, size)
+    height, width = stamps.shape[2:]
+    ink = stamps[:, :, None].float().div_(255)
+    seen = _stored(_windows(ground, clip[:, None], corner, height, width).mul_(1 - ink).add_(ink), frames.dtype)
+    starts = _starts(frames, torch.arange(len(frames), device=frames.device)[:, None], corner, height)
+    flat = frames.view(-1)  # windows that overlap hold the same values there
+    if flat.device.type in _BY_ROWS:
+        flat.unfold(0, width, 1)[starts] = seen.view(-1, width)
+    else:
+        flat.scatter_(0, (starts[:, None] + torch.arange(width, device=flat.device)).flatten(), seen.flatten())
 
 
-def _windows(bank: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Square windows `[B, C, size, size]` of a bank `[N, C, H, W]`, copied by whole rows of pixels: to look up each is slow."""
-    _, channels, height, width = bank.shape
-    channel, row = torch.arange(channels, device=bank.device)[:, None], torch.arange(size, device=bank.device)
-    image, top, left = (where[:, None, None] for where in (image, top, left))
-    start = ((image * channels + channel) * height + top + row) * width + left
-    return bank.flatten().unfold(0, size, 1).index_select(0, start.flatten()).view(len(image), channels, size, size)
+def _stored(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floats in [0, 1] as frames have them, in their own memory; bytes by way of 16 bits, which torch converts to in vectors."""
+    return values.mul_(255).round_().to(torch.int16).to(dtype) if dtype == torch.uint8 else values
 
 
-def corners(scenes: Scenes) -> Tensor:
-    """The digit's top-left pixel (y, x), long `[B, 2]`: the grid's cells, spread over all places where the digit is whole."""
-    world = scenes.world
-    cell = (scenes.position // world.cells, scenes.position % world.cells)
-    room = (world.size - side for side in world.digits.shape[1:])
-    return torch.stack([c * r // max(1, world.cells - 1) for c, r in zip(cell, room, strict=True)], 1)
+def _between(stamps: Tensor, offset: Tensor, size: int) -> Tensor:
+    """Stamps `[n, D, h, w]` moved down and right by parts of a pixel `[n, D, 2]`, grown by a pixel where there is room."""
+    grow = [min(1, size - side) for side in stamps.shape[2:]]
+    ink = F.pad(stamps, (grow[1], grow[1], grow[0], grow[0])).float()
+    for axis, more, part in zip((2, 3), grow, offset[..., None, None].unbind(2), strict=True):
+        last = ink.shape[axis] - 1
+        ink = ink.narrow(axis, 0, last) * part + ink.narrow(axis, 1, last) * (1 - part) if more else ink
+    return ink.round().to(torch.uint8)
 
 
-def _classes(bank: Tensor) -> int:
-    return int(bank.max()) + 1
+def _brightest(stamps: Tensor, corner: Tensor, size: int) -> Tensor:
+    """For each of the stamps `[n, D, h, w]` at `corner` `[n, D, 2]`, the brightest ink that any stamp has in its window."""
+    n, count, height, width = stamps.shape
+    room = torch.tensor([size - height, size - width], device=stamps.device)
+    sheets = F.pad(stamps, (size - width, size - width, size - height, size - height)).flatten(0, 1)[:, None]
+    sheet = torch.arange(n * count, device=stamps.device).view(n, 1, count).expand(n, count, count)
+    return _windows(sheets, sheet, room + corner[:, :, None] - corner[:, None], height, width).squeeze(3).amax(2)
 
 
-def _choose(counts: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A whole number uniform in 0..count-1 for each count; float64, so that no value of a small count is favoured."""
-    return (torch.rand(counts.shape, dtype=torch.float64, generator=generator) * counts).long()
+def _starts(bank: Tensor, image: Tensor, corner: Tensor, height: int) -> Tensor:
+    """Where in a bank `[N, C, H, W]` the rows of windows begin: flat, for all of `[..., C, height]`."""
+    _, channels, rows, columns = bank.shape
+    channel, row = torch.arange(channels, device=bank.device)[:, None], torch.arange(height, device=bank.device)
+    image, top, left = (where[..., None, None] for where in (image, *corner.unbind(-1)))
+    return (((image * channels + channel) * rows + top + row) * columns + left).flatten()
 
 
-def _member(world: World, name: str, classes: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A row of a bank for each class, uniform among the rows of that class."""
+def _windows(bank: Tensor, image: Tensor, corner: Tensor, height: int, width: int) -> Tensor:
+    """Windows `[..., C, height, width]` of a bank `[N, C, H, W]` at `corner` `[..., 2]`, copied by whole rows of pixels."""
+    rows = bank.flatten().unfold(0, width, 1).index_select(0, _starts(bank, image, corner, height))
+    return rows.view(*corner.shape[:-1], bank.shape[1], height, width)
+
+
+def _room(world: World, device: torch.device | str = "cpu") -> Tensor:
+    """The greatest place (y, x) of a digit: the canvas less the digit, float64 `[2]`."""
+    return torch.tensor([world.size - side for side in world.digits.shape[1:]], dtype=torch.float64, device=device)
+
+
+def _member(world: World, name: str, words: Tensor) -> tuple[Tensor, Tensor]:
+    """A class from the first of the uniform words `[..., 5]`, and a row of the bank within that class from the second."""
     rows, start, count = world.members[name]
-    mine = classes.cpu()
-    return rows[start[mine] + _choose(count[mine], generator)].to(classes.device)
+    kind = (words[..., 0] * len(count)).long()
+    return kind, rows[start[kind] + (words[..., 1] * count[kind]).long()]
 
 
-def _same_residue(scenes: Scenes, name: str, modulus: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-    world = scenes.world
-    values = world.cells**2 if name == "position" else _classes(getattr(world, f"{name}_class"))
-    residue = (getattr(scenes, name) % modulus).cpu()
-    choices = (values - residue + modulus - 1) // modulus  # how many of 0..values-1 have this residue
-    return {name: (residue + modulus * _choose(choices, generator)).to(scenes.digit.device)}
+def _direction(turn: Tensor) -> Tensor:
+    """Unit vectors (y, x) `[..., 2]` at angles of `turn` of a full circle, 0 to 1, counted from the left.
+
+    By sums and products, which are rounded alike on every machine; the sine of a library is not.
+    """
+    angle = (turn * 2 - 1) * math.pi
+    square, sine, cosine = angle * angle, torch.ones_like(angle), torch.ones_like(angle)
+    for k in range(30, 0, -2):  # their power series from the far end; beyond angle**31 the terms are below the rounding
+        sine, cosine = 1 - square * sine * (1 / (k * (k + 1))), 1 - square * cosine * (1 / (k * (k - 1)))
+    return torch.stack([sine * angle, cosine], -1)

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from . import table
 from .check import kind, known, positive
-from .clips import Clips
 from .data import Part, Split, allowed, batches, first, load
 from .dist import agree, spread, start
 from .encoders import ENCODERS
 from .methods import METHODS
-from .moving_mnist import Scenes
+from .moving_mnist import Clips
 from .optim import OPTIMIZERS, SCHEDULES, optimizer, rate
 from .origin import fast_bf16, origin
 from .probe import NEIGHBOURS, PROTOCOL, all_of
 from .record import follow, once
+from .scenes import Scenes
 from .seeds import torch_seeded
 from .train import Diverged, fit
 from .views import parse

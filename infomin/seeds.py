@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from numbers import Integral
 
 import torch
+from torch import Tensor
 
 
 def generator(seed: int, *purpose: int | str) -> torch.Generator:
@@ -25,6 +26,26 @@ def generator(seed: int, *purpose: int | str) -> torch.Generator:
     words = [part if isinstance(part, str) else int(part) for part in parts]
     digest = hashlib.sha256(repr(words).encode()).digest()  # a list's text tells words from numbers and (a, 0) from (a)
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def uniform_at(counters: Tensor, seed: int, *purpose: int | str) -> Tensor:
+    """Numbers uniform in [0, 1), float64 of any shape, each a function of its counter (long), the seed and the purpose alone.
+
+    Nothing has to be stepped, and any part of the sequence is made by itself: output number `counter` of SplitMix64 (Steele, Lea
+    and Flood, 2014), of which the top 53 bits are kept. Whole numbers of 64 bits, which overflow alike everywhere.
+
+    >>> torch.equal(uniform_at(torch.arange(9), 0, "clips")[5:], uniform_at(torch.arange(5, 9), 0, "clips"))
+    True
+    """
+    word = generator(seed, *purpose).initial_seed() + counters * (0x9E3779B97F4A7C15 - 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        word = (word ^ _right(word, shift)) * (factor - 2**64)  # the same bits, as a signed number
+    return _right(word ^ _right(word, 31), 11).double() * 2.0**-53
+
+
+def _right(word: Tensor, shift: int) -> Tensor:
+    """Bits moved to the right with zeros after them: torch moves the sign in."""
+    return (word >> shift) & (2 ** (64 - shift) - 1)
 
 
 @contextmanager

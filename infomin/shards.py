@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from .check import kind, known, positive
 from .checkpoint import fingerprint
-from .clips import draw, positions, render
-from .moving_mnist import World
+from .moving_mnist import draw, positions, render
+from .scenes import World
 from .sources import worlds
 from .table import Where, atomic, lock, write_json
 from .version import __version__
@@ -54,7 +54,7 @@ def write(
     """Write a data set of clips, or what a folder lacks of it: missing, damaged and unfinished shards.
 
     A shard holds `frames`, uint8 `[n, T, 3, size, size]`; `positions`, float32 `[n, T, D, 2]`, top-left corners (y, x) in pixels;
-    and the factors of `clips.Clips` by their names. Memory is that of a few shards, 250 kB a clip as it is by default.
+    and the factors of `moving_mnist.Clips` by their names. Memory is that of a few shards, 250 kB a clip as it is by default.
 
     Args:
         folder: For this data set alone; made if missing.

@@ -24,8 +24,8 @@ from .check import kind, known, positive
 from .embedded import DIGIT
 from .embedded import worlds as embedded
 from .folder import parts
-from .moving_mnist import World
 from .picture import decode
+from .scenes import World
 from .seeds import generator
 from .stored import root
 

@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from infomin import Recipe, data, embedded, run, stored
 from infomin.data import DATA, TEST, TRAIN, Split, batches, first, load, order, worlds
-from infomin.moving_mnist import World, draw, render
+from infomin.scenes import World, draw, render
 from infomin.seeds import generator
 
 torch.set_num_threads(1)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from infomin import Recipe, run
-from infomin.clips import LATER, PAST, draw, positions, render
 from infomin.data import load
-from infomin.moving_mnist import World, nats_of_each
+from infomin.moving_mnist import LATER, PAST, draw, positions, render
+from infomin.scenes import World, nats_of_each
 from infomin.views import SharedFrames, parse
 
 torch.set_num_threads(1)
@@ -109,13 +109,13 @@ def test_the_nats_of_frames_are_those_of_scenes_but_for_the_place(clips):
     ("build", "error", "parts"),
     [
         (lambda: SharedFrames("colour"), ValueError, "colour"),
-        (lambda: SharedFrames("digit-position%2"), ValueError, "got 'digit-position%2', wanted a position without a modulus"),
+        (lambda: SharedFrames("digit-position%2"), ValueError, "'digit-position%2': got a position with a modulus, wanted none"),
         (lambda: SharedFrames("digit", past=0), ValueError, "past"),
         (lambda: SharedFrames("digit", past=1.5), ValueError, "past"),
         (
             lambda: SharedFrames("digit")(torch.zeros(1, 3, 32, 32)),
             TypeError,
-            "got Tensor, wanted clips.Clips with one digit each",
+            "got Tensor, wanted moving_mnist.Clips of a digit each",
         ),
         (lambda: SharedFrames("digit")(draw(load("clips", 32)[0].scenes.world, 2, 0, digits=2)), TypeError, "got 2 digits"),
         (lambda: run(Recipe(view="frames:digit", data="digits")), ValueError, "not the factors of clips; use data='clips'"),

@@ -1,27 +1,29 @@
-"""Scenes against per-pixel and per-value oracles: what is rendered, what partners share, and how many nats that is."""
+"""Clips against slow simulations: where digits are at any time, and what is painted there."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2, chi2_contingency
 from torch import Tensor
 
-from infomin.moving_mnist import ALL, Scenes, World, corners, draw, nats, parse, partner, render
+from infomin import moving_mnist as module
+from infomin import scenes as still
+from infomin.moving_mnist import Clips, draw, positions, render
+from infomin.scenes import World, corners
 
-N = 20_000
+torch.set_num_threads(1)
 
 
 def world() -> World:
-    """6 classes of 3, 2, 1, 2, 1 and 3 digits; 3 classes of 2, 1 and 2 backgrounds; 9 places; 2 x 3 crops. Pixels are random."""
+    """Digits of 5 x 4 px on a canvas of 12: the room is 7 x 8 px. Crops 2 x 3. Pixels are random."""
     g = torch.Generator().manual_seed(0)
     return World(
         digits=torch.randint(256, (12, 5, 4), dtype=torch.uint8, generator=g),
-        digit_class=torch.tensor([5, 0, 1, 0, 2, 5, 0, 1, 3, 4, 5, 3]),  # in no order
+        digit_class=torch.tensor([5, 0, 1, 0, 2, 5, 0, 1, 3, 4, 5, 3]),
         backgrounds=torch.randint(256, (5, 3, 13, 14), dtype=torch.uint8, generator=g),
         background_class=torch.tensor([2, 0, 1, 0, 2]),
         size=12,
@@ -29,365 +31,322 @@ def world() -> World:
 
 
 WORLD = world()
-SCENES = draw(WORLD, N, torch.Generator().manual_seed(1))
-
-# The family: every level of every factor, from nothing to its finest; `>` would read "shares more than".
-DIGIT = ("", "digit%2", "digit%5", "digit", "digit_image")
-POSITION = ("", "position%2", "position")
-BACKGROUND = ("", "background%2", "background", "background_image", "background_crop")
-SHARES = {parts: "-".join(filter(None, parts)) or "nothing" for parts in itertools.product(DIGIT, POSITION, BACKGROUND)}
-every_share = pytest.mark.parametrize("share", [*SHARES.values(), "all"])
-
-
-def finest(scenes: Scenes) -> dict[str, np.ndarray]:
-    """Each factor at its finest level, as one whole number a scene."""
-    crop = scenes.background_image * 6 + scenes.crop[:, 0] * 3 + scenes.crop[:, 1]
-    return {"digit": scenes.digit_image.numpy(), "position": scenes.position.numpy(), "background": crop.numpy()}
-
-
-def levels(factor: str) -> dict[str, np.ndarray]:
-    """For each finest value of a factor, its label at each level."""
-    if factor == "position":
-        place = np.arange(9)
-        return {"": 0 * place, "position": place, "position%2": place % 2}
-    bank = getattr(WORLD, f"{factor}_class").numpy()
-    per_image = 1 if factor == "digit" else 6
-    image = np.repeat(np.arange(len(bank)), per_image)
-    kind = bank[image]
-    names = {"": 0 * image, factor: kind, f"{factor}%2": kind % 2, f"{factor}%5": kind % 5, f"{factor}_image": image}
-    return names | {"background_crop": np.arange(len(image))}
-
-
-def chances(factor: str) -> np.ndarray:
-    """The probability of each finest value: classes uniform, images uniform in a class, crops uniform in an image."""
-    if factor == "position":
-        return np.full(9, 1 / 9)
-    kind = levels(factor)[factor]
-    return 1 / (kind.max() + 1) / np.bincount(kind)[kind]
-
-
-def law(factor: str, level: str) -> np.ndarray:
-    """P(u, v) of a scene's finest value and its partner's: the label is kept, all else drawn anew."""
-    p, label = chances(factor), levels(factor)[level]
-    return np.array(
-        [[p[u] * p[v] / p[label == label[u]].sum() if label[u] == label[v] else 0 for v in range(len(p))] for u in range(len(p))]
-    )
-
-
-def level_of(factor: str, share: str) -> str:
-    share = {"all": ALL, "nothing": ""}.get(share, share)
-    return next((part for part in share.split("-") if part.startswith(factor)), "")
-
-
-def information(joint: np.ndarray) -> float:
-    out = np.outer(joint.sum(1), joint.sum(0))
-    return float((joint[joint > 0] * np.log(joint[joint > 0] / out[joint > 0])).sum())
-
-
-def improbable(counts: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether a chi-square test rejects at 1e-5; where nothing is expected nothing may be."""
-    assert not counts[expected == 0].any()
-    e = expected[expected > 0]
-    return bool(((counts[expected > 0] - e) ** 2 / e).sum() > chi2.ppf(1 - 1e-5, len(e) - 1))
-
-
-# --- what is drawn ---
-
-
-def test_draws_are_uniform() -> None:
-    for factor, values in finest(SCENES).items():
-        expected = N * chances(factor)
-        counts = np.bincount(values, minlength=len(expected))
-        assert ((counts - expected) ** 2 / expected).sum() < chi2.ppf(1 - 1e-3, len(expected) - 1), factor
-    for name, kinds in (("digit", 6), ("background", 3)):
-        counts = getattr(SCENES, name).bincount(minlength=kinds).numpy()
-        assert ((counts - N / kinds) ** 2 / (N / kinds)).sum() < chi2.ppf(1 - 1e-3, kinds - 1), name
-
-
-def test_factors_are_drawn_independently() -> None:
-    values = finest(SCENES)
-    for one, other in itertools.combinations(values, 2):
-        table = np.histogram2d(values[one], values[other], bins=(len(chances(one)), len(chances(other))))[0]
-        assert chi2_contingency(table).pvalue > 1e-3, (one, other)
-
-
-def in_range(scenes: Scenes) -> None:
-    w = scenes.world
-    assert torch.equal(w.digit_class[scenes.digit_image], scenes.digit)
-    assert torch.equal(w.background_class[scenes.background_image], scenes.background)
-    assert scenes.position.min() >= 0 and scenes.position.max() < w.cells**2
-    room = torch.tensor(w.backgrounds.shape[2:]) - w.size
-    assert (scenes.crop >= 0).all() and (scenes.crop <= room).all()
-    corner = corners(scenes)
-    assert (corner >= 0).all() and (corner + torch.tensor(w.digits.shape[1:]) <= w.size).all()
-    assert all(value.dtype == torch.long and len(value) == len(scenes) for value in scenes.tensors().values())
-
-
 WORLDS = {
     "small": WORLD,
-    "one cell": replace(WORLD, cells=1),
-    "many cells": replace(WORLD, cells=5),
-    "full canvas": replace(WORLD, digits=torch.zeros(12, 12, 12, dtype=torch.uint8)),
+    "canvas of 7": replace(WORLD, size=7),
+    "room of one pixel": replace(WORLD, size=6),
+    "full canvas": replace(WORLD, digits=WORLD.digits.repeat(1, 3, 3)[:, :12, :12]),
+    "full height": replace(WORLD, digits=WORLD.digits.repeat(1, 3, 1)[:, :12]),
     "no room for the crop": replace(WORLD, backgrounds=WORLD.backgrounds[:, :, :12, :12]),
-    "one class each": replace(WORLD, digit_class=torch.zeros(12).long(), background_class=torch.zeros(5).long()),
+    "all light": replace(WORLD, dim=1.0),
+    "no light": replace(WORLD, dim=0.0),
+    "a third": replace(WORLD, dim=0.3),
 }
 every_world = pytest.mark.parametrize("name", WORLDS)
 
 
+def room(w: World) -> Tensor:
+    return torch.tensor([w.size - side for side in w.digits.shape[1:]]).double()
+
+
+# --- where digits are ---
+
+
+@pytest.mark.parametrize("speed", [0.1, 0.37])
+def test_positions_are_those_of_small_steps_that_bounce(speed: float) -> None:
+    """1,000 clips, 1,000 frames, 8 steps a frame; a step that leaves the room is mirrored at the border it crossed."""
+    clips = draw(WORLD, 1000, 1, speed=speed)
+    found, ends = positions(clips, range(1000))[:, :, 0].numpy(), room(WORLD).numpy()
+    place, step = clips.start[:, 0].numpy().copy(), clips.velocity[:, 0].numpy() / 8
+    bounces, worst = 0, 0.0
+    for t in range(1000):
+        worst = max(worst, np.abs(found[:, t] - place).max())
+        for _ in range(8):
+            place += step
+            outside = (place < 0) | (place > ends)
+            place = np.where(place < 0, -place, np.where(place > ends, 2 * ends - place, place))
+            step = np.where(outside, -step, step)
+            bounces += outside.sum()
+    assert worst < 1e-6 and bounces > 100_000
+    assert found.min() >= 0 and (found <= ends).all()
+
+
+def fold(x: Fraction, room: int) -> Fraction:
+    """Mirrored at one border after the other until it is inside."""
+    while not 0 <= x <= room:
+        x = -x if x < 0 else 2 * room - x
+    return x
+
+
+def test_positions_of_binary_fractions_are_exact() -> None:
+    """Places, speeds and times of a few bits: doubles make no error, so that a border is met exactly, and left again."""
+    eighth = [Fraction(k, 8) for k in range(-60, 61, 12)]
+    paths = list(itertools.product([Fraction(0), Fraction(7), Fraction(13, 4)], eighth))
+    starts, velocities = (torch.tensor([[[float(x)] * 2] for x in xs]).double() for xs in zip(*paths, strict=True))
+    clips = replace(draw(WORLD, len(paths), 0), start=starts, velocity=velocities)
+    times = [Fraction(k, 4) for k in range(-41, 42)]
+    found = positions(clips, [float(t) for t in times])[:, :, 0]
+    for axis, end in enumerate((7, 8)):
+        exact = [[float(fold(start + velocity * t, end)) for t in times] for start, velocity in paths]
+        assert found[..., axis].tolist() == exact
+    touched = (found[..., 0] == 0).sum() + (found[..., 0] == 7).sum()
+    assert touched > 50
+
+
+def test_at_time_zero_digits_are_where_they_start() -> None:
+    clips = draw(WORLD, 500, 2, digits=3)
+    assert torch.equal(positions(clips, [0.0])[:, 0], clips.start)
+
+
+def test_time_runs_backwards_if_velocity_does() -> None:
+    clips, times = draw(WORLD, 200, 3, digits=2), torch.linspace(-50, 50, 101, dtype=torch.float64)
+    assert torch.equal(positions(replace(clips, velocity=-clips.velocity), -times), positions(clips, times))
+
+
+def test_a_clip_taken_up_later_goes_on_as_before() -> None:
+    clips, times = draw(WORLD, 300, 4, digits=2), torch.linspace(-20, 20, 33, dtype=torch.float64)
+    for later in (0.25, 7.3, -11.9, 400.0):
+        turns = ((clips.start + clips.velocity * later) / room(WORLD)).floor()
+        velocity = torch.where(turns % 2 == 0, clips.velocity, -clips.velocity)
+        moved = replace(clips, start=positions(clips, [later])[:, 0], velocity=velocity)
+        torch.testing.assert_close(positions(moved, times), positions(clips, times + later), rtol=0, atol=1e-10)
+
+
+def test_speed_is_constant_between_bounces_and_never_greater() -> None:
+    clips, dt = draw(WORLD, 150, 5, digits=2, speed=0.15), 2.0**-7
+    times = torch.arange(0, 40, dt, dtype=torch.float64)
+    place = positions(clips, times)
+    speed = place.diff(dim=1).div(dt).norm(dim=-1)
+    side = ((clips.start[:, None] + clips.velocity[:, None] * times[:, None, None]) / room(WORLD)).floor()
+    straight = (side.diff(dim=1) == 0).all(-1)
+    assert 0.9 < straight.double().mean() < 0.999
+    torch.testing.assert_close(speed[straight], torch.full_like(speed[straight], 0.15 * 12), rtol=0, atol=1e-9)
+    assert speed.max() <= 0.15 * 12 + 1e-9
+    assert (speed[~straight] < 0.15 * 12 - 1e-6).double().mean() > 0.9
+
+
 @every_world
-def test_everything_is_in_range_and_reaches_its_ends(name: str) -> None:
-    scenes = draw(WORLDS[name], 2000, torch.Generator().manual_seed(2))
-    in_range(scenes)
-    w, corner = scenes.world, corners(scenes)
-    room = torch.tensor(w.size) - torch.tensor(w.digits.shape[1:])
-    if w.cells > 1:
-        assert corner.amin(0).tolist() == [0, 0] and torch.equal(corner.amax(0), room)
-    assert len(set(map(tuple, corner.tolist()))) == (1 if name == "full canvas" else w.cells**2)  # as many as there are cells
-    assert len(set(map(tuple, scenes.crop.tolist()))) == math.prod(side - w.size + 1 for side in w.backgrounds.shape[2:])
+@pytest.mark.parametrize("speed", [0.0, 0.1, 25.0])
+def test_digits_never_leave_the_canvas(name: str, speed: float) -> None:
+    w = WORLDS[name]
+    clips = draw(w, 200, 6, digits=2, speed=speed)
+    times = torch.cat([torch.linspace(-100, 100, 67).double(), torch.tensor([1e6, -1e9, 1e12, -1e15]).double()])
+    place = positions(clips, times)
+    assert place.shape == (200, 71, 2, 2) and place.dtype == torch.float64
+    assert place.min() >= 0 and (place <= room(w)).all()
+    if not speed:
+        assert torch.equal(place, clips.start[:, None].expand_as(place))
+    elif speed == 0.1:
+        assert torch.equal(place.amax((0, 1, 2)) > 0.99 * room(w), room(w) > 0)
 
 
-def test_cells_run_through_the_rows_of_the_grid() -> None:
-    scenes = replace(SCENES[:9], position=torch.arange(9))
-    assert corners(scenes).tolist() == [[y, x] for y in (0, 3, 7) for x in (0, 4, 8)]  # room 7 x 8, rounded down
+def test_times_may_differ_from_clip_to_clip() -> None:
+    clips, times = draw(WORLD, 4, 7, digits=2), torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).double() * 9
+    one_by_one = torch.cat([positions(clips[i : i + 1], times[i]) for i in range(4)])
+    assert torch.equal(positions(clips, times), one_by_one)
+    assert torch.equal(positions(clips, times), torch.stack([positions(clips, times[:, j : j + 1])[:, 0] for j in range(6)], 1))
+    assert torch.equal(positions(clips, range(3)), positions(clips, torch.arange(3)))
+    assert torch.equal(render(clips, times), torch.cat([render(clips[i : i + 1], times[i]) for i in range(4)]))
 
 
-# --- what is rendered ---
+# --- what is painted ---
 
 
-def slow_render(scenes: Scenes) -> np.ndarray:
-    w = scenes.world
-    height, width = w.digits.shape[1:]
-    out = np.zeros((len(scenes), 3, w.size, w.size))
-    for n in range(len(scenes)):
-        row, column = divmod(int(scenes.position[n]), w.cells)
-        top = row * (w.size - height) // max(1, w.cells - 1)
-        left = column * (w.size - width) // max(1, w.cells - 1)
-        for c, y, x in itertools.product(range(3), range(w.size), range(w.size)):
-            paper = int(w.backgrounds[scenes.background_image[n], c, scenes.crop[n, 0] + y, scenes.crop[n, 1] + x])
-            inside = top <= y < top + height and left <= x < left + width
-            ink = int(w.digits[scenes.digit_image[n], y - top, x - left]) / 255 if inside else 0.0
-            out[n, c, y, x] = ink + (1 - ink) * w.dim * paper / 255
-    return out
+def inks(clips: Clips, places: np.ndarray, n: int, subpixel: bool) -> np.ndarray:
+    """The ink of one frame as bytes in float64; between pixels each is spread by the weights of a tent of one pixel."""
+    size, ink = clips.world.size, np.zeros((clips.world.size,) * 2)
+    for d, (top, left) in enumerate(places if subpixel else places.round()):
+        stamp = clips.world.digits[clips.digit_image[n, d]].double().numpy()
+        down, across = (
+            np.maximum(0, 1 - np.abs(np.arange(size)[:, None] - at - np.arange(length)))
+            for at, length in ((top, stamp.shape[0]), (left, stamp.shape[1]))
+        )
+        ink = np.maximum(ink, np.rint(down @ stamp @ across.T))
+    return ink
+
+
+def slow_render(clips: Clips, times: Tensor, subpixel: bool) -> Iterator[np.ndarray]:
+    w, places = clips.world, positions(clips, times).numpy()
+    for n, t in itertools.product(range(len(clips)), range(len(times))):
+        y, x = clips.crop[n].tolist()
+        ground = w.backgrounds[clips.background_image[n], :, y : y + w.size, x : x + w.size].double().numpy() * w.dim / 255
+        alpha = inks(clips, places[n, t], n, subpixel) / 255
+        yield ground * (1 - alpha) + alpha
+
+
+def quarters(clips: Clips) -> Clips:
+    """The clips on places and at speeds of whole quarters, where bilinear weights are exact in float32."""
+    return replace(clips, start=(clips.start * 4).round() / 4, velocity=(clips.velocity * 4).round() / 4)
 
 
 @every_world
-@pytest.mark.parametrize("dim", [0.5, 1.0, 0.0])
-def test_render_equals_the_loop_over_pixels(name: str, dim: float) -> None:
-    scenes = draw(replace(WORLDS[name], dim=dim), 6, torch.Generator().manual_seed(3))
-    images = render(scenes)
-    assert images.dtype == torch.float32 and images.shape == (6, 3, 12, 12)
-    np.testing.assert_allclose(images.numpy(), slow_render(scenes), rtol=0, atol=1e-6)
-    assert images.min() >= 0 and images.max() <= 1
+@pytest.mark.parametrize("subpixel", [False, True])
+@pytest.mark.parametrize("digits", [1, 2, 3])
+def test_render_equals_the_loop_over_frames(name: str, subpixel: bool, digits: int) -> None:
+    clips, times = quarters(draw(WORLDS[name], 7, 8, digits=digits, speed=0.2)), torch.arange(-3.0, 9)
+    frames, size = render(clips, times, subpixel), clips.world.size
+    assert frames.dtype == torch.float32 and frames.shape == (7, 12, 3, size, size)
+    slow = np.stack(list(slow_render(clips, times, subpixel))).reshape(frames.shape)
+    np.testing.assert_allclose(frames.numpy(), slow, rtol=0, atol=1e-6)
+    assert frames.min() >= 0 and frames.max() <= 1
+
+
+@pytest.mark.parametrize("digits", [1, 3])
+def test_between_pixels_ink_is_off_by_half_a_level_at_most(digits: int) -> None:
+    clips, times = draw(WORLD, 20, 9, digits=digits), torch.linspace(0, 30, 9)
+    slow = np.stack(list(slow_render(clips, times, True)))
+    frames = render(clips, times, subpixel=True).numpy().reshape(slow.shape)
+    assert np.abs(frames - slow).max() < 1 / 255 + 1e-6  # a level where doubles and floats are rounded to different sides
+    assert (np.abs(frames - slow) < 1e-6).mean() > 0.999
+
+
+@every_world
+@pytest.mark.parametrize("subpixel", [False, True])
+@pytest.mark.parametrize("digits", [1, 2])
+def test_bytes_are_the_floats_rounded(name: str, subpixel: bool, digits: int) -> None:
+    clips = draw(WORLDS[name], 9, 10, digits=digits)
+    frames = render(clips, range(6), subpixel, torch.uint8)
+    assert frames.dtype == torch.uint8
+    assert torch.equal(frames, (render(clips, range(6), subpixel) * 255).round().to(torch.uint8))
+
+
+def stills(name: str, n: int = 40) -> tuple[still.Scenes, Clips]:
+    """Scenes, and clips in which the same digits stand still at the same places."""
+    scenes = still.draw(WORLDS[name], n, torch.Generator().manual_seed(11))
+    corner = corners(scenes)[:, None].double()
+    parts = {name: value for name, value in scenes.tensors().items() if name != "position"}
+    parts |= {"digit": scenes.digit[:, None], "digit_image": scenes.digit_image[:, None]}
+    return scenes, Clips(scenes.world, **parts, start=corner, velocity=torch.zeros_like(corner))
+
+
+@every_world
+@pytest.mark.parametrize("subpixel", [False, True])
+def test_a_still_clip_is_the_scene_to_the_bit(name: str, subpixel: bool) -> None:
+    scenes, clips = stills(name)
+    assert torch.equal(render(clips, [0, 5.5], subpixel), still.render(scenes)[:, None].repeat(1, 2, 1, 1, 1))
+
+
+@every_world
+def test_on_whole_pixels_both_ways_agree(name: str) -> None:
+    clips = draw(WORLDS[name], 30, 12, digits=2)
+    whole = replace(clips, start=clips.start.round(), velocity=clips.velocity.round())
+    assert torch.equal(render(whole, range(9), subpixel=True), render(whole, range(9)))
+    if name == "small":
+        assert not torch.equal(render(clips, range(9), subpixel=True), render(clips, range(9)))
+
+
+def only(clips: Clips, order: list[int]) -> Clips:
+    """The same clips with these of their digits, in this order."""
+    return replace(clips, **{name: getattr(clips, name)[:, order] for name in ("digit", "digit_image", "start", "velocity")})
+
+
+@pytest.mark.parametrize("subpixel", [False, True])
+def test_the_order_of_digits_means_nothing_and_twice_is_once(subpixel: bool) -> None:
+    clips = draw(WORLD, 30, 13, digits=3)
+    frames = render(clips, range(9), subpixel)
+    for order in ([2, 0, 1], [1, 0, 2], [0, 1, 2, 1]):
+        assert torch.equal(render(only(clips, order), range(9), subpixel), frames)
+    fewer = [render(only(clips, part), range(9), subpixel) for part in ([0], [1], [2], [0, 1])]
+    assert not any(torch.equal(less, frames) for less in fewer)
+    # White ink can only brighten, so the brightest ink gives the brightest pixel.
+    torch.testing.assert_close(frames, torch.stack(fewer[:3]).amax(0), rtol=0, atol=1e-6)
 
 
 def test_every_factor_shows() -> None:
-    w, one = WORLD, SCENES[:1]
-    for name, values in (("digit_image", 12), ("position", 9), ("background_image", 5)):
-        pictures = {render(replace(one, **{name: torch.tensor([v])})).numpy().tobytes() for v in range(values)}
+    one = draw(WORLD, 1, 14)
+    for name, values in (("digit_image", 12), ("background_image", 5)):
+        like = getattr(one, name)
+        pictures = {render(replace(one, **{name: torch.full_like(like, v)}), [0]).numpy().tobytes() for v in range(values)}
         assert len(pictures) == values, name
-    crops = [torch.tensor([[y, x]]) for y in range(2) for x in range(3)]
-    assert len({render(replace(one, crop=crop)).numpy().tobytes() for crop in crops}) == 6
-    assert not torch.equal(render(one), render(replace(one, world=replace(w, dim=0.4))))
+    crops = [replace(one, crop=torch.tensor([[y, x]])) for y in range(2) for x in range(3)]
+    assert len({render(clip, [0]).numpy().tobytes() for clip in crops}) == 6
+    places = [replace(one, start=torch.tensor([[[y, x]]]).double()) for y in range(8) for x in range(9)]
+    assert len({render(clip, [0]).numpy().tobytes() for clip in places}) == 72
 
 
-def test_render_of_a_batch_is_the_render_of_each() -> None:
-    some = SCENES[:7]
-    assert torch.equal(render(some), torch.cat([render(some[i : i + 1]) for i in range(7)]))
-    assert render(some[:0]).shape == (0, 3, 12, 12)
+@pytest.mark.parametrize("chunk", [1, 288, 720, 5760])  # pixels: 1, 2, 5, 40 frames of one digit
+@pytest.mark.parametrize("subpixel", [False, True])
+@pytest.mark.parametrize("digits", [1, 3])
+def test_frames_do_not_depend_on_how_many_are_painted_at_once(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, subpixel: bool, digits: int
+) -> None:
+    clips = draw(WORLD, 5, 15, digits=digits)
+    whole = {length: render(clips, range(length), subpixel, torch.uint8) for length in (1, 3, 4, 17)}
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    for length, frames in whole.items():
+        assert torch.equal(render(clips, range(length), subpixel, torch.uint8), frames)
 
 
-# --- what partners share ---
+@every_world
+@pytest.mark.parametrize("digits", [1, 3])
+def test_pixels_may_be_written_one_by_one(monkeypatch: pytest.MonkeyPatch, name: str, digits: int) -> None:
+    clips = draw(WORLDS[name], 9, 21, digits=digits)
+    by_rows = [render(clips, range(5), dtype=dtype) for dtype in (torch.float32, torch.uint8)]
+    monkeypatch.setattr(module, "_BY_ROWS", ())
+    assert all(torch.equal(render(clips, range(5), dtype=frames.dtype), frames) for frames in by_rows)
 
 
-@every_share
-def test_partners_keep_what_is_named_and_draw_the_rest_anew(share: str) -> None:
-    mate = partner(SCENES, share, torch.Generator().manual_seed(4))
-    in_range(mate)
-    before, after = finest(SCENES), finest(mate)
-    for factor in before:
-        level, size = level_of(factor, share), len(chances(factor))
-        label = levels(factor)[level]
-        assert np.array_equal(label[before[factor]], label[after[factor]])  # kept exactly
-        counts = np.bincount(before[factor] * size + after[factor], minlength=size**2).reshape(size, size)
-        assert not improbable(counts, N * law(factor, level)), (factor, level)  # nothing but it is kept, and the margin stays
-        for other in set(before) - {factor}:  # nor does another factor of the scene leak into it
-            table = np.histogram2d(before[other], after[factor], bins=(len(chances(other)), size))[0]
-            assert chi2_contingency(table).pvalue > 1e-5, (other, factor)
+def test_render_of_a_batch_is_the_render_of_each_and_of_each_frame() -> None:
+    clips, times = draw(WORLD, 6, 16, digits=2), torch.tensor([0.0, 3.7, -2.0, 1e4])
+    frames = render(clips, times)
+    assert torch.equal(frames, torch.cat([render(clips[i : i + 1], times) for i in range(6)]))
+    assert torch.equal(frames, torch.cat([render(clips, times[i : i + 1]) for i in range(4)], 1))
+    assert render(clips[:0], times).shape == (0, 4, 3, 12, 12) and render(clips, []).shape == (6, 0, 3, 12, 12)
 
 
-@pytest.mark.parametrize("share", ["nothing", "digit", "digit%2-background", "position%2", "background_image"])
-def test_factors_drawn_anew_are_independent_of_each_other(share: str) -> None:
-    after = finest(partner(SCENES, share, torch.Generator().manual_seed(5)))
-    for one, other in itertools.combinations(after, 2):
-        table = np.histogram2d(after[one], after[other], bins=(len(chances(one)), len(chances(other))))[0]
-        assert chi2_contingency(table).pvalue > 1e-4, (one, other)
+def test_banks_need_not_be_contiguous_and_are_not_written_to() -> None:
+    turned = replace(WORLD, digits=WORLD.digits.transpose(1, 2), backgrounds=WORLD.backgrounds.transpose(2, 3))
+    clips = draw(turned, 9, 17, digits=2)
+    plain = replace(clips, world=replace(turned, digits=turned.digits.clone(), backgrounds=turned.backgrounds.contiguous()))
+    before = [value.clone() for value in (WORLD.digits, WORLD.backgrounds, *clips.tensors().values())]
+    assert torch.equal(render(clips, range(4), True), render(plain, range(4), True))
+    assert all(map(torch.equal, before, (WORLD.digits, WORLD.backgrounds, *clips.tensors().values())))
 
 
-def test_all_gives_the_same_images_and_the_finest_levels_are_all() -> None:
-    some = SCENES[:50]
-    assert torch.equal(render(partner(some, "all")), render(some))
-    assert torch.equal(render(partner(some, ALL)), render(some))
-    assert not torch.equal(render(partner(some, "digit_image-position-background_image")), render(some))
+# --- slices, devices, errors ---
 
 
-def test_the_order_of_names_means_nothing() -> None:
-    for share in ("digit-position", "digit%2-background_image-position"):
-        turned = "-".join(reversed(share.split("-")))
-        assert parse(share) == parse(turned) and nats(SCENES, share) == pytest.approx(nats(SCENES, turned))
-    mates = [partner(SCENES, share, torch.Generator().manual_seed(6)) for share in ("digit-position", "position-digit")]
-    assert all(torch.equal(value, mates[1].tensors()[name]) for name, value in mates[0].tensors().items())
-
-
-# --- how many nats ---
-
-
-@every_share
-def test_nats_are_the_information_of_the_exact_law(share: str) -> None:
-    exact = sum(information(law(factor, level_of(factor, share))) for factor in ("digit", "position", "background"))
-    assert nats(SCENES, share) == pytest.approx(exact, abs=1e-9)
-
-
-@pytest.mark.parametrize("share", ["nothing", "digit%2", "digit-position%2", "digit%2-background", "position", "digit_image"])
-def test_nats_are_what_is_counted(share: str) -> None:
-    """The plug-in estimate over tuples (digit image, position parity, background), less its bias by Miller and Madow."""
-    scenes = draw(WORLD, 100_000, torch.Generator().manual_seed(7))
-    mate = partner(scenes, share, torch.Generator().manual_seed(8))
-    u, v = ((s.digit_image * 2 + s.position % 2 if share != "position" else s.position) for s in (scenes, mate))
-    if "background" in share:
-        u, v = u * 3 + scenes.background, v * 3 + mate.background
-    joint = np.bincount((u * 100 + v).numpy(), minlength=100 * 100).reshape(100, 100) / len(scenes)
-    bias = ((joint > 0).sum() - (joint.sum(1) > 0).sum() - (joint.sum(0) > 0).sum() + 1) / (2 * len(scenes))
-    assert nats(scenes, share) == pytest.approx(information(joint) - bias, abs=0.006)
-
-
-BY_HAND = {
-    "nothing": 0,
-    "digit": math.log(6),
-    "digit%2": math.log(2),
-    "digit%3": math.log(3),
-    "digit%4": 2 / 3 * math.log(3) + 1 / 3 * math.log(6),  # 0 and 4 | 1 and 5 | 2 | 3
-    "digit%5": 1 / 3 * math.log(3) + 2 / 3 * math.log(6),  # 0 and 5 | 1 | 2 | 3 | 4
-    "digit%6": math.log(6),
-    "digit%9": math.log(6),
-    "position": math.log(9),
-    "position%2": math.log(9) - 5 / 9 * math.log(5) - 4 / 9 * math.log(4),
-    "background": math.log(3),
-    "background%2": math.log(3) - 2 / 3 * math.log(2),
-    "digit_image": math.log(6) + math.log(3 * 2 * 1 * 2 * 1 * 3) / 6,
-    "background_image": math.log(3) + math.log(2 * 1 * 2) / 3,
-    "background_crop": math.log(3) + math.log(2 * 1 * 2) / 3 + math.log(6),
-    "digit-position": math.log(54),
-    "all": math.log(6) + math.log(36) / 6 + math.log(9) + math.log(3) + math.log(4) / 3 + math.log(6),
-}
-
-
-@pytest.mark.parametrize("share", BY_HAND)
-def test_nats_by_hand(share: str) -> None:
-    assert nats(SCENES, share) == pytest.approx(BY_HAND[share], abs=1e-12)
-    assert nats(SCENES[:1], share) == nats(SCENES, share)  # a fact of the world, not of the sample
-
-
-def test_sharing_more_never_lowers_the_nats() -> None:
-    finer = {("", x) for x in (*DIGIT, *POSITION, *BACKGROUND)} | {(x, x) for x in (*DIGIT, *POSITION, *BACKGROUND)}
-    for chain in (("digit%2", "digit", "digit_image"), ("digit%5", "digit"), ("position%2", "position"), BACKGROUND[1:]):
-        finer |= set(itertools.combinations(chain, 2))
-    found = {parts: nats(SCENES, share) for parts, share in SHARES.items()}
-
-    def ordered() -> Iterator[tuple[float, float]]:
-        for one, other in itertools.permutations(found, 2):
-            if all(pair in finer for pair in zip(one, other, strict=True)):
-                yield found[one], found[other]
-
-    pairs = list(ordered())
-    assert len(pairs) > 500 and all(less < more for less, more in pairs)
-    assert max(found.values()) == found["digit_image", "position", "background_crop"] == nats(SCENES, "all")
-
-
-# --- randomness, devices, errors ---
-
-
-def equal(one: Scenes, other: Scenes) -> bool:
-    return all(torch.equal(value, other.tensors()[name]) for name, value in one.tensors().items())
-
-
-def test_the_same_generator_gives_the_same_scenes() -> None:
-    def twice(seed: int) -> tuple[Scenes, Scenes]:
-        g = torch.Generator().manual_seed(seed)
-        scenes = draw(WORLD, 50, g)
-        return scenes, partner(scenes, "digit%2-background", g)
-
-    before = torch.get_rng_state()
-    one, other, third = twice(0), twice(0), twice(1)
-    assert all(map(equal, one, other)) and not any(map(equal, one, third))
-    assert torch.equal(torch.get_rng_state(), before)  # a generator that is given is the only one that is used
-    torch.manual_seed(3)
-    scenes = draw(WORLD, 50)
-    torch.manual_seed(3)
-    assert equal(scenes, draw(WORLD, 50))
-
-
-def test_partner_leaves_the_scenes_as_they_are() -> None:
-    before = {name: value.clone() for name, value in SCENES.tensors().items()}
-    partner(SCENES, "digit%2-position%2-background")
-    assert all(torch.equal(value, before[name]) for name, value in SCENES.tensors().items())
+def test_clips_are_sliced_by_slices_and_indices() -> None:
+    clips, index = draw(WORLD, 20, 18, digits=2), torch.tensor([4, 0, 4])
+    assert len(clips) == 20 and len(clips[5:9]) == 4 and clips[5:9].world is WORLD
+    assert torch.equal(render(clips[index], range(3)), render(clips, range(3))[index])
+    assert list(clips.tensors()) == ["digit", "digit_image", "start", "velocity", "background", "background_image", "crop"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta", *(["cuda"] if torch.cuda.is_available() else [])])
-def test_scenes_move_with_their_world(device: str) -> None:
-    moved = SCENES[:5].to(device)
-    tensors: list[Tensor] = [*moved.tensors().values(), moved.world.digits, moved.world.digit_class]
-    tensors += [moved.world.backgrounds, moved.world.background_class]
-    assert all(value.device.type == device for value in tensors) and len(moved) == 5
-    assert moved.world.size == 12 and corners(moved).device.type == device
+def test_clips_move_with_their_world(device: str) -> None:
+    clips = draw(WORLD, 5, 19, digits=2)
+    moved = clips.to(device)
+    assert all(v.device.type == device for v in (*moved.tensors().values(), moved.world.digits, moved.world.backgrounds))
     if device != "meta":
-        mate = partner(moved, "digit%2", torch.Generator().manual_seed(0))
-        assert mate.digit.device.type == device
-        assert equal(mate.to("cpu"), partner(SCENES[:5], "digit%2", torch.Generator().manual_seed(0)))
-        torch.testing.assert_close(render(moved).cpu(), render(SCENES[:5]))
+        there = draw(WORLD.to(device), 5, 19, digits=2)
+        assert all(torch.equal(there.tensors()[name].cpu(), value) for name, value in clips.tensors().items())
+        for subpixel in (False, True):
+            assert torch.equal(
+                render(moved, range(9), subpixel, torch.uint8).cpu(), render(clips, range(9), subpixel, torch.uint8)
+            )
 
 
-def test_scenes_are_sliced_by_slices_and_indices() -> None:
-    index = torch.tensor([4, 0, 4])
-    assert torch.equal(SCENES[index].crop, SCENES.crop[index]) and len(SCENES[index]) == 3
-    assert len(SCENES[10:20]) == 10 and SCENES[10:20].world is SCENES.world
+CLIPS = draw(WORLD, 3, 20)
+BAD_TIMES = [
+    (3.0, r"got the shape \[\], wanted \[T\] or, for 3 clips, \[3, T\]; write for example range\(20\)"),
+    (torch.zeros(2, 5), r"got the shape \[2, 5\], wanted \[T\] or, for 3 clips, \[3, T\]"),
+    (torch.zeros(1, 5), r"got the shape \[1, 5\]"),
+    (torch.zeros(3, 5, 1), r"got the shape \[3, 5, 1\]"),
+    ([0.0, float("nan")], r"got 6 places that are NaN or Inf, wanted finite times; change them"),
+    ([float("inf")], "wanted finite times"),
+    ([0.0, -float("inf"), 1.0], "wanted finite times"),
+]
 
 
-def test_parse_reads_names_and_moduli() -> None:
-    assert (
-        parse("nothing") == {} and parse("digit%10") == {"digit": 10} and parse("position%2-digit") == {"position": 2, "digit": 0}
-    )
-    assert parse("all") == parse(ALL) == {"digit_image": 0, "position": 0, "background_crop": 0}
+@pytest.mark.parametrize(("times", "message"), BAD_TIMES)
+@pytest.mark.parametrize("function", [positions, render])
+def test_bad_times_say_what_is_wanted(function: object, times: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        function(CLIPS, times)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(
-    "share", ["", "digits", "digit-", "digit--position", "nothing-digit", "all-digit", "crop", "digit+position", "%2"]
-)
-def test_an_unknown_factor_lists_the_known_ones(share: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"wanted one of digit, digit_image, position, background, .*; pick one of those"
-    ) as caught:
-        parse(share)
-    assert "'nothing' or 'all'" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "part", ["digit%1", "digit%0", "digit%x", "digit%", "digit%2.5", "digit%2%2", "digit_image%2", "background_crop%3"]
-)
-def test_a_bad_modulus_says_what_is_wanted(part: str) -> None:
-    with pytest.raises(ValueError, match="wanted digit, position or background % a whole number from 2") as caught:
-        parse(f"position-{part}")
-    assert repr(part) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "share", ["digit-digit", "digit-digit_image", "digit%2-digit%5", "background_crop-background", "position-position%2"]
-)
-def test_a_factor_named_twice_is_an_error(share: str) -> None:
-    with pytest.raises(ValueError, match="names a factor twice; keep the finer one"):
-        parse(share)
-
-
-@pytest.mark.parametrize("function", [nats, partner])
-def test_a_bad_share_is_an_error_at_every_door(function: object) -> None:
-    with pytest.raises(ValueError, match="wanted one of"):
-        function(SCENES[:1], "digits")  # type: ignore[operator]
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64, torch.bool])
+def test_a_bad_dtype_says_what_is_wanted(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=rf"got {dtype}, wanted torch.float32 or torch.uint8; convert the frames"):
+        render(CLIPS, [0], dtype=dtype)

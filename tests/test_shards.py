@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from infomin import shards, sources, table
 from infomin.checkpoint import fingerprint
-from infomin.clips import Clips, draw, positions, render
-from infomin.moving_mnist import World
+from infomin.moving_mnist import Clips, draw, positions, render
+from infomin.scenes import World
 from infomin.shards import PARTS, ClipShards, preview, verify, write
 from infomin.sources import worlds
 

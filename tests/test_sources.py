@@ -16,7 +16,7 @@ from torchvision import datasets
 from torchvision.transforms.v2 import functional as tv
 
 from infomin import data, sources, stored
-from infomin.moving_mnist import World, draw, render
+from infomin.scenes import World, draw, render
 from infomin.sources import EMNIST, read_idx, worlds
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from infomin.moving_mnist import Scenes, World, draw, render
+from infomin.scenes import Scenes, World, draw, render
 from infomin.views import FAMILIES, ColorSplit, Crop, Each, Frequency, Jitter, SharedFactors, Then, parse
 from infomin.views.augment import PRESETS
 from infomin.views.color import SPACES
@@ -350,7 +350,7 @@ def test_nats_of_shared_factors(dial: str, nats: float) -> None:
 
 @every_shared
 def test_scenes_are_wanted_where_images_come(name: str) -> None:
-    with pytest.raises(TypeError, match=r"SharedFactors\(.*\): got Tensor, wanted moving_mnist.Scenes, .*data='digits'"):
+    with pytest.raises(TypeError, match=r"SharedFactors\(.*\): got Tensor, wanted scenes.Scenes, .*data='digits'"):
         parse(name)(IMAGES)
 
 

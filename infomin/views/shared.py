@@ -1,16 +1,16 @@
 """Views that share chosen factors of a scene or a clip, and nothing else. The dial: which factors."""
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ..check import kind, positive
-from ..clips import LATER, PAST, Clips, positions
-from ..clips import draw as draw_clips
-from ..clips import render as render_clips
-from ..moving_mnist import Scenes, nats, nats_of_each, parse, partner, render, together
+from ..moving_mnist import LATER, PAST, Clips, named, positions
+from ..moving_mnist import draw as draw_clips
+from ..moving_mnist import nats as clip_nats
+from ..moving_mnist import render as render_clips
+from ..scenes import Scenes, nats, parse, partner, render, together
 
 
 class SharedFactors(nn.Module):
@@ -19,7 +19,7 @@ class SharedFactors(nn.Module):
     What the two views share is known exactly: `nats`. Only v1 shows the scene that the labels speak of, so `readout` is (0,).
 
     Args:
-        share: factors joined by `-`: `nothing`, `digit%2`, `digit`, `digit-position`, …, `all`; see `moving_mnist.parse`.
+        share: factors joined by `-`: `nothing`, `digit%2`, `digit`, `digit-position`, …, `all`; see `scenes.parse`.
 
     >>> from infomin import data
     >>> train, _ = data.load("digits")
@@ -46,8 +46,8 @@ class SharedFactors(nn.Module):
         """
         if not isinstance(scenes, Scenes):
             raise TypeError(
-                f"SharedFactors({self.share}): got {type(scenes).__name__}, wanted moving_mnist.Scenes, whose factors can be "
-                "redrawn; draw them with moving_mnist.draw, or use data='digits'"
+                f"SharedFactors({self.share}): got {type(scenes).__name__}, wanted scenes.Scenes, whose factors can be "
+                "redrawn; draw them with scenes.draw, or use data='digits'"
             )
         v1, v2 = render(together(scenes, partner(scenes, self.share, generator))).chunk(2)  # drawn at once: half the calls
         return v1, v2
@@ -84,11 +84,7 @@ class SharedFrames(nn.Module):
 
     def __init__(self, share: str, past: int = PAST, later: float = LATER) -> None:
         super().__init__()
-        if parse(share).get("position"):
-            raise ValueError(
-                f"SharedFrames: got {share!r}, wanted a position without a modulus, for places in a clip are not numbered; "
-                "write 'position'"
-            )
+        named(share)
         kind(past, int, "SharedFrames(past)")
         positive(past, "SharedFrames(past)")
         self.share, self.past, self.later = share, past, later
@@ -98,7 +94,7 @@ class SharedFrames(nn.Module):
         """`[B]` clips -> uint8 `[B, 3 * past, H, W]` and `[B, 3, H, W]`."""
         if not isinstance(clips, Clips) or clips.digit.shape[1] != 1:
             got = f"{clips.digit.shape[1]} digits" if isinstance(clips, Clips) else type(clips).__name__
-            raise TypeError(f"SharedFrames({self.share}): got {got}, wanted clips.Clips with one digit each; use data='clips'")
+            raise TypeError(f"SharedFrames({self.share}): got {got}, wanted moving_mnist.Clips of a digit each; use data='clips'")
         v1 = render_clips(clips, range(1, self.past + 1), dtype=torch.uint8).flatten(1, 2)
         seen, time = (self.other(clips, generator), 0) if self.training else (clips, self.later)
         return v1, render_clips(seen, [time], dtype=torch.uint8)[:, 0]
@@ -109,7 +105,7 @@ class SharedFrames(nn.Module):
         scenes = Scenes(clips.world, digit, image, places, clips.background, clips.background_image, clips.crop)
         kept = partner(scenes, self.share, generator)
         new = draw_clips(clips.world, len(clips), int(torch.randint(2**47, (), generator=generator)))
-        start = positions(clips, [self.later])[:, 0] if "position" in parse(self.share) else new.start
+        start = positions(clips, [self.later])[:, 0] if "position" in named(self.share) else new.start
         return replace(
             clips,
             digit=kept.digit[:, None],
@@ -121,15 +117,8 @@ class SharedFrames(nn.Module):
         )
 
     def nats(self, clips: Clips) -> float:
-        """What the factors of both views share, in closed form, in nats; it bounds I(v1; v2) from above.
-
-        The later place is uniform, as the start is, and v2 shows it to the pixel, the two at the borders half as often.
-        """
-        found = nats_of_each(clips.world, self.share)
-        if "position" in found:
-            room = [clips.world.size - side for side in clips.world.digits.shape[1:]]
-            found["position"] = sum(math.log(side) + math.log(2) / side for side in room if side)
-        return math.fsum(found.values())
+        """What the factors of both views share, in closed form, in nats; it bounds I(v1; v2) from above."""
+        return clip_nats(clips, self.share)
 
     def extra_repr(self) -> str:
         return f"{self.share}, past={self.past}, later={self.later}"

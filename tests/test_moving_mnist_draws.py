@@ -11,8 +11,8 @@ import torch
 from scipy.stats import chi2, chi2_contingency, kstest
 from torch import Tensor
 
-from infomin.clips import Clips, draw, render
-from infomin.moving_mnist import World
+from infomin.moving_mnist import Clips, draw, render
+from infomin.scenes import World
 from infomin.seeds import generator
 
 torch.set_num_threads(1)
