@@ -8,7 +8,7 @@ import torch
 
 from infomin import Recipe, run
 from infomin.data import load
-from infomin.moving_mnist import LATER, PAST, draw, positions, render
+from infomin.moving_mnist import LATER, PAST, draw, nats, positions, render
 from infomin.scenes import World, nats_of_each
 from infomin.views import SharedFrames, parse
 
@@ -103,6 +103,8 @@ def test_the_nats_of_frames_are_those_of_scenes_but_for_the_place(clips):
     assert 2 * math.log(room) < place < 2 * math.log(room + 1)
     assert SharedFrames("digit-position").nats(clips) == pytest.approx(math.log(10) + place)
     assert SharedFrames("position").nats(replace(clips, world=replace(clips.world, cells=7))) == place
+    with pytest.raises(ValueError, match="'position%2': got a position with a modulus"):
+        nats(clips, "position%2")
 
 
 @pytest.mark.parametrize(
