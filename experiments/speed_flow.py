@@ -8,12 +8,13 @@ masks and sizes. Then memory: the most bytes that torch's CPU allocator held dur
 parameters, their gradients), ours over nflows' on the images (goal 0.60 or less).
 
 Times twice: as a process begins, where much of theirs goes into new pages for their large layers; and where the process keeps the
-memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then all but additive couplings of one
-layer miss the goal, with 0.6 to 0.8 (figures/speed_flow.jsonl): most of the time is products of matrices, ours and theirs.
+memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then the goal is missed, narrowly by
+additive couplings of one layer, by the others with 0.6 to 0.8 (figures/speed_flow.jsonl): most of the time is products of
+matrices, ours and theirs.
 
 Last, a round of the semi-supervised game, forward and backward of all players, over its four encoders alone with the same losses
 on views that are there already (goal 1.5 or less): with half-width ResNet-18s at 64 px, and with the tiny encoder at 32 px. The
-latter misses the goal, 2.1 on 2 cores: that network costs hardly more than four couplings do at each pixel.
+latter misses the goal, 2.2 on 2 cores: that network costs hardly more than four couplings do at each pixel.
 """
 
 import copy
