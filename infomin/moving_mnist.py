@@ -192,13 +192,13 @@ def named(share: str) -> dict[str, int]:
 
 
 def nats(clips: Clips, share: str) -> float:
-    """What a clip and an image share that has the named factors of a frame of it, all else being drawn anew: in nats, exact.
+    """What a clip shares with an image that has the named factors of a frame of it, all else drawn anew; closed form, in nats.
 
-    A place is uniform, as the start is, and an image shows it to the pixel, the two at the borders half as often.
+    It bounds I(v1; v2) from above. Places are uniform, as starts are, and seen to the pixel, those at borders half as often.
 
     Args:
         clips: of one digit each.
-        share: see `named`.
+        share: see `named`, also for errors.
 
     >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     >>> clips = draw(World(ink, torch.arange(10), ground, torch.tensor([0, 1]), size=40), 1, seed=0)
