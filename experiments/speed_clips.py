@@ -12,7 +12,7 @@ Before that a data set of 10,000 clips is written to disk: clips a second, and t
 all; how it is timed says speed.py.
 
 Missed on 2 cores (figures/speed_clips.jsonl): 100 times the simulation, which would be as fast as copying the frames, ours is 7
-and 8 times; and a quarter of the copy into used memory, for a digit's pixels pass through a dozen of torch's operations, each a
+and 11 times; and a quarter of the copy into used memory, for a digit's pixels pass through a dozen of torch's operations, each a
 copy at best.
 """
 
