@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test figures lint clean
+.PHONY: demo test oldest figures lint clean
 
 demo: .venv/installed
 	$(BIN)/infomin demo
@@ -15,6 +15,15 @@ test: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
+
+# The tests with the oldest versions that pyproject.toml allows. What checks the code itself is left out: it wants the newest tools.
+OLD := .venv-oldest
+oldest:
+	$(PYTHON) -m venv $(OLD)
+	sed -n '/^dependencies/,/^.project.scripts/p' pyproject.toml | grep -oE '"[a-z-]+(\[[a-z]+\])?>=[0-9.]+' \
+	  | sed -E 's/"|\[[a-z]+\]//g; s/>=/==/' > $(OLD)/constraints.txt
+	$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLD)/constraints.txt --editable ".[dev]"
+	$(OLD)/bin/python -m pytest --ignore tests/test_contracts.py
 
 lint: .venv/installed
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -30,4 +39,4 @@ figures: .venv/installed
 	$(BIN)/python experiments/speed_clips.py --save true
 
 clean:
-	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf .venv $(OLD) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
