@@ -6,7 +6,6 @@ in their place (the `status` of a diverged run says why), and finite floats come
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -18,6 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows, where `lock` says so; views and their files need none
+    fcntl = None  # type: ignore[assignment]
 if TYPE_CHECKING:  # at run time pandas is imported where it is used: 0.2 s that a process which only trains need not wait
     import pandas as pd
 
@@ -149,8 +152,7 @@ def read_log(path: Where, upto_step: int | None = None) -> list[dict[str, Any]]:
     if not Path(path).exists():
         return []
     lines = _lines(path)
-    bad = [number for number, row in lines[:-1] if row is None]
-    if bad:
+    if bad := [number for number, row in lines[:-1] if row is None]:
         raise ValueError(
             f"{path}: wanted one JSON object a line, got something else in line {bad[0]}; "
             "delete that line, or the folder of this run to repeat it"
@@ -191,7 +193,10 @@ def lock(folder: Where) -> Iterator[None]:
 
     Raises:
         Locked: it is held, by another process or by this one.
+        OSError: it cannot be written, or this system has no flock.
     """
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, f"cannot lock {folder}: this system has no flock; on Windows work under WSL")
     folder, owner = Path(folder), os.getpid()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -249,15 +254,13 @@ def read(folder: Where) -> "pd.DataFrame":
         found = [(str(path), _object(path)) for path in sorted(folder.rglob("row.json"))]
     else:
         found = [(f"{folder}, line {number}", row) for number, row in _lines(folder)]
-    bad = [name for name, row in found if row is None]
-    if bad:
+    if bad := [name for name, row in found if row is None]:
         warnings.warn(
             f"left out {len(bad)} rows that cannot be read: {'; '.join(bad)}; "
             "delete them and run the same command again, these runs will be repeated",
             stacklevel=2,
         )
-    rows = [row for _, row in found if row is not None]
-    if not rows:
+    if not (rows := [row for _, row in found if row is not None]):
         raise ValueError(
             f"{folder}: wanted row.json files below it or a row a line, got none that can be read; "
             "run a sweep with --out first, or wait until its first row is there"
@@ -284,8 +287,7 @@ def summary(frame: "pd.DataFrame", by: str | Sequence[str], columns: str | Seque
     import pandas as pd
 
     by, columns = ([names] if isinstance(names, str) else list(names) for names in (by, columns))
-    missing = [name for name in [*by, *columns] if name not in frame]
-    if missing:
+    if missing := [name for name in [*by, *columns] if name not in frame]:
         raise ValueError(f"summary: got unknown columns {', '.join(missing)}, wanted some of {', '.join(frame)}; pick from those")
     groups = []
     for values, rows in frame.groupby(by, sort=False, dropna=False):

@@ -236,6 +236,26 @@ def test_a_folder_is_locked_for_one_at_a_time_even_in_one_process(tmp_path):
     assert (tmp_path / "run" / ".lock").exists()
 
 
+def test_without_flock_views_are_made_and_saved_and_a_lock_says_what_to_do(tmp_path):
+    program = """if True:
+        import sys
+        sys.modules["fcntl"] = None  # as on Windows: importing it fails
+        import torch
+        from infomin import table
+        from infomin.views import parse
+        from infomin.views.flow import PixelFlow
+        first, rest = parse("color:lab")(torch.rand(2, 3, 8, 8))
+        PixelFlow().save("flow.safetensors")
+        PixelFlow.load("flow.safetensors")
+        try:
+            table.lock("runs").__enter__()
+        except OSError as error:
+            print(error)
+        """
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert "cannot lock runs: this system has no flock; on Windows work under WSL" in done.stdout and not done.stderr
+
+
 def test_a_lock_is_released_when_the_block_raises(tmp_path):
     with pytest.raises(RuntimeError, match="inside"), table.lock(tmp_path):
         raise RuntimeError("inside")
