@@ -17,7 +17,7 @@ from .moving_mnist import LATER, Clips, positions
 from .moving_mnist import draw as draw_clips
 from .moving_mnist import render as render_clips
 from .scenes import Scenes, World, draw, render
-from .seeds import generator
+from .seeds import generator, to_device
 from .sources import worlds as banks
 from .stored import Parts, cifar10, root, stl10
 
@@ -137,7 +137,7 @@ def batches(
     stream = inputs.stream(index, steps) if isinstance(inputs, Files) else None
 
     def at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
-        wanted = shown = index(step).to(device)
+        wanted = shown = to_device(index(step), device)
         if stream:
             chosen, shown = stream(step)
         else:  # index_select copies whole images, where indexing looks up each byte

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .picture import Bytes, decode
-from .seeds import generator
+from .seeds import generator, to_device
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 AHEAD = 2  # batches that are read in advance
@@ -99,7 +99,7 @@ class Files:
             if self.paths[row] not in _named:
                 _named.add(self.paths[row])
                 warnings.warn(f"{self.paths[row]}: cannot be read ({reason}); the next image takes its place", stacklevel=2)
-        return torch.from_numpy(images).to(self.device), shown.to(self.device)
+        return to_device(torch.from_numpy(images), self.device), to_device(shown, self.device)
 
     def _fill(self, image: Bytes, row: int) -> int:
         """Read a row, or the next one that can be read, into `image`; the row that it was."""

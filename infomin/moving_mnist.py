@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .check import positive
 from .scenes import World, nats_of_each, parse
-from .seeds import uniform_at
+from .seeds import to_device, uniform_at
 
 _CHUNK = 2**21  # pixels painted at once, 512 frames of 64 px: some megabytes beside the result
 _BY_ROWS = ("cpu",)  # devices where rows are written through a view in which they overlap; others might write through a copy
@@ -103,7 +103,7 @@ def draw(world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, sp
         "background_image": image,
         "crop": (ground[:, 2:4] * cut).long(),
     }
-    return Clips(world, **{name: value.to(world.digits.device) for name, value in factors.items()})
+    return Clips(world, **{name: to_device(value, world.digits.device) for name, value in factors.items()})
 
 
 def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
@@ -126,7 +126,7 @@ def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
     >>> positions(clip, [0, 1, 2.5, 100]).flatten(2).tolist()
     [[[20.0, 0.0], [23.0, 1.0], [20.5, 2.5], [16.0, 4.0]]]
     """
-    at = torch.as_tensor(times, dtype=torch.float64).to(clips.start.device)
+    at = to_device(torch.as_tensor(times, dtype=torch.float64), clips.start.device)
     if at.dim() not in (1, 2) or (at.dim() == 2 and len(at) != len(clips)):
         raise ValueError(
             f"positions(times): got the shape {list(at.shape)}, wanted [T] or, for {len(clips)} clips, [{len(clips)}, T]; "
@@ -254,7 +254,7 @@ def _between(stamps: Tensor, offset: Tensor, size: int) -> Tensor:
 def _brightest(stamps: Tensor, corner: Tensor, size: int) -> Tensor:
     """For each of the stamps `[n, D, h, w]` at `corner` `[n, D, 2]`, the brightest ink that any stamp has in its window."""
     n, count, height, width = stamps.shape
-    room = torch.tensor([size - height, size - width], device=stamps.device)
+    room = to_device(torch.tensor([size - height, size - width]), stamps.device)
     sheets = F.pad(stamps, (size - width, size - width, size - height, size - height)).flatten(0, 1)[:, None]
     sheet = torch.arange(n * count, device=stamps.device).view(n, 1, count).expand(n, count, count)
     return _windows(sheets, sheet, room + corner[:, :, None] - corner[:, None], height, width).squeeze(3).amax(2)
@@ -276,12 +276,13 @@ def _windows(bank: Tensor, image: Tensor, corner: Tensor, height: int, width: in
 
 def _room(world: World, device: torch.device | str = "cpu") -> Tensor:
     """The greatest place (y, x) of a digit: the canvas less the digit, float64 `[2]`."""
-    return torch.tensor([world.size - side for side in world.digits.shape[1:]], dtype=torch.float64, device=device)
+    return to_device(torch.tensor([world.size - side for side in world.digits.shape[1:]], dtype=torch.float64), device)
 
 
 def _member(world: World, name: str, words: Tensor) -> tuple[Tensor, Tensor]:
     """A class from the first of the uniform words `[..., 5]`, and a row of the bank within that class from the second."""
     rows, start, count = world.members[name]
+    words = to_device(words[..., :2], count.device)
     kind = (words[..., 0] * len(count)).long()
     return kind, rows[start[kind] + (words[..., 1] * count[kind]).long()]
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .check import known
+from .seeds import to_device
 
 FACTORS = ("digit", "digit_image", "position", "background", "background_image", "background_crop")
 ALL = "digit_image-position-background_crop"  # the finest level of each factor: together they fix every pixel
@@ -50,19 +51,24 @@ class World:
 
     @cached_property
     def members(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """For `digit` and `background`: rows of the bank in the order of class, each class's start and count; on the CPU."""
+        """For `digit` and `background`: rows of the bank in the order of class, each class's start and count."""
         found = {}
-        for name, bank in (("digit", self.digit_class.cpu()), ("background", self.background_class.cpu())):
+        for name, bank in (("digit", self.digit_class), ("background", self.background_class)):
             count = bank.bincount()
             found[name] = (bank.argsort(stable=True), count.cumsum(0) - count, count)
         return found
 
+    @cached_property
+    def counts(self) -> dict[str, list[int]]:
+        """For `digit` and `background`: how many pictures each class has."""
+        return {name: count.tolist() for name, (_, _, count) in self.members.items()}
+
     def check(self) -> None:
         """Raise a ValueError unless there is a picture for every class, and the canvas holds a digit and fits in a background."""
-        for name, (_, _, count) in self.members.items():
-            if not len(count) or not count.all():
+        for name, count in self.counts.items():
+            if not count or 0 in count:
                 raise ValueError(
-                    f"draw(world): got {count.tolist()} {name}s of the classes 0, 1, …, wanted at least one of each; "
+                    f"draw(world): got {count} {name}s of the classes 0, 1, …, wanted at least one of each; "
                     "add pictures, or number the classes without gaps"
                 )
         (height, width), least = self.digits.shape[1:], min(self.backgrounds.shape[2:])
@@ -124,18 +130,19 @@ def draw(world: World, n: int, generator: torch.Generator | None = None) -> Scen
     >>> render(scenes).shape
     torch.Size([5, 3, 32, 32])
     """
-    digit = _choose(torch.full((n,), _classes(world.digit_class)), generator)
-    background = _choose(torch.full((n,), _classes(world.background_class)), generator)
-    room = torch.tensor(world.backgrounds.shape[2:]) - world.size + 1
+    device = world.digits.device
+    digit = _choose(_values(world, "digit"), (n,), device, generator)
+    background = _choose(_values(world, "background"), (n,), device, generator)
+    room = to_device(torch.tensor(world.backgrounds.shape[2:]) - world.size + 1, device)
     factors = {
         "digit": digit,
         "digit_image": _member(world, "digit", digit, generator),
-        "position": _choose(torch.full((n,), world.cells**2), generator),
+        "position": _choose(_values(world, "position"), (n,), device, generator),
         "background": background,
         "background_image": _member(world, "background", background, generator),
-        "crop": _choose(room.expand(n, 2), generator),
+        "crop": _choose(room, (n, 2), device, generator),
     }
-    return Scenes(world, **{name: value.to(world.digits.device) for name, value in factors.items()})
+    return Scenes(world, **factors)
 
 
 def partner(scenes: Scenes, share: str, generator: torch.Generator | None = None) -> Scenes:
@@ -216,12 +223,12 @@ def nats_of_each(world: World, share: str) -> dict[str, float]:
     """
     room, found = math.prod(side - world.size + 1 for side in world.backgrounds.shape[2:]), {}
     for name, modulus in parse(share).items():
-        bank = {"digit": world.digit_class, "background": world.background_class}.get(_PARTS[name][0])
-        values = world.cells**2 if bank is None else _classes(bank)
+        factor = _PARTS[name][0]
+        values = _values(world, factor)
         counts = torch.arange(values).remainder(modulus or values).bincount().double()
         found[name] = float(-(counts / values * (counts / values).log()).sum())
-        if name.endswith(("_image", "_crop")) and bank is not None:
-            found[name] += float(bank.bincount().double().log().mean())
+        if name.endswith(("_image", "_crop")) and factor in world.counts:
+            found[name] += float(torch.tensor(world.counts[factor]).double().log().mean())
         if name.endswith("_crop"):
             found[name] += math.log(room)
     return found
@@ -255,25 +262,24 @@ def corners(scenes: Scenes) -> Tensor:
     return torch.stack([c * r // max(1, world.cells - 1) for c, r in zip(cell, room, strict=True)], 1)
 
 
-def _classes(bank: Tensor) -> int:
-    return int(bank.max()) + 1
+def _values(world: World, factor: str) -> int:
+    """How many values `digit`, `background` or `position` can have."""
+    return world.cells**2 if factor == "position" else len(world.counts[factor])
 
 
-def _choose(counts: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A whole number uniform in 0..count-1 for each count; float64, so that no value of a small count is favoured."""
-    return (torch.rand(counts.shape, dtype=torch.float64, generator=generator) * counts).long()
+def _choose(counts: Tensor | int, size: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Whole numbers uniform in 0..count-1, drawn on the CPU; float64, so that no value of a small count is favoured."""
+    return (to_device(torch.rand(size, dtype=torch.float64, generator=generator), device) * counts).long()
 
 
 def _member(world: World, name: str, classes: Tensor, generator: torch.Generator | None) -> Tensor:
     """A row of a bank for each class, uniform among the rows of that class."""
     rows, start, count = world.members[name]
-    mine = classes.cpu()
-    return rows[start[mine] + _choose(count[mine], generator)].to(classes.device)
+    return rows[start[classes] + _choose(count[classes], classes.shape, classes.device, generator)]
 
 
 def _same_residue(scenes: Scenes, name: str, modulus: int, generator: torch.Generator | None) -> dict[str, Tensor]:
     world = scenes.world
-    values = world.cells**2 if name == "position" else _classes(getattr(world, f"{name}_class"))
-    residue = (getattr(scenes, name) % modulus).cpu()
-    choices = (values - residue + modulus - 1) // modulus  # how many of 0..values-1 have this residue
-    return {name: (residue + modulus * _choose(choices, generator)).to(scenes.digit.device)}
+    residue = getattr(scenes, name) % modulus
+    choices = (_values(world, name) - residue + modulus - 1) // modulus  # how many of 0..values-1 have this residue
+    return {name: residue + modulus * _choose(choices, residue.shape, residue.device, generator)}

@@ -48,6 +48,17 @@ def _right(word: Tensor, shift: int) -> Tensor:
     return (word >> shift) & (2 ** (64 - shift) - 1)
 
 
+def to_device(made: Tensor, like: Tensor | torch.device | str) -> Tensor:
+    """What was made on the CPU, on a device (of a tensor: in its dtype too), not waiting until that has done what it was told.
+
+    Such a copy is safe. One in the other direction could be read before it is there, so it is waited for.
+
+    >>> to_device(torch.ones(2, dtype=torch.float64), torch.zeros(1)).dtype
+    torch.float32
+    """
+    return made.to(like, non_blocking=made.device.type == "cpu")
+
+
 @contextmanager
 def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Inside, the random numbers that torch draws by itself, on the CPU and the device, start at the seed; the caller's go on

@@ -236,7 +236,7 @@ def _manifest(folder: Where) -> dict[str, Any]:
 def _begun(folder: Path, config: dict[str, Any], world: World) -> dict[str, Any]:
     """The manifest of a folder that is ours to go on with, written if the folder is new."""
     banks = {name: getattr(world, name) for name in ("digits", "digit_class", "backgrounds", "background_class")}
-    classes = {name: len(count) for name, (_, _, count) in world.members.items()}
+    classes = {name: len(count) for name, count in world.counts.items()}
     new = {"format": FORMAT, "version": VERSION, "infomin": __version__, "config": config, "classes": classes}
     new |= {"pictures": fingerprint(banks), "shards": {}}
     who, todo = f"write({folder})", "choose another folder or delete that one"

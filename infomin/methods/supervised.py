@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..dist import mean
+from ..dist import mean, world
 from ..encoders import Encoders
 from .step import Step
 
@@ -71,10 +71,9 @@ class Supervised(nn.Module):
         if labels.is_floating_point():
             wanted = (labels - self.get_buffer(f"mean_{task}")) / self.get_buffer(f"deviation_{task}")
             return F.mse_loss(found, wanted.to(found.dtype))
-        some = labels >= 0
-        count = some.sum().to(found.dtype)
-        usual = mean(count)  # gradients are averaged over processes, so one that knows more labels than usual weighs more
-        return F.cross_entropy(found[some], labels[some]) * (count / usual) if count else 0 * found.sum()
+        usual = mean((labels >= 0).sum().to(found.dtype))  # over processes, as gradients are: one that knows more weighs more
+        total = F.cross_entropy(found, labels, ignore_index=-1, reduction="sum")
+        return total / usual.clamp(min=1 / world())  # below that nobody knows a label, and the total is 0
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What a probe reads: `[B, D]` of each view."""

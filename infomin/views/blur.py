@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..check import images as check_images
 from ..check import unit
+from ..seeds import to_device
 from .door import door
 from .draws import chance, change, span, uniform, within
 
@@ -42,7 +43,7 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
             f"{2 * min(height, width) - 1}; use a smaller kernel or larger images"
         )
     steps = torch.arange(kernel // 2 + 1, dtype=images.dtype, device=images.device)
-    weights = torch.exp(-0.5 * (steps / sigma.to(images)[:, None]).square())
+    weights = torch.exp(-0.5 * (steps / to_device(sigma, images)[:, None]).square())
     weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
     wide = images.reshape(n, channels * height, width) @ _banded(weights, width).mT
     rows = _banded(weights, height)

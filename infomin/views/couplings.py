@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..seeds import to_device
+
 Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]  # weights [out, in] and biases [out, 1] of each layer
 Chain: TypeAlias = Sequence[
     tuple[Sequence[int], Layers]
@@ -194,13 +196,13 @@ class _Coupling:
     """
 
     def __init__(self, channels: int, changed: Sequence[int], slot: int, layers: Layers) -> None:
-        self.kept, self.layers, count = [c for c in range(channels) if c not in changed], layers, len(changed)
-        near = changed[-1] - changed[0] == count - 1  # a slice is read and written without a copy
-        self.changed: Any = slice(changed[0], changed[-1] + 1) if near else changed
-        self.old, self.count = slice(slot, slot + count), count
         (weights, biases), *others = layers
-        wide = weights.new_zeros(len(weights), channels)
-        wide[:, self.kept] = weights
+        self.layers, count, device = layers, len(changed), weights.device
+        self.kept = to_device(torch.tensor([c for c in range(channels) if c not in changed]), device)
+        near = changed[-1] - changed[0] == count - 1  # a slice is read and written without a copy
+        self.changed: Any = slice(changed[0], changed[-1] + 1) if near else to_device(torch.tensor(changed), device)
+        self.old, self.count = slice(slot, slot + count), count
+        wide = weights.new_zeros(len(weights), channels).index_copy_(1, self.kept, weights)
         matrices = [torch.cat(pair, 1) for pair in ((wide, biases), *others)]
         ones = [torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)[-1:] for matrix in matrices[:-1]]
         self.matrices = [*map(torch.cat, zip(matrices[:-1], ones, strict=True)), matrices[-1]]
@@ -256,7 +258,9 @@ class _Coupling:
             *below, last = sums
             sums = [*below, last * self.matrices[-1], (last * self.matrices[-2].T).sum(0)[:, None]]
         found = [total.T[: len(weights)] for total, (weights, _) in zip(sums, self.layers, strict=True)]
-        return [part for i, of in enumerate(found) for part in (of[:, self.kept] if i == 0 else of[:, :-1], of[:, -1:])]
+        return [
+            part for i, of in enumerate(found) for part in (of.index_select(1, self.kept) if i == 0 else of[:, :-1], of[:, -1:])
+        ]
 
     def _layers(self, state: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
         """A piece, and what each matrix makes of it; what goes into the next has been through the ReLU."""

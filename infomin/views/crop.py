@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..check import images as check_images
 from ..check import unit
+from ..seeds import to_device
 from .door import door
 from .draws import Which, below, chance, change, piece, span, uniform, whole_number, within
 
@@ -90,8 +91,8 @@ def crop(images: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
         return result
     images = unit(images)
     n, channels, height, width = images.shape
-    columns = _weights(box.left.to(images), box.width.to(images), width, size[1])
-    rows = _weights(box.top.to(images), box.height.to(images), height, size[0])
+    top, left, tall, broad = (to_device(field, images) for field in box)
+    columns, rows = _weights(left, broad, width, size[1]), _weights(top, tall, height, size[0])
     wide = (images.reshape(n, channels * height, width) @ columns.mT).view(n, channels, height, size[1])
     return torch.stack([rows @ plane for plane in wide.unbind(1)], 1)  # a broadcast product would copy `rows` for each channel
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..check import forget, note, noted
+from ..seeds import to_device
 
 Size = tuple[int, ...]
 Change = Callable[[Tensor, Tensor], Tensor]  # some rows of the batch, and which rows they are -> those rows changed
@@ -107,7 +108,7 @@ def change(images: Tensor, which: Tensor, how: Change) -> Tensor:
         return images
     result = images if noted(images, "lent") else images.clone()
     for some in rows.split(piece(images)):
-        there = some.to(images.device)
+        there = to_device(some, images.device)
         result.index_copy_(0, there, how(images.index_select(0, there), some))
     return result
 
@@ -129,7 +130,7 @@ def in_turn(images: Tensor, choices: Tensor, operations: Sequence[Change]) -> Te
     result = images if noted(images, "lent") else torch.empty_like(images)
     groups = sequence.argsort(stable=True).split(counts.tolist())
     for rows, numbers in zip(groups, sequences.tolist(), strict=True):
-        there = rows.to(images.device)
+        there = to_device(rows, images.device)
         some = images.index_select(0, there)
         for number in numbers:
             some = operations[number](some, rows)
@@ -139,7 +140,7 @@ def in_turn(images: Tensor, choices: Tensor, operations: Sequence[Change]) -> Te
 
 def per_sample(values: Tensor, images: Tensor, dims: int = 4) -> Tensor:
     """One value for each sample, with the dtype and device of the images, as `[B, 1, …]` of `dims` axes."""
-    return values.to(images).view(-1, *[1] * (dims - 1))
+    return to_device(values, images).view(-1, *[1] * (dims - 1))
 
 
 def within(value: float, low: float, high: float, what: str) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..check import images as check_images
 from ..check import kind, known, positive, unit
 from ..seeds import generator as seeded
+from ..seeds import to_device
 from ..table import Where
 from .color import SPACES, ColorSplit
 from .couplings import back, there, through
@@ -145,7 +146,7 @@ class PixelFlow(nn.Module):
 
     def _units(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the channels of the space, `[C, 1, 1]` each."""
-        mean, std = (torch.tensor(of, dtype=images.dtype, device=images.device)[:, None, None] for of in self.units)
+        mean, std = (to_device(torch.tensor(of, dtype=torch.float64), images)[:, None, None] for of in self.units)
         return mean, std
 
     def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..check import images as check_images
 from ..check import positive, unit
+from ..seeds import to_device
 from .door import door
 
 
@@ -26,7 +27,7 @@ def gaussian(n: int, sigma: float, like: Tensor) -> Tensor:
     place = (torch.arange(n)[:, None] + offset).remainder(2 * n)
     place = torch.minimum(place, 2 * n - 1 - place)  # the line is followed by its mirror image, over and over
     matrix = torch.zeros(n, n, dtype=torch.float64).scatter_add_(1, place, (weight / weight.sum()).expand(n, -1))
-    return matrix.to(like)
+    return to_device(matrix, like)
 
 
 def low_pass(images: Tensor, sigma: float) -> Tensor:

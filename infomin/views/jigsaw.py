@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..check import images as check_images
 from ..check import unit
+from ..seeds import to_device
 from .door import door
 from .draws import below, orders, whole_number
 
@@ -39,8 +40,8 @@ def cells(images: Tensor, n: int, crop: int, offsets: Tensor) -> Tensor:
     height, width = images.shape[2] // n, images.shape[3] // n
     cell = torch.arange(n * n, device=offsets.device)
     step = torch.arange(crop, device=offsets.device)
-    rows = ((cell // n * height + offsets[:, :, 0])[:, :, None] + step).to(images.device)
-    columns = ((cell % n * width + offsets[:, :, 1])[:, :, None] + step).to(images.device)
+    rows = to_device((cell // n * height + offsets[:, :, 0])[:, :, None] + step, images.device)
+    columns = to_device((cell % n * width + offsets[:, :, 1])[:, :, None] + step, images.device)
     sample = torch.arange(len(images), device=images.device)[:, None, None, None]
     return images.movedim(1, 3)[sample, rows[..., None], columns[:, :, None]].movedim(4, 2)
 
@@ -98,7 +99,7 @@ class Jigsaw(nn.Module):
         """The view at these draws."""
         parts = cells(images, self.cells, self.side(images.shape[2], images.shape[3]), draws.offsets)
         sample = torch.arange(len(images), device=images.device)[:, None]
-        return assemble(parts[sample, draws.order.to(images.device)])
+        return assemble(parts[sample, to_device(draws.order, images.device)])
 
     @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:

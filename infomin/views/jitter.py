@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..check import images as check_images
 from ..check import unit
+from ..seeds import to_device
 from .door import door
 from .draws import Change, Which, chance, change, in_turn, lent, orders, per_sample, uniform, within
 
@@ -60,7 +61,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     sixths = sixths.copysign(green - blue) + 6 * per_sample(turn, images, 3)
     sixths = sixths.sub_((sixths / 6).round_(), alpha=6)  # to [-3, 3]
     # A channel is full within one sixth of its own hue, and empty from two sixths on.
-    own = sixths.new_tensor([0, 2, -2]).view(3, 1, 1)
+    own = to_device(torch.tensor([0.0, 2.0, -2.0]), sixths).view(3, 1, 1)
     full = sixths.unsqueeze(1).sub(own).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
     return torch.addcmul(low.unsqueeze(1), full, chroma.unsqueeze(1))
 

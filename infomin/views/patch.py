@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ..check import images as check_images
 from ..check import unit
+from ..seeds import to_device
 from .door import door
 
 
@@ -72,7 +73,7 @@ class PatchPair(nn.Module):
 
     def at(self, images: Tensor, draws: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The patches at these draws."""
-        top, left = (place.to(images.device) for place in draws)
+        top, left = (to_device(place, images.device) for place in draws)
         v1, v2 = (unit(windows(images, top + d, left + d, self.size)) for d in (0, self.distance))
         return v1, v2
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..seeds import to_device
+
 FILL = 0.5  # what comes in from outside the image: mid-grey
 
 
@@ -18,7 +20,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     tensor([[[[0.0000, 0.5000]]]])
     """
     height, width = images.shape[2:]
-    matrix = matrix.to(images)
+    matrix = to_device(matrix, images)
     x = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
     y = (torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2)[:, None]
     # Sums, not a matrix product, which a user's TF32 setting would round.
