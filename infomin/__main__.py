@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from . import table
 from .demo import demo
 from .dist import main_process, stop
-from .experiment import report
+from .experiment import report, write_anything
 from .gallery import gallery
 from .learn import Learning, learn, writable
 from .run import Recipe, run
@@ -211,6 +211,7 @@ ACTIONS: dict[str, Callable[[Namespace], Any]] = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns 0 when done, 2 for a mistake that the message explains, 130 when interrupted."""
+    write_anything()
     name = ""
     try:
         parsed = build().parse_args(words)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -100,6 +101,7 @@ def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
         main: with a docstring that says what each argument is for.
         about: the script's docstring, which its `--help` shows, but for the commands in it, which are indented.
     """
+    write_anything()
     file = Path(sys.argv[0]).name
     said = " ".join(part for part in (about or "").split("\n\n") if not part.startswith(" "))
     try:
@@ -110,6 +112,13 @@ def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
     except KeyboardInterrupt:
         print(f"\n{file}: stopped; run the same command again to go on where it was cut", file=sys.stderr)
         sys.exit(130)
+
+
+def write_anything() -> None:
+    """Let what standard output cannot write, such as the ± of a table where all has to be ASCII, become a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a notebook's is another
+            stream.reconfigure(errors="replace")
 
 
 def report(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict, fields
 from importlib.metadata import entry_points
+from io import BytesIO, TextIOWrapper
 from itertools import pairwise
 
 import pytest
@@ -204,6 +205,15 @@ def test_sweep_prints_a_table_and_a_sentence(call, tmp_path, data, task):
     assert "2 rows" in errors and f"acc_{task}" in text and "color:rgb" in text
     assert (tmp_path / "table.csv").exists() and (tmp_path / "u_curve.png").exists()
     assert call("sweep", *words)[1] == text
+
+
+def test_letters_that_the_terminal_does_not_know_become_question_marks(monkeypatch, rows, tmp_path):
+    folder, made = rows
+    said, plain = infomin.plots.verdict(made, "digit"), TextIOWrapper(BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", plain)
+    assert main(["plot", str(folder), "--task", "digit", "--out", str(tmp_path)]) == 0
+    plain.seek(0)
+    assert "±" in said and said.replace("±", "?") in plain.read()
 
 
 def test_plot_takes_a_folder_and_a_file_of_its_rows(call, rows, tmp_path):
