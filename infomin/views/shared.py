@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..check import kind, positive
+from ..check import kind, positive, vouch
 from ..moving_mnist import LATER, PAST, Clips, named, positions
 from ..moving_mnist import draw as draw_clips
 from ..moving_mnist import nats as clip_nats
@@ -50,7 +50,7 @@ class SharedFactors(nn.Module):
                 "redrawn; draw them with scenes.draw, or use data='digits'"
             )
         v1, v2 = render(together(scenes, partner(scenes, self.share, generator))).chunk(2)  # drawn at once: half the calls
-        return v1, v2
+        return vouch(v1), vouch(v2)
 
     def nats(self, scenes: Scenes) -> float:
         """I(v1; v2) in closed form, in nats."""
