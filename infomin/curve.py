@@ -93,7 +93,8 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
     best, last = int(acc.idxmax()), len(at) - 1
 
     def say(i: int) -> str:
-        return f"{names[i]} ({at['i_nce_mean'][i]:.2f} nats, accuracy {acc[i]:.2f} ± {at['spread'][i]:.2f})"
+        spread = f" ± {at['spread'][i]:.2f}" if at["n"][i] > 1 else ""  # of a single seed it is not known
+        return f"{names[i]} ({at['i_nce_mean'][i]:.2f} nats, accuracy {acc[i]:.2f}{spread})"
 
     if last == 0:
         return f"One point is no curve: {say(0)}; vary the view."

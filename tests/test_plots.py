@@ -141,6 +141,13 @@ def test_one_point_is_no_curve():
     assert plots.verdict(curve([0.2]), "digit") == said
 
 
+def test_of_one_seed_no_spread_is_told():
+    rows = [row for row in curve([0.2, 0.9, 0.4]) if row["seed"] == 0]
+    said = plots.verdict(rows, "digit")
+    assert said.startswith("Perhaps an inverted U, but with one seed the spread is not known: the best point is color:b (")
+    assert "±" not in said and plots.verdict(curve([0.2, 0.9, 0.4]), "digit").count("±") == 3
+
+
 @pytest.mark.parametrize(
     ("accuracies", "best", "other"),
     [([0.2, 0.5, 0.9, 0.91], "d", "a"), ([0.95, 0.5, 0.9, 0.4], "a", "d"), ([0.1, 0.2, 0.3, 0.4], "d", "a")],
