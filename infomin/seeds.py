@@ -49,9 +49,9 @@ def _right(word: Tensor, shift: int) -> Tensor:
 
 
 def to_device(made: Tensor, like: Tensor | torch.device | str) -> Tensor:
-    """What was made on the CPU, on a device (of a tensor: in its dtype too), not waiting until that has done what it was told.
+    """Bring what was made on the CPU to a device (to that of a tensor, and to its dtype) without waiting for work queued there.
 
-    Such a copy is safe. One in the other direction could be read before it is there, so it is waited for.
+    A copy in the other direction is waited for: it could be read before it has arrived.
 
     >>> to_device(torch.ones(2, dtype=torch.float64), torch.zeros(1)).dtype
     torch.float32

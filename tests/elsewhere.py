@@ -111,9 +111,7 @@ def _behind(x: Any) -> Any:
 
 
 def _sent(x: Any, known: dict[int, Away], goes: bool) -> Any:
-    if not isinstance(x, Tensor):
-        return x
-    if not goes:
+    if not (goes and isinstance(x, Tensor)):
         return x
     return known[id(x)] if id(x) in known else Away(x)
 

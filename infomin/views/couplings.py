@@ -257,10 +257,9 @@ class _Coupling:
         if self.single:  # the last layer's inputs are products of the matrix before with inputs that were summed
             *below, last = sums
             sums = [*below, last * self.matrices[-1], (last * self.matrices[-2].T).sum(0)[:, None]]
-        found = [total.T[: len(weights)] for total, (weights, _) in zip(sums, self.layers, strict=True)]
-        return [
-            part for i, of in enumerate(found) for part in (of.index_select(1, self.kept) if i == 0 else of[:, :-1], of[:, -1:])
-        ]
+        first, *others = (total.T[: len(weights)] for total, (weights, _) in zip(sums, self.layers, strict=True))
+        pairs = [(first.index_select(1, self.kept), first[:, -1:]), *((of[:, :-1], of[:, -1:]) for of in others)]
+        return [part for pair in pairs for part in pair]
 
     def _layers(self, state: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
         """A piece, and what each matrix makes of it; what goes into the next has been through the ReLU."""
