@@ -18,17 +18,8 @@ from infomin.scenes import draw, partner, render
 from infomin.table import read_log
 from infomin.views import parse
 
-VIEWS = [
-    "color:lab",
-    "color:hsv",
-    "color:luv/012",
-    "patch:3/7",
-    "frequency:0.5-2",
-    "crop:0.2",
-    "flip:0.5",
-    "jitter:1",
-    "grey:0.5",
-]
+VIEWS = ["color:lab", "color:hsv", "color:luv/012", "patch:3/7", "frequency:0.5-2"]
+VIEWS += ["crop:0.2", "flip:0.5", "jitter:1", "grey:0.5"]
 VIEWS += ["blur:0.9", "randaugment:7", "jigsaw:2", "multicrop:2x8-1x5", "aug:infomin", "aug:simclr", "crop:0.2+color:lab"]
 IMAGES = torch.randint(256, (16, 3, 18, 14), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SMALL = {"batch": 16, "width": 0.25, "dim": 16, "probe_images": 64, "candidates": 16, "precision": "fp32"}
@@ -187,9 +178,8 @@ def test_a_game_is_the_same_elsewhere_and_waits_only_to_see_who_has_labels(monke
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)
         learn(recipe, tmp_path / "there")
-    steps = [
-        after - before for before, after in zip(ends[::2], ends[1::2], strict=True)
-    ]  # of the game and, without labels, of fresh critics
+    # of the game and, without labels, of fresh critics
+    steps = [after - before for before, after in zip(ends[::2], ends[1::2], strict=True)]
     assert sum(steps, Counter()) == {"game.py _classify: some = (labels >= 0).nonzero()[:, 0]": 4}
     expected, found = (read_log(tmp_path / where / recipe.key / "log.jsonl") for where in ("here", "there"))
     assert len(found) == len(expected) == 2 and "i_nce_fresh" in found[0]
