@@ -120,13 +120,15 @@ def _progress(recipes: Sequence[Recipe], out: Path, bar: bool) -> Iterator[None]
     ) as line:
 
         def look() -> None:
-            done = 0
+            done, finished, ending = 0, 0, 0
             for folder, steps in logs:
-                finished = (folder / "row.json").exists()
-                rows = [] if finished or not (folder / "log.jsonl").exists() else (folder / "log.jsonl").read_bytes().splitlines()
-                done += steps if finished else min(steps, len(rows) * LOG_EVERY)
+                if (folder / "row.json").exists():
+                    done, finished = done + steps, finished + 1
+                elif (folder / "log.jsonl").exists():
+                    made = min(steps, len((folder / "log.jsonl").read_bytes().splitlines()) * LOG_EVERY)
+                    done, ending = done + made, ending + (made == steps)
             line.update(done - line.n)
-            line.set_postfix_str(f"{sum((folder / 'row.json').exists() for folder, _ in logs)} rows")
+            line.set_postfix_str(f"{finished} done" + (f", {ending} finishing" if ending else ""))  # the probe has no steps
 
         def watch() -> None:
             while not stop.wait(1.0):

@@ -179,7 +179,21 @@ def test_the_bar_can_be_turned_off(tmp_path, one_core, capsys):
     assert capsys.readouterr() == ("", "")
     infomin.sweep([recipe], tmp_path, jobs=1)
     said, bar = capsys.readouterr()
-    assert said == "" and "1 runs: 100%" in bar and "1/1" in bar and "1 rows" in bar
+    assert said == "" and "1 runs: 100%" in bar and "1/1" in bar and "1 done" in bar
+
+
+def _steps_without_row(recipe, out):
+    (out / recipe.key).mkdir()
+    table.append(out / recipe.key / "log.jsonl", {"step": 1})
+    time.sleep(1.5)  # the bar looks every second
+    table.write_json(out / recipe.key / "row.json", {})
+    return {}
+
+
+def test_the_bar_says_that_a_run_without_steps_left_is_not_done_yet(tmp_path, one_core, capsys):
+    infomin.sweep([replace(TINY, steps=1)], tmp_path, jobs=1, work=_steps_without_row)
+    bar = capsys.readouterr().err
+    assert "1/1" in bar and "0 done, 1 finishing" in bar and "1 done" in bar
 
 
 def test_nothing_to_do_is_no_row(tmp_path):
