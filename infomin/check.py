@@ -1,6 +1,7 @@
 """Checks for public doors. Every message says what came, what was wanted and what to do."""
 
 from collections.abc import Iterable
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -26,17 +27,16 @@ def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, 
             "convert it first, for example with torchvision.transforms.v2.functional.to_image"
         )
     if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
-        raise ValueError(
-            f"{who}: images must have the shape [B, {channels or 'C'}, H, W], got {list(x.shape)}; "
-            "add a batch axis with images[None] or put the channels second"
-        )
+        cure = "put the channels second, or change how many there are" if x.dim() == 4 else "add a batch axis with images[None]"
+        raise ValueError(f"{who}: images must have the shape [B, {channels or 'C'}, H, W], got {list(x.shape)}; {cure}")
     if 0 in x.shape or min(x.shape[2:]) < smallest:
         raise ValueError(
             f"{who}: images must be {smallest} px or more on each side and at least one, got {list(x.shape)}; use larger images"
         )
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise TypeError(
-            f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8)"
+            f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8) if "
+            "they are in 0..255, and otherwise scale them to [0, 1]"
         )
     if not torch.compiler.is_compiling() and x.is_floating_point() and not vouched(x):
         _values(x, who, unit)
@@ -104,7 +104,7 @@ def known(name: str, names: Iterable[str], what: str) -> str:
 
 def positive(value: float, what: str, *, zero: bool = False) -> float:
     """Return a finite number above zero (or at least zero); otherwise say so in a ValueError."""
-    good = isinstance(value, int | float) and (value >= 0 if zero else value > 0) and value < float("inf")
+    good = isinstance(value, Real) and (value >= 0 if zero else value > 0) and value < float("inf")
     if not good:
         raise ValueError(f"{what}: got {value!r}, wanted a finite number {'of 0 or more' if zero else 'above 0'}; change it")
     return value

@@ -34,19 +34,28 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     return found
 
 
-def _labelled(rows: Rows) -> pd.DataFrame:
-    """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it."""
+def _once(rows: Rows) -> pd.DataFrame:
+    """Rows of encoders, each run once."""
     frame = pd.DataFrame(rows)
     if "method" in frame:
         frame = frame[frame["method"] != "game"]  # which has learned views, and no encoder to probe
-    if "key" not in frame:
-        return frame
-    frame = frame.drop_duplicates("key").reset_index(drop=True)
-    recipe = frame.loc[:, "key":"status"].columns  # a row begins with its recipe
-    for name in recipe.drop(["key", "view", "seed", "status"]):
-        if frame[name].nunique() > 1:
-            frame["view"] += [f", {name}={value}" if pd.notna(value) else "" for value in frame[name]]
+    return frame.drop_duplicates("key").reset_index(drop=True) if "key" in frame else frame
+
+
+def _labelled(rows: Rows) -> pd.DataFrame:
+    """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it."""
+    frame = _once(rows)
+    for name in _varied(frame):
+        frame["view"] += [f", {name}={value}" if pd.notna(value) else "" for value in frame[name]]
     return frame
+
+
+def _varied(frame: pd.DataFrame) -> list[str]:
+    """What the recipes of rows differ in beside view and seed."""
+    if "key" not in frame:
+        return []
+    recipe = frame.loc[:, "key":"status"].columns.drop(["key", "view", "seed", "status"])  # a row begins with its recipe
+    return [name for name in recipe if frame[name].nunique() > 1]
 
 
 def means(frame: pd.DataFrame, by: str, numbers: list[str]) -> pd.DataFrame:
@@ -73,7 +82,7 @@ def by_dial(at: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     """Points of rows in the order of their dial, if it is a number (then in a column `dial`); otherwise in that of the rows."""
     values = dial_values(list(at["view"]))
     if values is None:
-        frame = pd.DataFrame(rows)
+        frame = _labelled(rows)
         order = {name: i for i, name in enumerate(dict.fromkeys(frame["view"][frame["status"] != "diverged"]))}
         return at.sort_values("view", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
     return at.assign(dial=values).sort_values("dial", kind="stable").reset_index(drop=True)
@@ -85,9 +94,12 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
     Args:
         rows: as `run` returns them.
         task: what accuracy is measured on.
-        dial: whether the curve is taken along the views' dial, see `by_dial`, instead of along I_NCE.
+        dial: whether the curve is taken along the views' dial, see `by_dial`, instead of along what is shared.
     """
     at = points(rows, task)
+    frame = _once(rows)
+    if frame["view"].nunique() > 1 and (others := _varied(frame)):
+        return f"Several curves: rows differ in view and in {' and '.join(others)}; choose rows that differ in the view alone."
     at = by_dial(at, rows) if dial else at
     acc, names = at[f"acc_{task}_mean"], at["view"]
     best, last = int(acc.idxmax()), len(at) - 1

@@ -89,11 +89,11 @@ def draw(world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, sp
     for name, value, least, most in (("n", n, 0, 2**47), ("first", first, 0, 2**47), ("digits", digits, 1, _ROWS - 1)):
         if not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"draw({name}): got {value!r}, wanted a whole number from {least} to {most}; change it")
-    clip, row, column = torch.arange(first, first + n)[:, None, None], torch.arange(1 + digits)[:, None], torch.arange(5)
-    words = uniform_at((clip * _ROWS + row) * 8 + column, seed, "clips")
+    clip, row, column = (torch.arange(*ends, device="cpu") for ends in ((first, first + n), (1 + digits,), (5,)))
+    words = uniform_at((clip[:, None, None] * _ROWS + row[:, None]) * 8 + column, seed, "clips")
     ground, figure = words[:, 0], words[:, 1:]
     (kind, image), (digit, digit_image) = _member(world, "background", ground), _member(world, "digit", figure)
-    cut = torch.tensor(world.backgrounds.shape[2:]) - world.size + 1
+    cut = torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1
     factors = {
         "digit": digit,
         "digit_image": digit_image,
@@ -126,7 +126,8 @@ def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
     >>> positions(clip, [0, 1, 2.5, 100]).flatten(2).tolist()
     [[[20.0, 0.0], [23.0, 1.0], [20.5, 2.5], [16.0, 4.0]]]
     """
-    at = to_device(torch.as_tensor(times, dtype=torch.float64), clips.start.device)
+    times = times if isinstance(times, Tensor) else torch.tensor(times, dtype=torch.float64, device="cpu")
+    at = to_device(times, clips.start)  # in float64
     if at.dim() not in (1, 2) or (at.dim() == 2 and len(at) != len(clips)):
         raise ValueError(
             f"positions(times): got the shape {list(at.shape)}, wanted [T] or, for {len(clips)} clips, [{len(clips)}, T]; "
@@ -254,7 +255,7 @@ def _between(stamps: Tensor, offset: Tensor, size: int) -> Tensor:
 def _brightest(stamps: Tensor, corner: Tensor, size: int) -> Tensor:
     """For each of the stamps `[n, D, h, w]` at `corner` `[n, D, 2]`, the brightest ink that any stamp has in its window."""
     n, count, height, width = stamps.shape
-    room = to_device(torch.tensor([size - height, size - width]), stamps.device)
+    room = to_device(torch.tensor([size - height, size - width], device="cpu"), stamps.device)
     sheets = F.pad(stamps, (size - width, size - width, size - height, size - height)).flatten(0, 1)[:, None]
     sheet = torch.arange(n * count, device=stamps.device).view(n, 1, count).expand(n, count, count)
     return _windows(sheets, sheet, room + corner[:, :, None] - corner[:, None], height, width).squeeze(3).amax(2)
@@ -276,7 +277,7 @@ def _windows(bank: Tensor, image: Tensor, corner: Tensor, height: int, width: in
 
 def _room(world: World, device: torch.device | str = "cpu") -> Tensor:
     """The greatest place (y, x) of a digit: the canvas less the digit, float64 `[2]`."""
-    return to_device(torch.tensor([world.size - side for side in world.digits.shape[1:]], dtype=torch.float64), device)
+    return to_device(torch.tensor([world.size - n for n in world.digits.shape[1:]], dtype=torch.float64, device="cpu"), device)
 
 
 def _member(world: World, name: str, words: Tensor) -> tuple[Tensor, Tensor]:

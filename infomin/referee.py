@@ -19,9 +19,9 @@ Row = Mapping[str, Any]
 
 
 def gradient_norms(players: Mapping[str, Iterable[Tensor]]) -> dict[str, float]:
-    """The length of each player's gradient, as `gradient_PLAYER`; 0 for one that did not move."""
+    """The length of each player's gradient, as `gradient_PLAYER`; nothing of one that did not have this move."""
     found = {name: [p.grad.detach().norm() for p in parameters if p.grad is not None] for name, parameters in players.items()}
-    return {f"gradient_{name}": float(torch.stack(norms).norm()) if norms else 0.0 for name, norms in found.items()}
+    return {f"gradient_{name}": float(torch.stack(norms).norm()) for name, norms in found.items() if norms}
 
 
 def stretch(flow: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float]:
@@ -90,8 +90,8 @@ def verdict(log: Sequence[Row]) -> tuple[str, str]:
 
     Collapsed: by fresh critics, the last views share less than a tenth of what the raw ones did. Exploded: the generator
     stretches some colours, or their way back, a hundred times more than at first. Cycling: I_NCE against the critics of the game
-    went up or down by half a nat or more at least five times. Unmeasured: fresh critics never met the generator after its start,
-    or read nothing from the raw views.
+    went up or down by half a nat or more at least five times; a game without critics does not cycle. Unmeasured: fresh critics
+    never met the generator after its start, or read nothing from the raw views.
 
     Args:
         log: rows of a game, as for `best`, with `i_nce` of the steps.

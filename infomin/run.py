@@ -68,7 +68,7 @@ class Recipe:
     schedule: str = "cosine"
     """How the learning rate falls after the warm-up: cosine, step or constant."""
     warmup: float = 0.05
-    """Share of the steps in which the learning rate rises from zero to its top, 0 to 1."""
+    """Share of the steps in which the learning rate rises to its top, 0 to 1."""
     precision: str = "auto"
     """Arithmetic of the encoders: fp32, bf16 (autocast), or auto: bf16 where the hardware multiplies it faster."""
     device: str = "auto"
@@ -182,7 +182,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
         seen, unseen = (first(part, recipe.probe_images) for part in (train, test))
         read = {"readout": view.readout, "beside": getattr(view, "beside", None)}
         row |= all_of(method, view, seen, unseen, **read, candidates=recipe.candidates, precision=precision)
-    except Diverged as reason:
+    except (Diverged, FloatingPointError) as reason:
         row |= {"status": "diverged", "reason": str(reason)}
     row |= {"protocol": PROTOCOL, "precision_used": precision}
     return row | origin(device) | {"seconds": time.perf_counter() - began}
@@ -208,4 +208,8 @@ def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> Pa
 
 
 def _batches(part: Part, recipe: Recipe, device: torch.device) -> Callable[[int], tuple[Any, Tensor, Any]]:
-    return batches(part, recipe.batch, steps=recipe.steps, seed=recipe.seed, device=device)
+    rows = None
+    if recipe.method == "supervised":  # an image without a label has nothing to say there
+        known = torch.stack([(labels >= 0).view(len(labels), -1).all(1) for labels in part[1].values()]).any(0)
+        rows = known.nonzero()[:, 0].cpu() if not known.all() else None
+    return batches(part, recipe.batch, steps=recipe.steps, seed=recipe.seed, device=device, rows=rows)

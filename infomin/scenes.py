@@ -27,9 +27,9 @@ class World:
 
     Args:
         digits: uint8 `[N, h, w]`, a digit's ink, 0 none to 255 full.
-        digit_class: long `[N]`.
+        digit_class: long `[N]`, numbered from 0 without gaps.
         backgrounds: uint8 `[M, 3, H, W]`, H and W at least `size`.
-        background_class: long `[M]`.
+        background_class: long `[M]`, likewise.
         size: side of the square canvas in pixels.
         cells: digits stand at one of `cells**2` places on a regular grid.
         dim: brightness of the background, 0..1; below one, white ink stands out on any photograph.
@@ -124,16 +124,20 @@ def together(*batches: Scenes) -> Scenes:
 def draw(world: World, n: int, generator: torch.Generator | None = None) -> Scenes:
     """Draw `n` scenes: classes and positions uniform, then an image uniform within its class, then a crop uniform.
 
+    Raises:
+        ValueError: a world that has no picture for some class, or whose canvas is too small or too large.
+
     >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     >>> world = World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]))
     >>> scenes = draw(world, 5, torch.Generator().manual_seed(0))
     >>> render(scenes).shape
     torch.Size([5, 3, 32, 32])
     """
+    world.check()
     device = world.digits.device
     digit = _choose(_values(world, "digit"), (n,), device, generator)
     background = _choose(_values(world, "background"), (n,), device, generator)
-    room = to_device(torch.tensor(world.backgrounds.shape[2:]) - world.size + 1, device)
+    room = to_device(torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1, device)
     factors = {
         "digit": digit,
         "digit_image": _member(world, "digit", digit, generator),
@@ -225,10 +229,10 @@ def nats_of_each(world: World, share: str) -> dict[str, float]:
     for name, modulus in parse(share).items():
         factor = _PARTS[name][0]
         values = _values(world, factor)
-        counts = torch.arange(values).remainder(modulus or values).bincount().double()
+        counts = torch.arange(values, device="cpu").remainder(modulus or values).bincount().double()
         found[name] = float(-(counts / values * (counts / values).log()).sum())
         if name.endswith(("_image", "_crop")) and factor in world.counts:
-            found[name] += float(torch.tensor(world.counts[factor]).double().log().mean())
+            found[name] += float(torch.tensor(world.counts[factor], dtype=torch.float64, device="cpu").log().mean())
         if name.endswith("_crop"):
             found[name] += math.log(room)
     return found
@@ -269,7 +273,7 @@ def _values(world: World, factor: str) -> int:
 
 def _choose(counts: Tensor | int, size: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
     """Whole numbers uniform in 0..count-1, drawn on the CPU; float64, so that no value of a small count is favoured."""
-    return (to_device(torch.rand(size, dtype=torch.float64, generator=generator), device) * counts).long()
+    return (to_device(torch.rand(size, dtype=torch.float64, device="cpu", generator=generator), device) * counts).long()
 
 
 def _member(world: World, name: str, classes: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -57,8 +57,10 @@ def fit(
 
     Raises:
         Diverged: the loss is NaN or Inf (looked at when stats are due; reading it at each step would stall a GPU).
-        ValueError: the checkpoint is unreadable or belongs to another recipe.
+        ValueError: the checkpoint is unreadable or belongs to another recipe; or several processes are to train a view.
     """
+    if world() > 1 and any(parameter.requires_grad for parameter in view.parameters()):
+        raise ValueError(f"fit: got a view that learns and {world()} processes, wanted 1, for its gradients are not averaged")
     rates = [group["lr"] for group in optimizer.param_groups]
     state: dict[str, Any] = {"method": method, "view": view, "optimizer": optimizer, "progress": {"step": 0, "average": {}}}
     if checkpoint is not None and checkpoint.exists():

@@ -4,6 +4,7 @@ import copy
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -334,6 +335,29 @@ def test_compiled_is_eager_with_the_same_global_seed() -> None:
     expected = chain(IMAGES)
     torch.manual_seed(3)
     torch.testing.assert_close(torch.compile(chain, backend="eager")(IMAGES), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, part in FAMILY.items() if hasattr(part, "at") and len(part.channels) == 1])
+def test_at_takes_bytes_as_forward_does(name: str) -> None:
+    part = FAMILY[name]
+    images = (IMAGES * 255).round().to(torch.uint8)
+    draws = part.draw(len(images), *images.shape[2:], torch.Generator().manual_seed(0))
+    assert torch.equal(part.at(images, draws), part.at(images.float() / 255, draws))
+    assert torch.equal(part.at(images, draws), part(images, torch.Generator().manual_seed(0))[0])
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_the_channels_of_a_grey_image_are_its_own(p: float) -> None:
+    (view,) = Grey(p)(IMAGES, torch.Generator().manual_seed(0))
+    want = view.clone()
+    view[:, 0].add_(1)  # as Normalize does in place, channel by channel
+    assert view.is_contiguous() and torch.equal(view[:, 1:], want[:, 1:])
+
+
+def test_numbers_may_be_numpys() -> None:
+    assert repr(Flip(np.float32(0.5))) == repr(Flip(0.5)) and Crop(size=np.int64(8)).size == 8
+    with pytest.raises(ValueError, match="got True, wanted a number"):
+        Flip(True)
 
 
 # --- presets and words ---

@@ -229,6 +229,21 @@ def test_input_is_left_as_it_was() -> None:
     assert torch.equal(x, CUBE)
 
 
+@pytest.mark.parametrize("space", [space for space in SPACES if space != "rgb"])
+def test_bytes_are_rgb_or_nothing(space: str) -> None:
+    grey = torch.full((1, 3, 2, 2), 128, dtype=torch.uint8)
+    assert torch.equal(convert(grey, "rgb", space), convert(grey.float() / 255, "rgb", space))
+    for refused in (SPACES[space].to_rgb, lambda x: convert(x, space, "rgb")):
+        with pytest.raises(TypeError, match=r"got uint8; pass x.float\(\) in its own units"):
+            refused(grey)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once_on_its_way_through_rgb(dtype: torch.dtype) -> None:
+    colors = (torch.rand(4, 3, 9, 9, generator=torch.Generator().manual_seed(0)) * 200 + 20).to(dtype)
+    assert torch.equal(convert(colors, "ycbcr", "lab"), convert(colors.float(), "ycbcr", "lab").to(dtype))
+
+
 def test_convert_goes_by_way_of_rgb() -> None:
     lab = rgb_to_lab(CUBE)
     torch.testing.assert_close(convert(lab, "lab", "hsv"), rgb_to_hsv(lab_to_rgb(lab)))

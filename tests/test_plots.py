@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.image import imread
 
 from infomin import plots
-from infomin.curve import dial_values
+from infomin.curve import by_dial, dial_values
 
 NATS, HILL = [0.1, 1.0, 2.0, 3.0], [0.2, 0.5, 0.9, 0.4]
 CEILING, ENTROPY = math.log(256), math.log(10)
@@ -359,6 +359,22 @@ def test_rows_that_lack_a_field_are_not_taken_together():
     ]
     at = plots.points(rows, "digit")
     assert list(at["view"]) == ["color:c", "color:a, tau=0.1", "color:a, tau=0.2", "color:b"] and list(at["n"]) == [1] * 4
+
+
+def test_curves_of_several_settings_keep_the_order_of_their_rows_and_are_told_apart():
+    given = [(view, tau) for tau in (0.1, 0.2) for view in ("color:rgb", "color:lab", "color:hsv")]
+    rows = [
+        {"key": str(i), "view": view, "tau": tau} | row(view, nats, acc)
+        for i, ((view, tau), nats, acc) in enumerate(zip(given, (3.0, 2.0, 1.0, 4.0, 2.5, 1.5), (0.1, 0.9, 0.1) * 2, strict=True))
+    ]
+    at = by_dial(plots.points(rows, "digit"), rows)
+    assert list(at["view"]) == [f"{view}, tau={tau}" for view, tau in given]
+    several = plots.verdict(rows, "digit", dial=True)
+    assert several == "Several curves: rows differ in view and in tau; choose rows that differ in the view alone."
+    assert "inverted U" in plots.verdict(rows[:3], "digit", dial=True)
+    game = {"key": "g", "view": "crop:0.5", "method": "game", "tau": 7}
+    assert "inverted U" in plots.verdict([*rows[:3], game], "digit", dial=True)
+    assert "Several" not in plots.verdict([rows[0], rows[3]], "digit")  # of one view, the settings are the curve
 
 
 def test_rows_of_games_are_no_points():

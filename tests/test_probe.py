@@ -322,9 +322,38 @@ class Bare(nn.Module):
         return tuple(views)
 
 
+class Codes(nn.Module):
+    """An augmentation that shows of every image what it has drawn for its place in the batch, and nothing else."""
+
+    augments = True
+
+    def forward(self, batch, generator):
+        code = torch.randn(len(batch), 8, 1, 1, generator=generator)
+        return code, code
+
+
 class Halves(nn.Module):
     def forward(self, batch, generator):
         return batch[:, :8, None, None], batch[:, 8:, None, None]
+
+
+def test_test_views_are_drawn_anew_so_that_the_critic_cannot_know_them(brief, monkeypatch):
+    seen = []
+    monkeypatch.setattr(probe, "nats", lambda *parts, candidates: seen.append(parts) or 0.0)
+    part = torch.zeros(300, 3, 8, 8), {"class": torch.arange(300) % 2}
+    all_of(Bare(), Codes(), part, part, readout=(0,), candidates=50)
+    ((first, second), (first_test, second_test)) = seen[0]
+    assert torch.equal(first, second) and torch.equal(first_test, second_test)
+    assert not torch.isclose(first, first_test).all(1).any()
+
+
+def test_features_that_are_no_numbers_are_told():
+    class Broken(nn.Module):
+        def features(self, views):
+            return views[0].log(), views[1]
+
+    with pytest.raises(FloatingPointError, match="features: got NaN or Inf from the encoders, wanted numbers; lower"):
+        features(Broken(), View(0.0), -pictures())
 
 
 def test_a_row_says_what_each_probe_says_of_the_views_that_are_read_out(brief):

@@ -367,6 +367,24 @@ def test_a_run_that_diverges_gives_a_row_that_says_so(tmp_path, change):
     assert (tmp_path / recipe.key / "checkpoint.pt").exists() and not (tmp_path / recipe.key / "log.jsonl").exists()
 
 
+def test_a_run_whose_last_step_breaks_it_has_diverged(tmp_path):
+    recipe = tiny(lr=1e30, steps=1, warmup=0, schedule="constant", optimizer="sgd")  # no loss is read after that step
+    row = run(recipe, tmp_path)
+    assert row["status"] == "diverged" and row["reason"].startswith("features: got NaN or Inf from the encoders")
+    assert not {"i_nce", "acc_digit"} & set(row)
+
+
+def test_supervised_runs_see_images_that_have_a_label_of_some_task():
+    labels = {"a": torch.tensor([0, -1, -1, 1, -1, -1]), "b": torch.tensor([-1, -1, 2, 0, -1, -1])}
+    part = torch.arange(6), labels
+    for method, wanted in (("supervised", {0, 2, 3}), ("infonce", set(range(6)))):
+        at = sys.modules["infomin.run"]._batches(part, Recipe(method=method, batch=3, steps=4), torch.device("cpu"))
+        assert {int(i) for step in range(4) for i in at(step)[1]} == wanted
+    places = labels | {"place": torch.zeros(6, 2)}  # which are known of every image
+    at = sys.modules["infomin.run"]._batches((part[0], places), Recipe(method="supervised", batch=3), torch.device("cpu"))
+    assert {int(i) for step in range(2) for i in at(step)[1]} == set(range(6))
+
+
 # Screen and events
 
 

@@ -94,6 +94,17 @@ def improbable(counts: np.ndarray, expected: np.ndarray) -> bool:
 # --- what is drawn ---
 
 
+def test_a_world_that_nothing_can_be_drawn_from_is_told() -> None:
+    ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    for world, said in (
+        (World(ink, torch.tensor([0, 2, 2]), ground, torch.tensor([0, 1])), "number the classes without gaps"),
+        (World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]), size=48), "got a canvas of 48 px, wanted 8"),
+        (World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]), size=7), "got a canvas of 7 px, wanted 8"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            draw(world, 2)
+
+
 def test_draws_are_uniform() -> None:
     for factor, values in finest(SCENES).items():
         expected = N * chances(factor)

@@ -113,6 +113,14 @@ def whole(name, precision):
     return uninterrupted[name, precision]
 
 
+def test_several_processes_do_not_train_a_view(monkeypatch):
+    monkeypatch.setattr(train, "world", lambda: 2)
+    method = Tracked()
+    settings = {"steps": 1, "optimizer": optimizer("sgd", method, 0.1), "rate": lambda step: 1.0}
+    with pytest.raises(ValueError, match="fit: got a view that learns and 2 processes, wanted 1"):
+        next(fit(method, Noisy(), lambda step: None, **settings))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("cuts", [(2,), (7,), (12,), (3, 5, 11), tuple(range(2, 13))], ids=str)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -226,6 +227,45 @@ def test_compiled_views_are_the_same(name: str) -> None:
         plain, traced = ((torch.manual_seed(0), f(IMAGES))[1] for f in (view, compiled))
         for one, other in zip(plain, traced, strict=True):
             torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", ["jitter:1", "aug:simclr", "aug:infomin"])
+def test_compiled_views_are_the_same_with_several_threads(name: str) -> None:
+    view, threads = build(name), torch.get_num_threads()
+    torch.compiler.reset()
+    torch.set_num_threads(2)  # then jitter lends memory, which a compiler must not look into
+    try:
+        with torch.random.fork_rng(devices=[]):
+            plain, traced = ((torch.manual_seed(0), f(IMAGES))[1] for f in (view, torch.compile(view, backend="eager")))
+        assert all(map(torch.equal, plain, traced))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_compiled_patch_is_drawn_as_any_other() -> None:
+    view = build("patch:3/7")
+    with torch.random.fork_rng(devices=[]):  # by the compiler that users have: its own random numbers are others
+        plain, traced = ((torch.manual_seed(0), f(IMAGES))[1] for f in (view, torch.compile(view, backend="aot_eager")))
+    assert all(map(torch.equal, plain, traced))
+
+
+@every_image_view
+def test_draws_are_made_on_the_cpu_whatever_device_is_the_default(name: str) -> None:
+    view = build(name)
+    want = view(IMAGES, seed(0)), copy.deepcopy(view).eval()(IMAGES)
+    with torch.device("meta"):  # which has no numbers, so nothing can be drawn there
+        got = view(IMAGES, seed(0)), copy.deepcopy(view).eval()(IMAGES)
+    for some, others in zip(want, got, strict=True):
+        assert all(map(torch.equal, some, others))
+
+
+@every_shared
+def test_scenes_are_drawn_on_the_cpu_whatever_device_is_the_default(name: str) -> None:
+    bank = world()
+    want = build(name)(draw(bank, 5, seed(0)), seed(1))
+    with torch.device("meta"):
+        got = build(name)(draw(replace(bank), 5, seed(0)), seed(1))
+    assert all(map(torch.equal, want, got))
 
 
 class Viewed(torch.utils.data.Dataset):

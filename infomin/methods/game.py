@@ -26,7 +26,8 @@ class Game(nn.Module):
     """A generator against critics, and beside classifiers.
 
     unsupervised: min over the generator, max over the critics, of I_NCE(v1; v2). supervised: the generator and a classifier a
-    view lower the cross entropy of labels. semi-supervised: both; I_NCE on all images, cross entropy on the labelled ones.
+    view lower the cross entropy of labels; there are no critics. semi-supervised: both; I_NCE on all images, cross entropy on the
+    labelled ones.
 
     Views are of two crops of an image: v1 is the generator's first view of the one, v2 its second view of the other.
 
@@ -76,7 +77,7 @@ class Game(nn.Module):
             raise ValueError(f"Game(sign): got {sign!r}, wanted -1 (against the critics) or 1 (with them); take -1")
         self.generator, self.mode, self.weight, self.task = generator, mode, weight, task
         self.tau, self.waits, self.sign = tau, waits, sign
-        encoders = [build(encoder, channels, width) for channels in generator.channels]
+        encoders = [] if mode == "supervised" else [build(encoder, channels, width) for channels in generator.channels]
         self.encoders = nn.ModuleList(encoders)
         self.heads = nn.ModuleList(Projection(e.features, dim, head) for e in encoders)
         labelled = [] if mode == "unsupervised" else [build(encoder, channels, width) for channels in generator.channels]
@@ -98,7 +99,8 @@ class Game(nn.Module):
             labels: task -> long `[B]`, -1 where none is known; not needed in an unsupervised game.
 
         Returns:
-            loss, and stats: `i_nce` in nats, `cross_entropy` in nats summed over both views, `right` the share in 0..1.
+            loss, and stats: `i_nce` in nats by the critics, `cross_entropy` in nats summed over both views, `right` the share in
+            0..1; of players that there are.
         """
         v1, v2 = self.split(views)
         loss, stats = v1.new_zeros(()), {}
@@ -106,9 +108,6 @@ class Game(nn.Module):
         if self.mode != "supervised":
             i_nce = self._i_nce(v1, v2, moves)
             loss, stats = loss - i_nce, {"i_nce": i_nce.detach()}
-        else:
-            with torch.no_grad():  # nobody plays for it, but it is worth seeing
-                stats["i_nce"] = self._i_nce(v1, v2, moves)
         if self.mode != "unsupervised":
             entropy, right = self._classify(v1, v2, (labels or {})[self.task], moves)
             loss = loss + self.weight * entropy
@@ -145,8 +144,9 @@ class Game(nn.Module):
         return self.generator(a)[0], self.generator(b)[1]
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What a probe reads: the critics' encoders before their heads, `[B, D]` each."""
-        return tuple(encoder(v) for encoder, v in zip(self.encoders, self.split(views), strict=True))
+        """What a probe reads: the critics' encoders before their heads, or else those of the classifiers, `[B, D]` each."""
+        encoders = self.encoders or [next(classifier.children()) for classifier in self.classifiers]
+        return tuple(encoder(v) for encoder, v in zip(encoders, self.split(views), strict=True))
 
     def after_step(self) -> None:
         """Pass the turn on."""

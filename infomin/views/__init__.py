@@ -2,7 +2,8 @@
 
 `batch` is images `[B, C, H, W]`, uint8 or floating point in [0, 1], on any device, or a single image `[C, H, W]`, unless the view
 says what else it `.takes`. `.wants` is the number of channels that images must have, None for any. Draws come from `generator`,
-on the CPU, else from torch's own; an augmentation leaves images as they are in eval mode.
+on the CPU, else from torch's own; an augmentation leaves images as they are in eval mode. Where nothing is changed a view may be
+the very tensor that came in, as in torchvision: clone it before you write over it.
 """
 
 from .augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment, preset

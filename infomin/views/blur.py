@@ -110,7 +110,7 @@ class Blur(nn.Module):
     def at(self, images: Tensor, draws: BlurDraws) -> Tensor:
         """The view at these draws."""
         kernel = self.size(min(images.shape[2:]))
-        return change(images, draws.which, lambda some, rows: blur(some, draws.sigma[rows], kernel))
+        return change(unit(images), draws.which, lambda some, rows: blur(some, draws.sigma[rows], kernel))
 
     @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:

@@ -2,7 +2,8 @@
 
 Units are scikit-image's: RGB, XYZ, Y and the HSV channels in 0..1 (hue too), YCbCr in 16..240, Lab and Luv with lightness in
 0..100, D65 white and the 2 degree observer. Floating-point images keep their dtype (half precision is computed in float32 and
-rounded once); uint8 is scaled to float32 in [0, 1]. Nothing is clipped, so every space but HSV inverts outside the RGB cube too.
+rounded once); uint8 is scaled to float32 in [0, 1], and refused where it is not RGB. Nothing is clipped, so every space but HSV
+inverts outside the RGB cube too.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +23,14 @@ Planes = Sequence[Tensor]  # three tensors [..., H, W], one per channel
 Matrix = Sequence[Sequence[float]]  # 3 rows of 3 weights
 
 
-def _planes(x: Tensor) -> Planes:
-    """The channels of `[..., 3, H, W]` in float32 or float64, uint8 scaled to [0, 1]."""
+def _planes(x: Tensor, rgb: bool = True) -> Planes:
+    """The channels of `[..., 3, H, W]` in float32 or float64; uint8, which only RGB may be, scaled to [0, 1]."""
     if x.dim() < 3 or x.shape[-3] != 3:
         raise ValueError(f"colours must have the shape [..., 3, H, W], got {list(x.shape)}; put the channels third from the end")
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise TypeError(f"colours must be uint8 or floating point, got {x.dtype}; convert with x.to(torch.uint8) or x.float()")
+    if x.dtype == torch.uint8 and not rgb:
+        raise TypeError("colours of another space than RGB must be floating point, got uint8; pass x.float() in its own units")
     x = unit(x)
     return x.to(torch.promote_types(x.dtype, torch.float32)).unbind(-3)
 
@@ -84,7 +87,7 @@ def rgb_to_xyz(x: Tensor) -> Tensor:
 
 def xyz_to_rgb(x: Tensor) -> Tensor:
     """CIE XYZ `[..., 3, H, W]` in 0..1 to sRGB, not clipped."""
-    return _image([compress(plane, SRGB) for plane in _mix(_planes(x), _RGB)], x)
+    return _image([compress(plane, SRGB) for plane in _mix(_planes(x, rgb=False), _RGB)], x)
 
 
 def rgb_to_lab(x: Tensor) -> Tensor:
@@ -99,7 +102,7 @@ def rgb_to_lab(x: Tensor) -> Tensor:
 
 def lab_to_rgb(x: Tensor) -> Tensor:
     """CIE L*a*b* `[..., 3, H, W]` to sRGB, not clipped."""
-    light = _mix([expand(plane, LIGHTNESS) for plane in _mix(_planes(x), _FROM_LAB)], _RGB_TIMES_WHITE)
+    light = _mix([expand(plane, LIGHTNESS) for plane in _mix(_planes(x, rgb=False), _FROM_LAB)], _RGB_TIMES_WHITE)
     return _image([compress(plane, SRGB) for plane in light], x)
 
 
@@ -115,7 +118,7 @@ def rgb_to_luv(x: Tensor) -> Tensor:
 
 def luv_to_rgb(x: Tensor) -> Tensor:
     """CIE L*u*v* `[..., 3, H, W]` to sRGB, not clipped."""
-    light, u, v = _planes(x)
+    light, u, v = _planes(x, rgb=False)
     scale = (13 * light).masked_fill(light == 0, torch.inf)
     u, v, y = u / scale + _U, v / scale + _V, expand(light / 100, LUV_LIGHTNESS)
     xyz = (y * 9 * u / (4 * v), y, y * (12 - 3 * u - 20 * v) / (4 * v))
@@ -140,13 +143,13 @@ def rgb_to_hsv(x: Tensor) -> Tensor:
 
 def hsv_to_rgb(x: Tensor) -> Tensor:
     """Hue, saturation and value `[..., 3, H, W]`, all in 0..1, to RGB; the hue is periodic."""
-    hue, saturation, value = _planes(x)
+    hue, saturation, value = _planes(x, rgb=False)
     turns = [(6 * hue + start) % 6 for start in (5, 3, 1)]
     return _image([value - value * saturation * turn.minimum(4 - turn).clamp(0, 1) for turn in turns], x)
 
 
-def _affine(x: Tensor, matrix: Matrix, offset: Sequence[float]) -> Tensor:
-    return _image(_mix(_planes(x), matrix, offset), x)
+def _affine(x: Tensor, matrix: Matrix, offset: Sequence[float], rgb: bool = True) -> Tensor:
+    return _image(_mix(_planes(x, rgb), matrix, offset), x)
 
 
 class Space(NamedTuple):
@@ -163,7 +166,7 @@ def _linear_space(names: str, matrix: Matrix, offset: Sequence[float] = (0, 0, 0
     inverse, rows = _invert(matrix), np.array(matrix)
     return Space(
         partial(_affine, matrix=matrix, offset=offset),
-        partial(_affine, matrix=inverse, offset=(-np.array(inverse) @ offset).tolist()),
+        partial(_affine, matrix=inverse, offset=(-np.array(inverse) @ offset).tolist(), rgb=names == "R G B"),
         (rows.clip(max=0).sum(1) + offset).tolist(),
         (rows.clip(min=0).sum(1) + offset).tolist(),
         names.split(),
@@ -200,7 +203,9 @@ def convert(x: Tensor, source: str, target: str) -> Tensor:
     tensor([[100.]])
     """
     to_rgb = SPACES[known(source, SPACES, "convert(source)")].to_rgb
-    return SPACES[known(target, SPACES, "convert(target)")].from_rgb(to_rgb(x))
+    from_rgb = SPACES[known(target, SPACES, "convert(target)")].from_rgb
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    return from_rgb(to_rgb(x.float())).to(x.dtype) if half else from_rgb(to_rgb(x))
 
 
 def _groups(split: str) -> list[list[int]]:

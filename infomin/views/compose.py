@@ -29,12 +29,14 @@ class Then(nn.Module):
         second: takes images; gives one view, or as many as `first`.
 
     Raises:
+        TypeError: a part is no view.
         ValueError: the numbers of views or of channels do not fit, `second` takes scenes, or it takes colours in [0, 1] and
             `first` gives other numbers.
     """
 
     def __init__(self, first: Any, second: Any) -> None:
         super().__init__()
+        _views("Then", first, second)
         n, m = len(first.channels), len(second.channels)
         if n != m and 1 not in (n, m):
             raise ValueError(f"Then: got {n} views and then {m}, wanted equally many, or one on either side; change one")
@@ -100,6 +102,7 @@ class Each(nn.Module):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__()
+        _views("Each", *parts)
         takes = {getattr(part, "takes", "images") for part in parts}
         wants = {_wants(part) for part in parts} - {None}
         if len(takes) != 1 or len(wants) > 1:
@@ -119,6 +122,15 @@ class Each(nn.Module):
     def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """A batch of what the parts take -> the views of all."""
         return tuple(view for part in self.parts for view in part(batch, generator))
+
+
+def _views(who: str, *parts: Any) -> None:
+    for part in parts:
+        if not hasattr(part, "channels"):
+            raise TypeError(
+                f"{who}: got a {type(part).__name__}, wanted views, which have .channels; call it on the images "
+                "before, or on each view after"
+            )
 
 
 def _wants(view: Any) -> int | None:

@@ -198,9 +198,9 @@ class _Coupling:
     def __init__(self, channels: int, changed: Sequence[int], slot: int, layers: Layers) -> None:
         (weights, biases), *others = layers
         self.layers, count, device = layers, len(changed), weights.device
-        self.kept = to_device(torch.tensor([c for c in range(channels) if c not in changed]), device)
+        self.kept = to_device(torch.tensor([c for c in range(channels) if c not in changed], device="cpu"), device)
         near = changed[-1] - changed[0] == count - 1  # a slice is read and written without a copy
-        self.changed: Any = slice(changed[0], changed[-1] + 1) if near else to_device(torch.tensor(changed), device)
+        self.changed: Any = slice(changed[0], changed[-1] + 1) if near else to_device(torch.tensor(changed, device="cpu"), device)
         self.old, self.count = slice(slot, slot + count), count
         wide = weights.new_zeros(len(weights), channels).index_copy_(1, self.kept, weights)
         matrices = [torch.cat(pair, 1) for pair in ((wide, biases), *others)]

@@ -162,7 +162,7 @@ class Crop(nn.Module):
 
 def whole(n: int, height: int, width: int) -> Box:
     """The boxes that are n whole images."""
-    return Box(*[torch.full((n,), value) for value in (0, 0, height, width)])
+    return Box(*[torch.full((n,), value, device="cpu") for value in (0, 0, height, width)])
 
 
 def flip(images: Tensor, which: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class Flip(nn.Module):
 
     def at(self, images: Tensor, draws: Which) -> Tensor:
         """The view at these draws."""
-        return flip(images, draws.which)
+        return flip(unit(images), draws.which)
 
     @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:

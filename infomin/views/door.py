@@ -16,9 +16,10 @@ Forward: TypeAlias = Callable[..., tuple[Tensor, ...]]
 def door(forward: Forward) -> Forward:
     """Let a `forward(self, images, generator=None)` that takes batches take a single image `[C, H, W]` as well.
 
-    So a view stands in a torchvision transform list or a DataLoader's data set as it stands before an encoder. Autocast is left
-    outside, for it would round the pixels; half precision is computed in float32 and rounded once. In a chain of augmentations of
-    bytes no part reads its pixels merely to check them: bytes, and what an augmentation makes of images in [0, 1], lie in [0, 1].
+    So a view stands last in a torchvision transform list, or in a DataLoader's data set, as it stands before an encoder. Autocast
+    is left outside, for it would round the pixels; half precision is computed in float32 and rounded once. In a chain of
+    augmentations of bytes no part reads its pixels merely to check them: bytes, and what an augmentation makes of images in
+    [0, 1], lie in [0, 1].
     """
 
     @wraps(forward)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -29,13 +30,13 @@ def uniform(size: Size, low: float, high: float, generator: torch.Generator | No
     tensor([[5., 5., 5.],
             [5., 5., 5.]], dtype=torch.float64)
     """
-    return torch.rand(size, dtype=torch.float64, generator=generator) * (high - low) + low
+    return torch.rand(size, dtype=torch.float64, device="cpu", generator=generator) * (high - low) + low
 
 
 @torch.compiler.disable
 def normal(size: Size, mean: float, std: float, generator: torch.Generator | None = None) -> Tensor:
     """Gaussian float64 draws on the CPU."""
-    return torch.randn(size, dtype=torch.float64, generator=generator) * std + mean
+    return torch.randn(size, dtype=torch.float64, device="cpu", generator=generator) * std + mean
 
 
 def chance(size: Size, p: float, generator: torch.Generator | None = None) -> Tensor:
@@ -145,10 +146,10 @@ def per_sample(values: Tensor, images: Tensor, dims: int = 4) -> Tensor:
 
 def within(value: float, low: float, high: float, what: str) -> float:
     """Return a number in [low, high]; otherwise say so in a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
         wanted = f"of {low:g} or more" if high == float("inf") else f"from {low:g} to {high:g}"
         raise ValueError(f"{what}: got {value!r}, wanted a number {wanted}; change it")
-    return value
+    return value if isinstance(value, int | float) else float(value)  # numpy's, which would be printed with their type
 
 
 def whole_number(value: float, low: float, high: float, what: str) -> int:

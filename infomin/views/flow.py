@@ -146,7 +146,7 @@ class PixelFlow(nn.Module):
 
     def _units(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the channels of the space, `[C, 1, 1]` each."""
-        mean, std = (to_device(torch.tensor(of, dtype=torch.float64), images)[:, None, None] for of in self.units)
+        mean, std = (to_device(torch.tensor(of, dtype=torch.float64, device="cpu"), images)[:, None, None] for of in self.units)
         return mean, std
 
     def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:

@@ -37,8 +37,9 @@ class Conditioner(nn.Module):
     def __init__(self, inputs: int, outputs: int, hidden: int, depth: int, generator: torch.Generator) -> None:
         super().__init__()
         shapes = [(out, into) for into, out in pairwise([inputs, *[hidden] * depth, outputs])]
-        weights = [torch.randn(shape, generator=generator) for shape in shapes]
-        biases = [torch.rand(out, generator=generator) - 0.5 for out, _ in shapes]
+        home = torch.get_default_device()  # where the zeros are made too
+        weights = [torch.randn(shape, device="cpu", generator=generator).to(home) for shape in shapes]
+        biases = [(torch.rand(out, device="cpu", generator=generator) - 0.5).to(home) for out, _ in shapes]
         self.weights = nn.ParameterList([*weights[:-1], torch.zeros(shapes[-1])])
         self.biases = nn.ParameterList([*biases[:-1], torch.zeros(outputs)])
 
@@ -94,7 +95,8 @@ def read(path: Where) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]
     """Configuration, provenance and parameters of a file, once its checksum is right."""
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"{path}: got no file, wanted one that PixelFlow.save or infomin learn-views --save wrote; see its path"
+            f"{path}: got no file, wanted one that PixelFlow.save or infomin learn-views --save wrote; see its path, in which a "
+            "view has neither + nor |"
         )
     data = Path(path).read_bytes()
     try:

@@ -22,11 +22,11 @@ def gaussian(n: int, sigma: float, like: Tensor) -> Tensor:
         sigma: standard deviation in pixels, 0 or more; 0 leaves the line as it is.
     """
     reach = int(4 * sigma + 0.5)
-    offset = torch.arange(-reach, reach + 1)
-    weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2) if reach else torch.ones(1, dtype=torch.float64)
-    place = (torch.arange(n)[:, None] + offset).remainder(2 * n)
+    offset = torch.arange(-reach, reach + 1, device="cpu")
+    weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2) if reach else torch.ones_like(offset).double()
+    place = (torch.arange(n, device="cpu")[:, None] + offset).remainder(2 * n)
     place = torch.minimum(place, 2 * n - 1 - place)  # the line is followed by its mirror image, over and over
-    matrix = torch.zeros(n, n, dtype=torch.float64).scatter_add_(1, place, (weight / weight.sum()).expand(n, -1))
+    matrix = torch.zeros(n, n, dtype=torch.float64, device="cpu").scatter_add_(1, place, (weight / weight.sum()).expand(n, -1))
     return to_device(matrix, like)
 
 

@@ -92,12 +92,12 @@ class Jigsaw(nn.Module):
     def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> JigsawDraws:
         """Where each square starts and which comes where, for n samples."""
         crop, count = self.side(height, width), self.cells**2
-        free = torch.tensor([height // self.cells - crop + 1, width // self.cells - crop + 1])
+        free = torch.tensor([height // self.cells - crop + 1, width // self.cells - crop + 1], device="cpu")
         return JigsawDraws(below((n, count, 2), free, generator), orders(n, count, generator))
 
     def at(self, images: Tensor, draws: JigsawDraws) -> Tensor:
         """The view at these draws."""
-        parts = cells(images, self.cells, self.side(images.shape[2], images.shape[3]), draws.offsets)
+        parts = cells(unit(images), self.cells, self.side(images.shape[2], images.shape[3]), draws.offsets)
         sample = torch.arange(len(images), device=images.device)[:, None]
         return assemble(parts[sample, to_device(draws.order, images.device)])
 

@@ -61,7 +61,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     sixths = sixths.copysign(green - blue) + 6 * per_sample(turn, images, 3)
     sixths = sixths.sub_((sixths / 6).round_(), alpha=6)  # to [-3, 3]
     # A channel is full within one sixth of its own hue, and empty from two sixths on.
-    own = to_device(torch.tensor([0.0, 2.0, -2.0]), sixths).view(3, 1, 1)
+    own = to_device(torch.tensor([0.0, 2.0, -2.0], device="cpu"), sixths).view(3, 1, 1)
     full = sixths.unsqueeze(1).sub(own).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
     return torch.addcmul(low.unsqueeze(1), full, chroma.unsqueeze(1))
 
@@ -80,6 +80,7 @@ class JitterDraws(NamedTuple):
     order: Tensor
 
 
+@torch.compiler.disable  # as `in_turn` is: it lends memory, which a compiler does not see
 def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, order: Tensor) -> Tensor:
     """Brightness, contrast, saturation and hue, each sample with its own amounts in its own order.
 
@@ -166,7 +167,7 @@ class Jitter(nn.Module):
 
     def at(self, images: Tensor, draws: JitterDraws) -> Tensor:
         """The view at these draws."""
-        return jitter(images, *draws)
+        return jitter(unit(images), *draws)
 
     @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
@@ -189,7 +190,7 @@ def grey(images: Tensor, which: Tensor) -> Tensor:
     >>> grey(torch.ones(1, 3, 1, 1), torch.tensor([True])).flatten()
     tensor([0.9999, 0.9999, 0.9999])
     """
-    return change(images, which, lambda some, rows: luma(some).expand(some.shape))
+    return change(images, which, lambda some, rows: luma(some).repeat(1, 3, 1, 1))
 
 
 class Grey(nn.Module):
@@ -219,7 +220,7 @@ class Grey(nn.Module):
 
     def at(self, images: Tensor, draws: Which) -> Tensor:
         """The view at these draws."""
-        return grey(images, draws.which)
+        return grey(unit(images), draws.which)
 
     @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:

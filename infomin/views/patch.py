@@ -7,6 +7,7 @@ from ..check import images as check_images
 from ..check import unit
 from ..seeds import to_device
 from .door import door
+from .draws import below, whole_number
 
 
 def windows(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
@@ -58,18 +59,14 @@ class PatchPair(nn.Module):
 
     def __init__(self, distance: int, size: int = 64) -> None:
         super().__init__()
-        if not (isinstance(distance, int) and isinstance(size, int) and distance >= 0 and size >= 1):
-            raise ValueError(
-                f"PatchPair: got distance {distance!r} and size {size!r}, wanted whole numbers of pixels, "
-                "0 or more and 1 or more; change them"
-            )
-        self.distance, self.size = distance, size
+        self.distance = whole_number(distance, 0, 1e6, "PatchPair(distance)")
+        self.size = whole_number(size, 1, 1e6, "PatchPair(size)")
 
     def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Where the first patch begins: (row, column), long `[n]` each, uniform."""
-        room = torch.tensor([height, width]) - self.size - self.distance + 1
-        place = (torch.rand(n, 2, dtype=torch.float64, generator=generator) * room).long()
-        return place[:, 0], place[:, 1]
+        room = torch.tensor([height, width], device="cpu") - self.size - self.distance + 1
+        row, column = below((n, 2), room, generator).unbind(1)
+        return row, column
 
     def at(self, images: Tensor, draws: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The patches at these draws."""

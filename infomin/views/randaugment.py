@@ -87,7 +87,7 @@ def _tone(tone: Tone, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
 
 def _move(operation: Tensor, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
     every = torch.stack([move(m[rows], images.shape[2], images.shape[3]) for move in MOVES.values()])
-    return warp(images, every[operation[rows] - len(TONES), torch.arange(len(rows))])
+    return warp(images, every[operation[rows] - len(TONES), torch.arange(len(rows), device="cpu")])
 
 
 class RandAugment(nn.Module):
@@ -131,14 +131,14 @@ class RandAugment(nn.Module):
     def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> RandDraws:
         """Operations, magnitudes and signs for n samples; an operation that is not applied has the number 0."""
         size = (n, self.n)
-        numbers = torch.tensor([OPERATIONS.index(name) for name in self.names])
+        numbers = torch.tensor([OPERATIONS.index(name) for name in self.names], device="cpu")
         operation = numbers[below(size, len(numbers), generator)] * chance(size, self.p, generator)
         magnitude = normal(size, self.m, self.std, generator).clamp(0, MOST)
         return RandDraws(operation, magnitude, 2.0 * chance(size, 0.5, generator) - 1)
 
     def at(self, images: Tensor, draws: RandDraws) -> Tensor:
         """The view at these draws."""
-        return randaugment(images, *draws)
+        return randaugment(unit(images), *draws)
 
     @door
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:

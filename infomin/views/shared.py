@@ -104,7 +104,7 @@ class SharedFrames(nn.Module):
         places, digit, image = torch.zeros_like(clips.background), clips.digit[:, 0], clips.digit_image[:, 0]
         scenes = Scenes(clips.world, digit, image, places, clips.background, clips.background_image, clips.crop)
         kept = partner(scenes, self.share, generator)
-        new = draw_clips(clips.world, len(clips), int(torch.randint(2**47, (), generator=generator)))
+        new = draw_clips(clips.world, len(clips), int(torch.randint(2**47, (), device="cpu", generator=generator)))
         start = positions(clips, [self.later])[:, 0] if "position" in named(self.share) else new.start
         return replace(
             clips,
