@@ -7,7 +7,8 @@
 Stage one learns a flow of the colour of each pixel. Unsupervised, it lowers the information between its first channel of one crop
 and the others of another; supervised, it keeps what classifiers of both need; semi-supervised does both. Flows start from RGB or
 YDbDr and preserve volume (VP, additive couplings) or not (NVP, affine ones). Stage two freezes the flow, and encoders that
-know nothing learn from its views without labels: I_NCE in table and figure is by such fresh critics. Raw is stage two alone.
+know nothing learn from its views without labels: I_NCE in table and figure is by such fresh critics. Raw is stage two alone,
+and untrained not even that: what networks as they are made show of raw views.
 """
 
 from pathlib import Path
@@ -71,7 +72,11 @@ def second(preset: str, learned: list[dict[str, Any]]) -> list[tuple[Recipe, dic
     fields = BUDGETS[preset]
     run = {name: value for name, value in fields["run"].items() if name not in ("seeds", "task")}
     plan: list[tuple[Recipe, dict[str, Any]]] = [
-        (Recipe(**run, view=f"{fields['view']}+color:{space}", seed=seed), {"generator": "raw", "space": space, "flow": ""})
+        (
+            Recipe(**run | steps, view=f"{fields['view']}+color:{space}", seed=seed),
+            {"generator": name, "space": space, "flow": ""},
+        )
+        for name, steps in {"untrained": {"steps": 0}, "raw": {}}.items()
         for space in SPACES
         for seed in range(fields["seeds"])
     ]

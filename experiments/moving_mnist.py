@@ -9,7 +9,8 @@ A digit moves over a photograph. v1 is ten frames; v2 is one image that shares w
 background, or several of them, the rest being drawn anew. A probe then asks the encoder of single images for the digit's class,
 its place and the background's class; and, for a second table, it asks the encoder of the past. Expected: each factor is read best
 where it alone is shared, and a background that is shared as well drives the digit out, for it is the easier way to the same loss.
-The supervised row is told all three. `true_nats` is what the factors share, of which I_NCE sees as much as its candidates allow.
+The supervised row is told all three; the untrained one is what networks show as they are made. `true_nats` is what the factors
+share, of which I_NCE sees as much as its candidates allow.
 """
 
 from pathlib import Path
@@ -31,6 +32,7 @@ SHARED = {
     "place, background": [PLACE, GROUND],
     "digit, place, background": [DIGIT, PLACE, GROUND],
 }
+ASIDE = ("supervised", "untrained")  # rows that nothing was shared for
 CNN = {"encoder": "tiny", "width": 0.5, "size": 64}  # four layers of 8, 16, 32, 64 channels
 BUDGETS: dict[str, dict[str, Any]] = {
     "tiny": {**TINY, "seeds": 1, "size": 32},
@@ -45,7 +47,7 @@ def recipes(preset: str, digits: str = "", backgrounds: str = "") -> dict[str, l
     seeds, *words = (fields.pop(name) for name in ("seeds", "digits", "backgrounds"))
     fields["data"] = f"clips:{digits or words[0]}@{backgrounds or words[1]}"
     rows = {name: {"view": f"frames:{'-'.join(parts)}"} for name, parts in SHARED.items()}
-    rows["supervised"] = {"view": "frames:all", "method": "supervised"}
+    rows |= {"supervised": {"view": "frames:all", "method": "supervised"}, "untrained": {"view": "frames:all", "steps": 0}}
     return {name: [Recipe(**{**fields, **row}, seed=seed) for seed in range(seeds)] for name, row in rows.items()}
 
 
@@ -75,10 +77,10 @@ def main(
         print(f"The encoder {encoder}:", at.to_string(index=False, float_format="%.3f", na_rep=""), sep="\n")
         with table.atomic(f"{out}/table{end}.csv") as file:
             file.write(at.to_csv(index=False).encode())
-    portrait.dots(frame, f"{out}/moving_mnist.png", "shared", columns, aside="supervised")
+    portrait.dots(frame, f"{out}/moving_mnist.png", "shared", columns, aside=ASIDE)
     if save:
         table.write_rows(Path(save) / "moving_mnist.jsonl", rows)
-        portrait.dots(frame, Path(save) / "moving_mnist.png", "shared", columns, aside="supervised")
+        portrait.dots(frame, Path(save) / "moving_mnist.png", "shared", columns, aside=ASIDE)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a curve says in numbers: its points, its dial, and whether its best point lies inside."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -14,6 +15,8 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
 def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     """One point per value of `by`: means and deviations over seeds, in order of information.
 
+    Rows of no step are no points; their mean accuracy, where there are such rows, is the column `untrained` of their point.
+
     Args:
         rows: as `run` returns them or `table.read` reads them; diverged ones only count.
         task: a task of the data, for example `digit`.
@@ -27,9 +30,12 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     if task not in tasks:
         raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
     has_truth = "true_nats" in frame and bool(frame["true_nats"].notna().all())
-    found = means(frame, by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
+    bare = _bare(frame)
+    found = means(frame[~bare], by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
     if found.empty:
         raise ValueError("rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some")
+    if bare.any():
+        found["untrained"] = found[by].map(frame[bare].groupby(by)[f"acc_{task}"].mean())
     found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
     return found
 
@@ -40,6 +46,18 @@ def _once(rows: Rows) -> pd.DataFrame:
     if "method" in frame:
         frame = frame[frame["method"] != "game"]  # which has learned views, and no encoder to probe
     return frame.drop_duplicates("key").reset_index(drop=True) if "key" in frame else frame
+
+
+def _bare(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are those of networks that took no step, beside others that did."""
+    bare = frame["steps"] == 0 if "steps" in frame else pd.Series(False, frame.index)
+    return bare & (not bare.all())
+
+
+def trained(rows: Rows) -> pd.DataFrame:
+    """Rows of networks that were trained, or were to be."""
+    frame = pd.DataFrame(rows)
+    return frame[~_bare(frame)]
 
 
 def _labelled(rows: Rows) -> pd.DataFrame:
@@ -54,6 +72,7 @@ def _varied(frame: pd.DataFrame) -> list[str]:
     """What the recipes of rows differ in beside view and seed."""
     if "key" not in frame:
         return []
+    frame = frame[~_bare(frame)]
     recipe = frame.loc[:, "key":"status"].columns.drop(["key", "view", "seed", "status"])  # a row begins with its recipe
     return [name for name in recipe if frame[name].nunique() > 1]
 
@@ -89,7 +108,9 @@ def by_dial(at: pd.DataFrame, rows: Rows) -> pd.DataFrame:
 
 
 def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
-    """One sentence on what the curve shows, derived from its numbers: whether the best point is interior, and by how much.
+    """What the curve shows, derived from its numbers: whether the best point is interior, and by how much.
+
+    Where rows tell what networks reach without training, a second sentence holds the best point against its own.
 
     Args:
         rows: as `run` returns them.
@@ -101,8 +122,13 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
     if frame["view"].nunique() > 1 and (others := _varied(frame)):
         return f"Several curves: rows differ in view and in {' and '.join(others)}; choose rows that differ in the view alone."
     at = by_dial(at, rows) if dial else at
-    acc, names = at[f"acc_{task}_mean"], at["view"]
-    best, last = int(acc.idxmax()), len(at) - 1
+    best = int(at[f"acc_{task}_mean"].idxmax())
+    bare = at["untrained"][best] if "untrained" in at else math.nan
+    return _shape(at, task, best, dial) + ("" if math.isnan(bare) else f" Untrained, its network has {bare:.2f}.")
+
+
+def _shape(at: pd.DataFrame, task: str, best: int, dial: bool) -> str:
+    acc, names, last = at[f"acc_{task}_mean"], at["view"], len(at) - 1
 
     def say(i: int) -> str:
         spread = f" ± {at['spread'][i]:.2f}" if at["n"][i] > 1 else ""  # of a single seed it is not known

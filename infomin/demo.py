@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .check import known
-from .experiment import TINY, report
+from .experiment import TINY, report, untrained
 from .run import Recipe
 from .sweep import grid, sweep
 
@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]:
-    """The sweep: every view, over seeds; all else is equal.
+    """The sweep: every view, over seeds, and each without training; all else is equal.
 
     Args:
         preset: a key of `PRESETS`.
@@ -38,7 +38,8 @@ def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]
     """
     fields = dict(PRESETS[known(preset, PRESETS, "preset")])
     seeds = range(fields.pop("seeds"))
-    return grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
+    trained = grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
+    return [*trained, *untrained(trained)]
 
 
 def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None = None) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """An experiment: one base recipe, the views to try, some seeds; out come a table, a figure and a sentence."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,9 +58,15 @@ def experiment(
     """
     fields = {**presets[known(preset, presets, "preset")], **{name: value for name, value in overrides.items() if value}}
     views, seeds, task = (fields.pop(name) for name in ("views", "seeds", "task"))
-    rows = sweep(grid(Recipe(**fields), seed=range(seeds), view=views), out, jobs=jobs or None)
+    recipes = grid(Recipe(**fields), seed=range(seeds), view=views)
+    rows = sweep([*recipes, *untrained(recipes)], out, jobs=jobs or None)
     report(rows, out, task, dial, save)
     return rows
+
+
+def untrained(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """The same recipes without a step of training: what a curve has to rise above before its views have taught a task."""
+    return [replace(recipe, steps=0) for recipe in recipes]
 
 
 def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "", about: str | None = None) -> None:

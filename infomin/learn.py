@@ -103,7 +103,7 @@ class Learning(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("couplings", "hidden", "labels", "lr_generator", "lr_classifiers", "fresh_every", "fresh_steps"):
+        for name in ("steps", "couplings", "hidden", "labels", "lr_generator", "lr_classifiers", "fresh_every", "fresh_steps"):
             positive(getattr(self, name), f"recipe: {name}")
         for name in ("weight", "labelled", "depth", "momentum", "waits"):
             positive(getattr(self, name), f"recipe: {name}", zero=True)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from .check import known
-from .curve import Rows, by_dial, means, points, verdict
+from .curve import Rows, by_dial, means, points, trained, verdict
 from .table import atomic
 
 __all__ = ["calibration", "dial_curve", "points", "u_curve", "verdict", "view_strip"]
@@ -73,7 +73,8 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     axes.text(entropy, 1.07, "sweet spot", ha="center", va="bottom", color=ACCENT, transform=axes.get_xaxis_transform())
     axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     axes.axvline(ceiling, color=SOFT, lw=1, ls=":", label=f"ceiling log K = {ceiling:.2f} nats")
-    done = frame[frame["status"] != "diverged"]
+    done = trained(frame[frame["status"] != "diverged"])
+    _untrained(axes, at["i_nce_mean"], at)
     axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, label="a seed", zorder=3)
     bars = {"xerr": at["i_nce_std"].fillna(0), "yerr": at["spread"], "color": INK, "lw": 1.2, "capsize": 2.5, "zorder": 2}
     axes.errorbar(
@@ -106,6 +107,12 @@ def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
     low = min(-0.05 * ceiling, at["i_nce_mean"].min() - 0.03 * ceiling)
     axes.set(xlabel="true $I(v_1; v_2)$ of the factors [nats]", ylabel="held-out $I_{NCE}$ [nats]", ylim=(low, 1.1 * ceiling))
     axes.legend(loc="upper left", fontsize=7.5, bbox_to_anchor=(0, 0.92))
+
+
+def _untrained(axes: Axes, x: pd.Series, at: pd.DataFrame) -> None:
+    """What the network of each point reaches before it is trained, where rows tell."""
+    if "untrained" in at:
+        axes.plot(x, at["untrained"], "o:", color=SOFT, mfc="white", ms=4, lw=1, zorder=2, label="the same network untrained")
 
 
 def _numbered(axes: Axes, x: pd.Series, y: pd.Series) -> None:
@@ -186,6 +193,8 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
             form: Any = {"color": INK, "lw": 1.2, "capsize": 2.5, "fmt": "-" if numeric else "none"}
             axes.errorbar(x, y, yerr=deviation.fillna(0), **form)
             _numbered(axes, x, y)
+            if name == "accuracy":
+                _untrained(axes, x, at)
             if numeric and x.min() > 0 and x.max() >= 10 * x.min():
                 axes.set_xscale("log")
                 axes.set_xticks(x, [f"{value:g}" for value in x])
@@ -205,8 +214,10 @@ def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: boo
     form: Any = {"color": INK, "ecolor": SOFT, "lw": 1, "capsize": 2.5, "fmt": "-" if line else "none"}
     axes.errorbar(x, y, xerr=at["i_nce_std"].fillna(0), yerr=at["spread"], **form)
     _numbered(axes, x, y)
+    _untrained(axes, x, at)
     if axes.get_xlim()[0] < entropy < axes.get_xlim()[1]:
         axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", fontsize=7.5)
     axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}")
 

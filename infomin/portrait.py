@@ -60,7 +60,7 @@ def plane(rows: Rows, path: str | Path, task: str, color: str, marker: Sequence[
         return save(figure, path)
 
 
-def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], aside: str = "") -> Path:
+def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], aside: Sequence[str] = ()) -> Path:
     """A table as a figure: a panel for each column, a line for each group, means with deviations over seeds, and the seeds.
 
     Args:
@@ -68,7 +68,7 @@ def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], asid
         path: the picture.
         by: the column that makes the groups, shown from top to bottom in the order of first appearance.
         columns: column -> what it is called; the least mean of each is filled.
-        aside: a group that is shown, but does not compete for the least mean.
+        aside: groups that are shown, but do not compete for the least mean.
     """
     frame = pd.DataFrame(rows)
     at = summary(frame, by, list(columns))
@@ -80,7 +80,7 @@ def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], asid
             axes.plot(frame[column], frame[by].map(place), ".", color=SOFT, ms=4)
             mean, deviation = at[f"{column}_mean"], at[f"{column}_std"].fillna(0)
             axes.errorbar(mean, at[by].map(place), xerr=deviation, fmt="none", color=INK, capsize=2.5, lw=1)
-            least = mean[at[by] != aside].min()
+            least = mean[~at[by].isin(aside)].min()
             for i, value in enumerate(mean):
                 axes.plot(value, -i, "o", color=INK, ms=6, mfc=INK if value == least else "white")
             axes.set(xlabel=label, xlim=(0, 1.05 * max(frame[column].max(), (mean + deviation).max())))
@@ -88,7 +88,8 @@ def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], asid
         panels[0].set_yticks(list(place.values()), list(place))
         seeds, means = Line2D([], [], ls="", marker=".", color=SOFT), Line2D([], [], marker="o", color=INK, lw=1, mfc="white")
         least = Line2D([], [], ls="", marker="o", color=INK)
-        words = ["a seed", "mean and deviation over seeds", f"the least{f' but for {aside}' if aside else ''}"]
+        others = f" but for {' and '.join(aside)}" if aside else ""
+        words = ["a seed", "mean and deviation over seeds", f"the least{others}"]
         figure.legend([seeds, means, least], words, loc="outside lower center", ncols=3, fontsize=7.5)
         return save(figure, path)
 

@@ -56,7 +56,7 @@ class Recipe:
     tau: float = 0.2
     """Temperature of the critic; small values look at the hardest negatives only."""
     steps: int = 400
-    """Optimiser steps."""
+    """Optimiser steps; 0 probes the network as it was made."""
     batch: int = 128
     """Images in a batch, over all processes; each is contrasted with all others, so I_NCE in training ends at log batch."""
     optimizer: str = "adamw"
@@ -86,9 +86,9 @@ class Recipe:
         for name, names in self.choices().items():
             known(getattr(self, name), names, f"recipe: {name}")
         allowed(self.data, "recipe: data")
-        for name in ("size", "width", "dim", "tau", "steps", "batch", "lr", "candidates", "probe_images"):
+        for name in ("size", "width", "dim", "tau", "batch", "lr", "candidates", "probe_images"):
             positive(getattr(self, name), f"recipe: {name}")
-        for name in ("weight_decay", "warmup", "seed"):
+        for name in ("steps", "weight_decay", "warmup", "seed"):
             positive(getattr(self, name), f"recipe: {name}", zero=True)
         if self.warmup > 1:
             raise ValueError(f"recipe: warmup: got {self.warmup}, wanted a share of the steps, 0 to 1; change it")

@@ -377,6 +377,31 @@ def test_curves_of_several_settings_keep_the_order_of_their_rows_and_are_told_ap
     assert "Several" not in plots.verdict([rows[0], rows[3]], "digit")  # of one view, the settings are the curve
 
 
+def with_untrained(rows, accuracy):
+    """And for each row that of its network before training."""
+    keyed = [{"key": f"{i}", "steps": 400} | r for i, r in enumerate(rows)]
+    return keyed + [r | {"key": f"0{r['key']}", "steps": 0, "i_nce": 9.0, "acc_digit": accuracy(r)} for r in keyed]
+
+
+def test_networks_that_took_no_step_are_told_beside_their_points_and_are_none(tmp_path, drawn):
+    rows = curve()
+    both = with_untrained(rows, lambda r: 0.1 if r["view"] == "color:a" else 0.4)
+    at, plain = plots.points(both, "digit"), plots.points(rows, "digit")
+    assert list(at["untrained"]) == pytest.approx([0.1] + [0.4] * (len(at) - 1)) and at.drop(columns="untrained").equals(plain)
+    assert plots.verdict(both, "digit") == plots.verdict(rows, "digit") + " Untrained, its network has 0.40."
+    for draw in (plots.u_curve, plots.dial_curve):
+        draw(rows, tmp_path / "bare.png", "digit")
+        draw(both, tmp_path / "both.png", "digit")
+        bare, figure = drawn[-2:]
+        lines = [line for axes in figure.axes for line in axes.lines if line.get_label() == "the same network untrained"]
+        assert lines and all(list(line.get_ydata()) == list(at["untrained"]) for line in lines)
+        assert not any(line.get_label() == "the same network untrained" for axes in bare.axes for line in axes.lines)
+        seeds = [[line.get_xdata().max() for line in axes.lines if line.get_label() == "a seed"] for axes in figure.axes]
+        assert all(most < 9 for found in seeds for most in found)
+    alone = [r for r in both if r["steps"] == 0]
+    assert "untrained" not in plots.points(alone, "digit") and len(plots.points(alone, "digit")) == len(at)
+
+
 def test_rows_of_games_are_no_points():
     rows = [{"key": f"{i}", "method": "infonce"} | r for i, r in enumerate(curve())]
     game = {

@@ -69,7 +69,7 @@ def test_the_channels_are_the_maps_own_and_the_solid_is_the_cube_gone_through_it
 def test_dots_stand_at_the_means_and_the_least_is_filled(drawn):
     columns = {"i_nce": "nats", "acc_digit": "accuracy"}
     table = [row | {"kind": f"{row['generator']} {row['space']}"} for row in rows()]
-    for aside, best in (("", 0), ("raw rgb", 1)):
+    for aside, best in (((), 0), (("raw rgb",), 1)):
         portrait.dots(table, "dots.png", "kind", columns, aside=aside)
         for panel, want in zip(drawn[-1].axes, ([1, 2, 3, 4], [0.2, 0.4, 0.6, 0.8]), strict=True):
             discs = [line for line in panel.lines if line.get_marker() == "o"]

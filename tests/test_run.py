@@ -108,7 +108,7 @@ WHOLE = ["size", "dim", "steps", "batch", "candidates", "probe_images", "seed"]
 
 @pytest.mark.parametrize("name", FLOATS + WHOLE)
 def test_numbers_have_their_range(name):
-    zero = name in ("weight_decay", "warmup", "seed")
+    zero = name in ("steps", "weight_decay", "warmup", "seed")
     wanted = f"wanted a finite number {'of 0 or more' if zero else 'above 0'}; change it"
     for value in [-1, *[0] * (not zero), *[math.nan, math.inf] * (name in FLOATS)]:
         with pytest.raises(ValueError, match=rf"recipe: {name}: got {value}, {wanted}"):
@@ -372,6 +372,19 @@ def test_a_run_whose_last_step_breaks_it_has_diverged(tmp_path):
     row = run(recipe, tmp_path)
     assert row["status"] == "diverged" and row["reason"].startswith("features: got NaN or Inf from the encoders")
     assert not {"i_nce", "acc_digit"} & set(row)
+
+
+def test_a_run_of_no_step_probes_the_network_as_it_was_made(tmp_path, monkeypatch):
+    made, build = [], room._method
+    monkeypatch.setattr(room, "_method", lambda *given: made.append(build(*given)) or made[-1])
+    row = run(tiny(steps=0), tmp_path)
+    assert row["status"] == "done" and row["steps"] == 0 and 0 < row["acc_digit"] < 1 and math.isfinite(row["i_nce"])
+    assert not (tmp_path / row["key"] / "log.jsonl").exists()
+    weights = dict(made[0].named_parameters())
+    run(tiny(steps=0, lr=1.0), tmp_path)
+    assert all(torch.equal(weight, weights[name]) for name, weight in made[1].named_parameters())
+    with pytest.raises(ValueError, match="recipe: steps: got -1, wanted a finite number of 0 or more"):
+        tiny(steps=-1)
 
 
 def test_supervised_runs_see_images_that_have_a_label_of_some_task():
