@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]:
-    """The sweep: every view, over seeds, and each without training; all else is equal.
+    """The sweep: every view, over seeds; all else is equal.
 
     Args:
         preset: a key of `PRESETS`.
@@ -38,8 +38,7 @@ def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]
     """
     fields = dict(PRESETS[known(preset, PRESETS, "preset")])
     seeds = range(fields.pop("seeds"))
-    trained = grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
-    return [*trained, *untrained(trained)]
+    return grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
 
 
 def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None = None) -> list[dict[str, Any]]:
@@ -53,6 +52,7 @@ def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None 
     Returns:
         the rows.
     """
-    rows = sweep(recipes(preset), out, jobs=jobs)
+    trained = recipes(preset)
+    rows = sweep([*trained, *untrained(trained)], out, jobs=jobs)
     report(rows, out, TASK)
     return rows
