@@ -4,7 +4,7 @@
     python experiments/augmentations.py --save experiments/figures       # the same, and the committed rows and figure
     python experiments/augmentations.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
 
-Expected from the paper (ImageNet, MoCo v2): every one of them helps, and InfoMin Aug is best. Here the task is a white digit over
+Expected from the paper (ImageNet): InfoMin Aug is best. Here the task is a white digit over
 photographs: what changes the background's look should help, mirrored digits should hurt.
 """
 

@@ -5,7 +5,7 @@
 6
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import table, views
 from .bounds import infonce
@@ -14,14 +14,18 @@ from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__
 
+if TYPE_CHECKING:
+    from . import plots, shards
+else:
 
-def __getattr__(name: str) -> Any:
-    """Modules when they are first asked for: matplotlib and pandas take a second that workers of a sweep need not wait."""
-    if name in ("plots", "shards"):
-        from importlib import import_module
+    def __getattr__(name):
+        """Modules when they are first asked for: matplotlib and pandas take a second that workers of a sweep need not wait."""
+        if name in ("plots", "shards"):
+            from importlib import import_module
 
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 
 __all__ = ["Learning", "Recipe", "__version__", "grid", "infonce", "learn", "plots", "run", "shards", "sweep", "table", "views"]
