@@ -27,5 +27,4 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-
 __all__ = ["Learning", "Recipe", "__version__", "grid", "infonce", "learn", "plots", "run", "shards", "sweep", "table", "views"]

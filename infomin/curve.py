@@ -15,7 +15,7 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
 def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     """One point per value of `by`: means and deviations over seeds, in order of information.
 
-    Rows of no step are no points; their mean accuracy, where there are such rows, is the column `untrained` of their point.
+    Rows of no step are no points; their mean accuracy is the column `untrained`, that of all such rows where a point has none.
 
     Args:
         rows: as `run` returns them or `table.read` reads them; diverged ones only count.
@@ -35,7 +35,8 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     if found.empty:
         raise ValueError("rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some")
     if bare.any():
-        found["untrained"] = found[by].map(frame[bare].groupby(by)[f"acc_{task}"].mean())
+        reached = frame[bare].groupby(by)[f"acc_{task}"].mean()
+        found["untrained"] = found[by].map(reached).fillna(reached.mean())
     found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
     return found
 

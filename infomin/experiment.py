@@ -37,6 +37,7 @@ def experiment(
     out: str | Path,
     *,
     dial: str = "",
+    alike: bool = False,
     jobs: int = 0,
     save: str | Path = "",
     **overrides: Any,
@@ -49,6 +50,8 @@ def experiment(
         preset: a key of `presets`.
         out: folder of runs, table and figure.
         dial: what the views' dial is, with its unit, if it is a number.
+        alike: whether a probe reads the same of all views from an untrained network, as of augmentations, so that the first one
+            tells for all.
         jobs: processes at a time; 0 means one per core.
         save: where to put rows and figure as well, without a suffix.
         overrides: entries that take the place of the preset's, unless they are empty.
@@ -59,7 +62,8 @@ def experiment(
     fields = {**presets[known(preset, presets, "preset")], **{name: value for name, value in overrides.items() if value}}
     views, seeds, task = (fields.pop(name) for name in ("views", "seeds", "task"))
     recipes = grid(Recipe(**fields), seed=range(seeds), view=views)
-    rows = sweep([*recipes, *untrained(recipes)], out, jobs=jobs or None)
+    bare = untrained(recipe for recipe in recipes if recipe.view == views[0] or not alike)
+    rows = sweep([*recipes, *bare], out, jobs=jobs or None)
     report(rows, out, task, dial, save)
     return rows
 
@@ -69,7 +73,9 @@ def untrained(recipes: Iterable[Recipe]) -> list[Recipe]:
     return [replace(recipe, steps=0) for recipe in recipes]
 
 
-def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "", about: str | None = None) -> None:
+def command(
+    presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "", about: str | None = None, alike: bool = False
+) -> None:
     """The command line of an experiment: what a script in experiments/ ends with.
 
     Args:
@@ -77,6 +83,7 @@ def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "",
         name: of the script; runs go to `runs/NAME`, and what is saved is called so.
         dial: what the views' dial is, with its unit.
         about: as for `script`.
+        alike: as for `experiment`.
     """
 
     def main(
@@ -94,7 +101,7 @@ def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "",
             save: Folder to put rows (.jsonl) and figure (.png) into as well.
         """
         where = Path(save) / name if save else ""
-        experiment(presets, preset, out, dial=dial, jobs=jobs, save=where, data=data, task=task)
+        experiment(presets, preset, out, dial=dial, alike=alike, jobs=jobs, save=where, data=data, task=task)
 
     script(main, about)
 

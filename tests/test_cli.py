@@ -231,9 +231,9 @@ def test_demo_draws_and_says_and_does_not_train_twice(call, tmp_path, monkeypatc
     status, text, errors = call("demo", "--preset", "tiny", "--out", tmp_path, "--jobs", "1")
     assert status == 0, errors
     made = table.read(tmp_path)
-    assert sorted(made["view"]) == sorted(2 * demos.VIEWS) and sorted(made["steps"]) == [0] * 8 + [4] * 8
+    assert sorted(made["view"]) == sorted([*demos.VIEWS, demos.VIEWS[0]]) and sorted(made["steps"]) == [0] + [4] * 8
     recipes = demos.recipes("tiny")
-    rows = [table.read_json(tmp_path / r.key / "row.json") for r in [*recipes, *demos.untrained(recipes)]]
+    rows = [table.read_json(tmp_path / r.key / "row.json") for r in [*recipes, *demos.untrained(recipes[:1])]]
     verdict = infomin.plots.verdict(rows, demos.TASK)
     assert text.rstrip().endswith(verdict) and all(view in text for view in demos.VIEWS)
     assert (tmp_path / "u_curve.png").read_bytes().startswith(b"\x89PNG")
