@@ -23,7 +23,8 @@ from infomin.experiment import STL10, TINY, script
 from infomin.methods.game import MODES
 from infomin.views import ColorSplit, PixelFlow
 
-SPACES = ("rgb", "ydbdr")
+NAMES = {"rgb": "RGB", "ydbdr": "YDbDr"}
+SPACES = tuple(NAMES)
 IMAGE = 223  # of the digits' test part, with a colourful background
 BUDGETS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -90,7 +91,8 @@ def second(preset: str, learned: list[dict[str, Any]]) -> list[tuple[Recipe, dic
 
 def pictures(rows: list[dict[str, Any]], flows: dict[str, PixelFlow], task: str, path: str) -> None:
     """Where views lie in the plane; and what flows from RGB make of colours, beside spaces that are known."""
-    portrait.plane(rows, f"{path}.png", task, "generator", ["space", "flow"])
+    shown = [row | {"from": f"from {NAMES[row['space']]}"} for row in rows]
+    portrait.plane(shown, f"{path}.png", task, "generator", "flow", "from")
     splits = {name: ColorSplit(name.lower(), "012") for name in ("RGB", "YDbDr", "Lab")}
     spaces: Any = {name: lambda images, split=split: split(images)[0] for name, split in splits.items()}
     image = load("digits", 64)[1].images[IMAGE]

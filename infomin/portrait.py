@@ -22,7 +22,7 @@ COLORS = ("#1b1b1e", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # t
 MARKERS = "osD^v<>p"
 
 
-def plane(rows: Rows, path: str | Path, task: str, color: str, marker: Sequence[str]) -> Path:
+def plane(rows: Rows, path: str | Path, task: str, color: str, marker: str, panel: str) -> Path:
     """Accuracy against held-out I_NCE of views of several kinds: means and deviations over seeds, and the seeds as dots.
 
     Args:
@@ -30,32 +30,31 @@ def plane(rows: Rows, path: str | Path, task: str, color: str, marker: Sequence[
         path: the picture.
         task: what accuracy is measured on.
         color: the column that colours tell apart.
-        marker: the columns that markers tell apart, taken together.
+        marker: the column that markers tell apart; an empty one needs no name.
+        panel: the column whose values have a panel each, side by side.
     """
     frame = pd.DataFrame(rows)
     frame = frame[frame["status"] != "diverged"]
-    frame = frame.assign(_form=frame[list(marker)].astype(str).agg(" ".join, axis=1).str.strip())
     colors = dict(zip(dict.fromkeys(frame[color]), cycle(COLORS), strict=False))
-    markers = dict(zip(dict.fromkeys(frame["_form"]), cycle(MARKERS), strict=False))
-    at = summary(frame, [color, "_form"], ["i_nce", f"acc_{task}"])
+    markers = dict(zip(dict.fromkeys(frame[marker]), cycle(MARKERS), strict=False))
+    at, entropy = summary(frame, [color, marker, panel], ["i_nce", f"acc_{task}"]), float(frame[f"entropy_{task}"].max())
+    names = list(dict.fromkeys(frame[panel]))
     with rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 4.4))
-        axes = figure.subplots()
-        for _, row in frame.iterrows():
-            axes.plot(row["i_nce"], row[f"acc_{task}"], ".", color=colors[row[color]], ms=3, alpha=0.5)
-        for _, row in at.iterrows():
-            deviations: Any = {side: row[f"{name}_std"] for side, name in (("xerr", "i_nce"), ("yerr", f"acc_{task}"))}
-            form: Any = {side: 0 if np.isnan(value) else value for side, value in deviations.items()}
-            form |= {"color": colors[row[color]], "marker": markers[row["_form"]], "mec": "white", "ms": 7, "capsize": 2.5}
-            axes.errorbar(row["i_nce_mean"], row[f"acc_{task}_mean"], ls="none", lw=1, **form)
-        entropy = float(frame[f"entropy_{task}"].max())
-        axes.axvline(entropy, color=ACCENT, lw=1, ls="--")
-        axes.annotate(
-            f"H(y) = {entropy:.2f} nats", (entropy, 1.01), xycoords=("data", "axes fraction"), color=ACCENT, ha="center"
-        )
-        axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}")
+        figure = Figure(figsize=(1.4 + 4.1 * len(names), 4))
+        for axes, name in zip(figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0], names, strict=True):
+            for _, row in frame[frame[panel] == name].iterrows():
+                axes.plot(row["i_nce"], row[f"acc_{task}"], ".", color=colors[row[color]], ms=3, alpha=0.5)
+            for _, row in at[at[panel] == name].iterrows():
+                deviations: Any = {side: row[f"{of}_std"] for side, of in (("xerr", "i_nce"), ("yerr", f"acc_{task}"))}
+                form: Any = {side: 0 if np.isnan(value) else value for side, value in deviations.items()}
+                form |= {"color": colors[row[color]], "marker": markers[row[marker]], "mec": "white", "ms": 7, "capsize": 2.5}
+                axes.errorbar(row["i_nce_mean"], row[f"acc_{task}_mean"], ls="none", lw=1, **form)
+            axes.axvline(entropy, color=ACCENT, lw=1, ls="--")
+            axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", title=name)
+        figure.axes[0].set_ylabel(f"linear-probe accuracy, {task}")
         handles = [Line2D([], [], ls="", marker="o", color=c, label=name) for name, c in colors.items()]
-        handles += [Line2D([], [], ls="", marker=m, color=SOFT, label=name) for name, m in markers.items()]
+        handles += [Line2D([], [], ls="", marker=m, color=SOFT, label=name) for name, m in markers.items() if name]
+        handles += [Line2D([], [], ls="--", color=ACCENT, lw=1, label=f"H(y) = {entropy:.2f} nats")]
         figure.legend(handles=handles, loc="outside right center", fontsize=7.5)
         return save(figure, path)
 

@@ -18,28 +18,29 @@ def rows():
         [("raw", "rgb"), ("raw", "lab"), ("semi-supervised", "rgb"), ("semi-supervised", "lab")]
     ):
         for seed, d in enumerate((-0.1, 0.0, 0.1)):
-            row = {"key": f"{i}{seed}", "generator": generator, "space": space, "seed": seed, "status": "done"}
+            row = {"key": f"{i}{seed}", "generator": generator, "space": space, "half": i // 2, "seed": seed, "status": "done"}
             made.append(row | {"i_nce": 1.0 + i + d, "acc_digit": 0.2 * (i + 1) + d / 10, "entropy_digit": np.log(10)})
     return made
 
 
 def test_a_point_of_the_plane_is_the_mean_of_its_seeds_in_its_colour_and_form(drawn):
-    bad = {"key": "x", "generator": "raw", "space": "rgb", "seed": 3, "status": "diverged"}
+    bad = {"key": "x", "generator": "raw", "space": "rgb", "half": 0, "seed": 3, "status": "diverged"}
     for given in (rows(), pd.DataFrame(rows()), [*rows(), bad]):
-        portrait.plane(given, "plane.png", "digit", "generator", ["space"])
-        (axes,) = drawn[-1].axes
-        means = [container[0] for container in axes.containers]
+        portrait.plane(given, "plane.png", "digit", "generator", "space", "half")
+        panels = drawn[-1].axes
+        assert [axes.get_title(loc="left") for axes in panels] == ["0", "1"] and [len(a.containers) for a in panels] == [2, 2]
+        means = [container[0] for axes in panels for container in axes.containers]
         np.testing.assert_allclose([line.get_xydata()[0] for line in means], [[1 + i, 0.2 * (i + 1)] for i in range(4)])
         assert [line.get_color() for line in means] == [portrait.COLORS[i] for i in (0, 0, 1, 1)]
         assert [line.get_marker() for line in means] == [portrait.MARKERS[i] for i in (0, 1, 0, 1)]
-        for container in axes.containers:
+        for container in (container for axes in panels for container in axes.containers):
             across, up = (np.ptp(part.get_segments()[0], axis=0) for part in container[2])
             np.testing.assert_allclose([across[0], up[1]], [0.2, 0.02])
-        assert len([line for line in axes.lines if line.get_marker() == "."]) == 12
+        assert [len([line for line in axes.lines if line.get_marker() == "."]) for axes in panels] == [6, 6]
 
 
 def test_the_plane_of_one_seed_has_no_bars_and_no_warning(drawn):
-    portrait.plane([row for row in rows() if row["seed"] == 0], "plane.png", "digit", "generator", ["space"])
+    portrait.plane([row for row in rows() if row["seed"] == 0], "plane.png", "digit", "generator", "space", "seed")
     assert not any(np.ptp(part.get_segments()[0], axis=0).any() for c in drawn[0].axes[0].containers for part in c[2])
 
 
