@@ -1,6 +1,8 @@
 """The command `infomin`: demo, run, sweep, plot, learn-views, views. Its help is the sentences under Recipe's fields."""
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -32,9 +34,13 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Exit with status 2."""
-        names = LEARNING if "learn-views" in self.prog else FIELDS
-        about = f"; wanted one of --{', --'.join(names)}" if "nrecognized" in message or "does not accept" in message else ""
-        print(f"infomin: {' '.join(message.split())}{about}; see {self.prog.replace('[options] ', '')} --help", file=sys.stderr)
+        within = re.match(r"Subcommand '([\w-]+)'", message)  # a file's mistake is found by the parser above
+        commands: Any = next((action.choices for action in self._actions if isinstance(action.choices, dict)), {})
+        parser, who = (commands[within[1]], f"infomin {within[1]}") if within else (self, self.prog.replace("[options] ", ""))
+        usual = ("help", "config", "print_config")
+        names = [action.option_strings[-1] for action in parser._actions if action.option_strings and action.dest not in usual]
+        about = f"; wanted one of {', '.join(names)}" if "nrecognized" in message or within else ""
+        print(f"infomin: {' '.join(message.split())}{about}; see {who} --help", file=sys.stderr)
         self.exit(2)
 
 
@@ -125,7 +131,12 @@ def _plot(parser: Parser) -> Parser:
     parser.add_argument(
         "--task", type=str, default="", help="What accuracy is measured on; by default the first task of the rows."
     )
-    parser.add_argument("--out", type=str, default="", help="Folder for table and figure; by default that of the rows.")
+    parser.add_argument(
+        "--out",
+        type=str,
+        default="",
+        help="Folder for table and figure; by default that of the rows, for a file one of its name.",
+    )
     return parser
 
 
@@ -171,7 +182,7 @@ def _do_sweep(options: Namespace) -> None:
 
 def _do_plot(options: Namespace) -> None:
     where = Path(options.rows)
-    report(table.read(where), options.out or (where if where.is_dir() else where.parent), options.task)
+    report(table.read(where), options.out or (where if where.is_dir() else where.with_suffix("")), options.task)
 
 
 def _do_learn(options: Namespace) -> None:
@@ -184,9 +195,11 @@ def _do_learn(options: Namespace) -> None:
             copy.write(learned)
         file = options.save
     print(json.dumps(table.plain(row), indent=2))
-    print(f"\n{row['said']}")
-    use = f"--data {row['data']} --size {row['size']} --view {row['view']}+flow:{file}"
-    print(f"Use it: infomin run {use}" if file else "No generator was worth keeping.")
+    print(f"\n{row['said']}" + (f" It diverged: {row['reason']}." if row["status"] == "diverged" else ""))
+    use = ["--data", row["data"], "--size", str(row["size"]), "--view", f"{row['view']}+flow:{file}"]
+    if file and row["step_kept"] == 0:
+        print("Kept are the views that it began with: nothing that was learned is better.")
+    print(f"Use it: infomin run {shlex.join(use)}" if file else "No generator was worth keeping.")
 
 
 def _do_views(options: Namespace) -> None:

@@ -32,6 +32,7 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     has_truth = "true_nats" in frame and bool(frame["true_nats"].notna().all())
     bare = _bare(frame)
     found = means(frame[~bare], by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
+    found = found.dropna(subset=[f"acc_{task}_mean"]).reset_index(drop=True)  # other data have other tasks
     if found.empty:
         raise ValueError("rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some")
     if bare.any():

@@ -147,7 +147,15 @@ def report(
         dial: what the views' dial is, with its unit; the figure is then `dial_curve.png`, along the dial.
         save: where to put rows and figure as well, without a suffix: `.jsonl` and `.png` are added.
     """
-    task = task or next((name[4:] for name in pd.DataFrame(rows) if name.startswith("acc_")), "")
+    frame = pd.DataFrame(rows)
+    bad = frame[frame["status"] == "diverged"]
+    lost = f"{len(bad)} of {len(frame)} runs diverged; first, {bad['view'].iloc[0]}: {bad['reason'].iloc[0]}" if len(bad) else ""
+    if len(frame) == len(bad):
+        raise ValueError(f"rows: got none that can be shown, wanted some; {lost or 'there are no rows at all'}")
+    tasks = [name[4:] for name in frame if name.startswith("acc_")]
+    task = task or next(
+        (name for name in tasks if frame[f"acc_{name}"].notna().sum() == len(frame) - len(bad)), *tasks[:1] or [""]
+    )
     at = plots.points(rows, task)
     at = by_dial(at, rows) if dial else at
     with table.atomic(Path(out) / "table.csv") as file:
@@ -163,6 +171,12 @@ def report(
         .to_string(index=False, float_format="%.3f", na_rep="")
     )
     print(f"\nfigure: {picture}\ntable:  {Path(out) / 'table.csv'}\n\n{plots.verdict(rows, task, dial=bool(dial))}")
+    if lost:
+        print(lost)
+    if "protocol" in frame and (ways := frame["protocol"].nunique()) > 1:
+        print(
+            f"The rows were measured in {ways} ways (see their protocol); to compare them to the last digit, run older ones anew."
+        )
     if save:
-        table.write_rows(Path(f"{save}.jsonl"), pd.DataFrame(rows).to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
+        table.write_rows(Path(f"{save}.jsonl"), frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
         draw(Path(f"{save}.png"))

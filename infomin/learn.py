@@ -292,9 +292,9 @@ def _kept(recipe: Learning, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"verdict": word, "said": said, "file": None, "step_kept": None}
     if kept is None:
         return found
-    path = folder / FILE
+    path, learned = folder / FILE, (folder / _name(kept["step"])).read_bytes()
     with table.atomic(path) as file:
-        file.write((folder / _name(kept["step"])).read_bytes())
+        file.write(learned)
     names = ("i_nce_fresh", "cross_entropy_held", "right_held", "log_det", "lipschitz", "lipschitz_inverse")
     numbers = {name: kept[name] for name in names if name in kept}
     return found | {"file": str(path), "step_kept": kept["step"], "i_nce_raw": log[0]["i_nce_fresh"], **numbers}

@@ -61,7 +61,7 @@ def sweep(
         ValueError: some runs failed, after all others were carried out; the message has the first one's reason.
         table.Locked: another sweep is writing into the folder.
     """
-    positive(jobs or 1, "sweep: jobs")
+    positive(jobs or 0, "sweep: jobs", zero=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(jobs or (1 if torch.cuda.is_available() else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)

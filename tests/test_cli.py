@@ -189,6 +189,30 @@ def test_print_config_is_a_config(call, asked, tmp_path, command, words):
 # what they do
 
 
+def test_a_sweep_over_several_data_says_what_each_of_them_has(call, tmp_path):
+    status, text, errors = call("sweep", *AS_TINY, "--data", "digits,photos", "--view", "color:rgb,color:lab", "--out", tmp_path)
+    assert status == 0, errors
+    assert "acc_background" in text and text.count("data=") >= 4  # the task that both have
+    status, text, errors = call("plot", tmp_path, "--task", "digit")
+    assert status == 0 and "data=digits" in text and "data=photos" not in text, errors
+
+
+def test_runs_that_diverged_are_told(call, tmp_path):
+    status, text, errors = call("sweep", *AS_TINY, "--lr", "1e30", "--out", tmp_path)
+    assert status == 2 and "1 of 1 runs diverged; first, color:lab: step 4: the loss is nan" in errors
+    status, text, errors = call("sweep", *AS_TINY, "--lr", "1e30,0.003", "--out", tmp_path)
+    assert status == 0 and text.rstrip().splitlines()[-1].startswith(
+        "1 of 2 runs diverged; first, color:lab: step 4: the loss is"
+    )
+
+
+def test_rows_that_were_measured_otherwise_are_told(call, rows, tmp_path):
+    folder, made = rows
+    table.write_rows(tmp_path / "rows.jsonl", [made[0] | {"protocol": "by eye"}, *made[1:]])
+    said = "The rows were measured in 2 ways"
+    assert said in call("plot", tmp_path / "rows.jsonl")[1] and said not in call("plot", folder, "--out", tmp_path)[1]
+
+
 def test_run_prints_its_row(call, tmp_path):
     status, text, bar = call("run", *AS_TINY, "--out", tmp_path)
     row = json.loads(text)
@@ -202,7 +226,7 @@ def test_sweep_prints_a_table_and_a_sentence(call, tmp_path, data, task):
     words = [*AS_TINY, "--data", data, "--view", "color:rgb,color:lab", "--out", tmp_path]
     status, text, errors = call("sweep", *words)
     assert status == 0, errors
-    assert "2 rows" in errors and f"acc_{task}" in text and "color:rgb" in text
+    assert "2 done" in errors and f"acc_{task}" in text and "color:rgb" in text
     assert (tmp_path / "table.csv").exists() and (tmp_path / "u_curve.png").exists()
     assert call("sweep", *words)[1] == text
 
@@ -224,7 +248,7 @@ def test_plot_takes_a_folder_and_a_file_of_its_rows(call, rows, tmp_path):
         assert status == 0 and "acc_position" in text and infomin.plots.verdict(made, "position") in text
         assert str(out / "u_curve.png") in text and str(out / "table.csv") in text
     assert (tmp_path / "a" / "table.csv").read_bytes() == (tmp_path / "b" / "table.csv").read_bytes()
-    assert call("plot", tmp_path / "rows.jsonl")[0] == 0 and (tmp_path / "u_curve.png").stat().st_size > 1000
+    assert call("plot", tmp_path / "rows.jsonl")[0] == 0 and (tmp_path / "rows" / "u_curve.png").stat().st_size > 1000
 
 
 def test_demo_draws_and_says_and_does_not_train_twice(call, tmp_path, monkeypatch):
