@@ -1,6 +1,6 @@
 """Colour spaces as views: the first channel against the other two, in ten spaces (InfoMin; CMC).
 
-    python experiments/color_spaces.py                                  # 6 minutes on 2 cores, no download
+    python experiments/color_spaces.py                                  # 8 minutes on 2 cores, no download
     python experiments/color_spaces.py --save experiments/figures       # the same, and the committed rows and figure
     python experiments/color_spaces.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
 

@@ -1,6 +1,6 @@
 """Frequencies: an image below and above a spatial frequency, by sigma, where it is parted (InfoMin).
 
-    python experiments/frequency.py                                  # 5 minutes on 2 cores, no download
+    python experiments/frequency.py                                  # 7 minutes on 2 cores, no download
     python experiments/frequency.py --save experiments/figures       # the same, and the committed rows and figure
     python experiments/frequency.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
 

@@ -74,7 +74,7 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     axes.axvline(ceiling, color=SOFT, lw=1, ls=":", label=f"ceiling log K = {ceiling:.2f} nats")
     done = trained(frame[frame["status"] != "diverged"])
-    _untrained(axes, at["i_nce_mean"], at)
+    _untrained(axes, at["i_nce_mean"], at, line="true_nats_mean" in at)
     axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, label="a seed", zorder=3)
     bars = {"xerr": at["i_nce_std"].fillna(0), "yerr": at["spread"], "color": INK, "lw": 1.2, "capsize": 2.5, "zorder": 2}
     axes.errorbar(
@@ -109,10 +109,11 @@ def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
     axes.legend(loc="upper left", fontsize=7.5, bbox_to_anchor=(0, 0.92))
 
 
-def _untrained(axes: Axes, x: pd.Series, at: pd.DataFrame) -> None:
+def _untrained(axes: Axes, x: pd.Series, at: pd.DataFrame, *, line: bool) -> None:
     """What the network of each point reaches before it is trained, where rows tell."""
     if "untrained" in at:
-        axes.plot(x, at["untrained"], "o:", color=SOFT, mfc="white", ms=4, lw=1, zorder=2, label="the same network untrained")
+        form: Any = {"color": SOFT, "mfc": "white", "ms": 4, "lw": 1, "zorder": 2}
+        axes.plot(x, at["untrained"], "o:" if line else "o", label="the same network untrained", **form)
 
 
 def _numbered(axes: Axes, x: pd.Series, y: pd.Series) -> None:
@@ -194,7 +195,7 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
             axes.errorbar(x, y, yerr=deviation.fillna(0), **form)
             _numbered(axes, x, y)
             if name == "accuracy":
-                _untrained(axes, x, at)
+                _untrained(axes, x, at, line=numeric)
             if numeric and x.min() > 0 and x.max() >= 10 * x.min():
                 axes.set_xscale("log")
                 axes.set_xticks(x, [f"{value:g}" for value in x])
@@ -214,7 +215,7 @@ def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: boo
     form: Any = {"color": INK, "ecolor": SOFT, "lw": 1, "capsize": 2.5, "fmt": "-" if line else "none"}
     axes.errorbar(x, y, xerr=at["i_nce_std"].fillna(0), yerr=at["spread"], **form)
     _numbered(axes, x, y)
-    _untrained(axes, x, at)
+    _untrained(axes, x, at, line=line)
     if axes.get_xlim()[0] < entropy < axes.get_xlim()[1]:
         axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     if axes.get_legend_handles_labels()[0]:

@@ -153,6 +153,13 @@ def test_a_script_names_its_command_and_has_help(path, script):
     assert status == 0 and "usage:" in said and about in " ".join(said.split())
 
 
+@named([path for path in EXPERIMENTS if re.search(r"# \d+ minutes", path.read_text())])
+def test_the_readme_has_the_minutes_of_the_script(path):
+    (minutes,) = set(re.findall(r"# (\d+) minutes", ast.get_docstring(ast.parse(path.read_text()))))
+    (row,) = re.findall(rf"^\| `python experiments/{path.name}[^\n]*", (ROOT / "README.md").read_text(), re.M)
+    assert f", {minutes} min" in row
+
+
 @named([path for path in EXPERIMENTS if re.search(r"preset: |PRESETS: ", path.read_text())])
 def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
     smaller = {"steps": 4, "batch": 16, "size": 24, "width": 0.25, "candidates": 16, "probe_images": 64, "seeds": 1}
