@@ -215,7 +215,7 @@ DEVICES = ["meta", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.parametrize("device", DEVICES)
 def test_works_on_the_device_of_its_input(name: str, device: str) -> None:
     for x in (CUBE.float(), (255 * CUBE).byte()):
-        for function in (SPACES[name].from_rgb, SPACES[name].to_rgb):
+        for function in (SPACES[name].from_rgb, *[SPACES[name].to_rgb] * x.is_floating_point()):
             there = function(x.to(device))
             assert there.device.type == device and there.dtype == torch.float32 and there.shape == x.shape
             if device != "meta" and x.is_floating_point() and function is SPACES[name].from_rgb and name != "hsv":
