@@ -82,7 +82,7 @@ FIELDS = [
     ({"view": "color:lab/012"}, ["got a view of 1 part", "wanted two or more", "split it"]),
     *(({name: value}, [name, f"{value!r}", "wanted"]) for name in WHOLE for value in (-1, 2.5, "3", None)),
     *(({name: value}, [name, f"{value!r}", "wanted"]) for name in NUMBERS for value in (-1, "3", None, np.nan, np.inf)),
-    *(({name: 0}, [name, "0", "wanted"]) for name in ("size", "dim", "steps", "batch", "width", "tau", "lr", "probe_images")),
+    *(({name: 0}, [name, "0", "wanted"]) for name in ("size", "dim", "batch", "width", "tau", "lr", "probe_images")),
     *(({"share_encoder": value}, ["share_encoder", f"got {value!r}", "wanted"]) for value in ("yes", 2)),
     ({"view": "color:lab+color:lab"}, ["got views of 1, 2 channels for ColorSplit", "wanted 3", "put it before"]),
     *(
