@@ -15,7 +15,8 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
 def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     """One point per value of `by`: means and deviations over seeds, in order of information.
 
-    Rows of no step are no points; their mean accuracy is the column `untrained`, that of all such rows where a point has none.
+    Rows of no step are no points; their mean accuracy is the column `untrained`. Where one encoder serves all views, such rows of
+    one view tell for the others too.
 
     Args:
         rows: as `run` returns them or `table.read` reads them; diverged ones only count.
@@ -37,7 +38,9 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
         raise ValueError("rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some")
     if bare.any():
         reached = frame[bare].groupby(by)[f"acc_{task}"].mean()
-        found["untrained"] = found[by].map(reached).fillna(reached.mean())
+        found["untrained"] = found[by].map(reached)
+        if "share_encoder" in frame and frame["share_encoder"].all():  # otherwise each view has networks of its own
+            found["untrained"] = found["untrained"].fillna(reached.mean())
     found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
     return found
 

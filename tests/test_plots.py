@@ -399,6 +399,8 @@ def test_networks_that_took_no_step_are_told_beside_their_points_and_are_none(tm
         seeds = [[line.get_xdata().max() for line in axes.lines if line.get_label() == "a seed"] for axes in figure.axes]
         assert all(most < 9 for found in seeds for most in found)
     some = [r for r in both if r["steps"] or r["view"] == "color:b"]
+    assert plots.points(some, "digit")["untrained"].notna().sum() == 1
+    some = [r | {"share_encoder": True} for r in some]
     assert list(plots.points(some, "digit")["untrained"]) == pytest.approx([0.4] * len(at))
     alone = [r for r in both if r["steps"] == 0]
     assert "untrained" not in plots.points(alone, "digit") and len(plots.points(alone, "digit")) == len(at)
