@@ -34,13 +34,15 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Exit with status 2."""
-        within = re.match(r"Subcommand '([\w-]+)'", message)  # a file's mistake is found by the parser above
+        lacks = re.search(r"required: ([\w-]+)\.", message)
+        within = re.match(r"Subcommand '([\w-]+)'", message) or lacks  # what is found by the parser above
         commands: Any = next((action.choices for action in self._actions if isinstance(action.choices, dict)), {})
         parser, who = (commands[within[1]], f"infomin {within[1]}") if within else (self, self.prog.replace("[options] ", ""))
         usual = ("help", "config", "print_config")
         names = [action.option_strings[-1] for action in parser._actions if action.option_strings and action.dest not in usual]
-        about = f"; wanted one of {', '.join(names)}" if "nrecognized" in message or within else ""
-        print(f"infomin: {' '.join(message.split())}{about}; see {who} --help", file=sys.stderr)
+        about = f"; wanted one of {', '.join(names)}" if "nrecognized" in message or (within and not lacks) else ""
+        said = message.replace(f"{lacks[1]}.", "") if lacks else message
+        print(f"infomin: {' '.join(said.split())}{about}; see {who} --help", file=sys.stderr)
         self.exit(2)
 
 
@@ -203,6 +205,8 @@ def _do_learn(options: Namespace) -> None:
 
 
 def _do_views(options: Namespace) -> None:
+    if options.image and not options.show:
+        raise ValueError("--image: got an image and no views to draw of it; add --show, for example --show color:lab")
     if options.show:
         print(f"figure: {gallery(options.show, options.out, options.image, options.draws, options.seed)}")
         return

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .check import known
+from .digest import digest
 from .dist import rank, world
 from .embedded import worlds
 from .folder import Files, parts
@@ -91,7 +92,7 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
     if not least <= size <= most:
         raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px; change it")
     if name.startswith("clips:"):
-        return _clips(size, *name.removeprefix("clips:").split("@", 1))
+        return _clips(size, *name.removeprefix("clips:").split("@", 1), digest(name))
     if name.startswith("folder:"):
         train, test = (Split({"class": labels}, pixels=files) for files, labels in parts(name.removeprefix("folder:"), size))
         return train, test
@@ -104,6 +105,15 @@ def allowed(name: str, what: str = "data") -> None:
         raise ValueError(f"{what}: got {name!r}, wanted clips:DIGITS@BACKGROUNDS, for example clips:mnist@photos; write both")
     if not name.startswith(("folder:", "clips:")) or name == "folder:":
         known(name, [*DATA, "clips:DIGITS@BACKGROUNDS", "folder:PATH"], what)
+
+
+def tasks(name: str) -> tuple[str, ...]:
+    """What the labels of a data set are of, before it is loaded.
+
+    >>> tasks("photos"), tasks("folder:pictures")
+    (('background',), ('class',))
+    """
+    return TASKS.get(name.partition(":")[0], ("class",))
 
 
 def batches(
@@ -205,8 +215,8 @@ def _photo_patches(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-@lru_cache(maxsize=2)
-def _clips(size: int, digits: str = "digits", backgrounds: str = "photos") -> tuple[Split, Split]:
+@lru_cache(maxsize=2)  # `told` is asked for by no line: it tells files from what they were
+def _clips(size: int, digits: str = "digits", backgrounds: str = "photos", told: str = "") -> tuple[Split, Split]:
     def split(world: World, n: int, seed: int) -> Split:
         clips = draw_clips(world, n, seed)
         corner = positions(clips, [LATER])[:, 0, 0]
@@ -234,4 +244,5 @@ DATA: dict[str, Callable[[int], tuple[Split, Split]]] = {
     "stl10": _stored(stl10),
     "cifar10": _stored(cifar10),
 }
+TASKS = {"digits": ("digit", "background", "position"), "photos": ("background",), "clips": ("digit", "background", "place")}
 SIZES = {"digits": (24, 96), "photos": (24, 256), "clips": (32, 256), "stl10": (8, 96), "cifar10": (8, 64)}  # least and most px

@@ -13,6 +13,7 @@ from jsonargparse import auto_cli
 from . import plots, table
 from .check import known
 from .curve import by_dial
+from .data import tasks
 from .run import Recipe
 from .sweep import grid, sweep
 
@@ -62,6 +63,7 @@ def experiment(
     fields = {**presets[known(preset, presets, "preset")], **{name: value for name, value in overrides.items() if value}}
     views, seeds, task = (fields.pop(name) for name in ("views", "seeds", "task"))
     recipes = grid(Recipe(**fields), seed=range(seeds), view=views)
+    known(task, tasks(recipes[0].data), "task")  # now: hours later, the rows would have to be reported again
     bare = untrained(recipe for recipe in recipes if recipe.view == views[0] or not alike)
     rows = sweep([*recipes, *bare], out, jobs=jobs or None)
     report(rows, out, task, dial, save)
@@ -177,6 +179,8 @@ def report(
         print(
             f"The rows were measured in {ways} ways (see their protocol); to compare them to the last digit, run older ones anew."
         )
+    if "files" in frame and (frame.groupby("data")["files"].nunique() > 1).any():
+        print("The files of the data were not the same for all rows (see their files); keep rows apart by their folder.")
     if save:
         table.write_rows(Path(f"{save}.jsonl"), frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
         draw(Path(f"{save}.png"))

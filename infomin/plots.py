@@ -227,8 +227,8 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
     """A sheet of pictures: a row per name, a picture per view.
 
     Args:
-        views: name -> views of one image, each `[C, H, W]`. One channel is shown grey, two as red and blue, three as they are;
-            each is stretched to its own range unless it lies in [0, 1].
+        views: name -> views of one image, each `[C, H, W]`. One channel is shown grey, two as red and blue against green, three
+            as they are. A view that leaves [0, 1] is scaled to its greatest value, with middle grey for 0.
         path: the picture.
         across: names that share a row.
     """
@@ -247,11 +247,10 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
 
 def _picture(view: Tensor) -> Any:
     view = view.detach().float().cpu()
-    low, high = view.amin(), view.amax()
-    if low < 0 or high > 1:
-        view = (view - low) / (high - low).clamp_min(1e-6)
-    if len(view) == 2:
-        view = torch.stack([view[0], torch.zeros_like(view[0]), view[1]])
+    if view.amin() < 0 or view.amax() > 1:
+        view = view / view.abs().amax() / 2 + 0.5
+    if len(view) == 2:  # green makes up for both, so that no chroma is no colour
+        view = torch.stack([view[0], 1 - view.mean(0), view[1]])
     return view[0].numpy() if len(view) == 1 else view[:3].permute(1, 2, 0).numpy()
 
 

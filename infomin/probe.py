@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from .bounds import infonce_both_ways
 from .critics import Separable
@@ -225,6 +226,7 @@ def all_of(
     beside: Mapping[str, Sequence[int]] | None = None,
     candidates: int,
     precision: str = "fp32",
+    bar: bool = False,
 ) -> dict[str, float]:
     """Everything a row says of a trained method.
 
@@ -235,30 +237,40 @@ def all_of(
         readout: the views whose features the linear probe and the neighbours read, concatenated.
         beside: name -> other views to read as well; the name is put behind that of the task, as in `acc_digit_past`.
         candidates: K of the held-out I_NCE.
+        bar: show progress and the time left.
 
     Returns:
         `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1; not of a single class, which
         tells nothing), `entropy_TASK` (H(y), nats);
         of a task whose labels are floating-point places, `px_TASK` (pixels) instead.
     """
-    plain = [features(method, view, part[0], precision=precision) for part in (train, test)]
     augments = any(getattr(module, "augments", False) for module in view.modules())
-    # Other draws for each part: of equal ones the critic would know those that it is read on.
-    parts = [(part[0], seed) for seed, part in enumerate((train, test))] if augments else []
-    drawn = [features(method, view, inputs, seed=seed, precision=precision, draw=True) for inputs, seed in parts] or plain
-    row: dict[str, float] = {
-        "i_nce": nats(*drawn, candidates=candidates),
-        "candidates": candidates,
-        "ceiling": math.log(candidates),
-    }
-    for name, views in {"": readout, **(beside or {})}.items():
-        # two crops, not drawn, are one image twice; it is read once
-        told = [i for n, i in enumerate(views) if not any(torch.equal(plain[0][i], plain[0][j]) for j in views[:n])]
-        x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
-        end = f"_{name}" if name else ""
-        near = cache(partial(nearest, x, x_test))  # the same whatever the task
-        for task, labels in train[1].items():
-            row |= {f"{what}_{task}{end}": value for what, value in _read(x, labels, x_test, test[1][task], near).items()}
+    reads = {"": readout, **(beside or {})}
+    with tqdm(total=(5 if augments else 3) + len(reads) * len(train[1]), desc="probe", unit="part", disable=not bar) as line:
+
+        def of(inputs: Any, seed: int = 0, draw: bool = False) -> list[Tensor]:
+            found = features(method, view, inputs, seed=seed, precision=precision, draw=draw)
+            line.update()
+            return found
+
+        plain = [of(part[0]) for part in (train, test)]
+        # Other draws for each part: of equal ones the critic would know those that it is read on.
+        drawn = [of(part[0], seed, draw=True) for seed, part in enumerate((train, test))] if augments else plain
+        row: dict[str, float] = {
+            "i_nce": nats(*drawn, candidates=candidates),
+            "candidates": candidates,
+            "ceiling": math.log(candidates),
+        }
+        line.update()
+        for name, views in reads.items():
+            # two crops, not drawn, are one image twice; it is read once
+            told = [i for n, i in enumerate(views) if not any(torch.equal(plain[0][i], plain[0][j]) for j in views[:n])]
+            x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
+            end = f"_{name}" if name else ""
+            near = cache(partial(nearest, x, x_test))  # the same whatever the task
+            for task, labels in train[1].items():
+                row |= {f"{what}_{task}{end}": value for what, value in _read(x, labels, x_test, test[1][task], near).items()}
+                line.update()
     return row
 
 

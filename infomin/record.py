@@ -68,6 +68,7 @@ def follow(
         for step, stats in steps:
             if log and first:  # lines later than the checkpoint that this run goes on from
                 table.truncate_log(log, step - 1)
+                line.initial = line.n = max((row["step"] for row in table.read_log(log)), default=0)  # took no time of this one
             first = False
             if log:
                 table.append(log, {"step": step, **stats})

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from . import table
 from .check import kind, known, positive
 from .data import Part, Split, allowed, batches, first, load
-from .dist import agree, spread, start
+from .digest import digest
+from .dist import agree, main_process, spread, start
 from .encoders import ENCODERS
 from .methods import METHODS
 from .moving_mnist import Clips
@@ -111,8 +112,9 @@ class Recipe:
 
     @cached_property
     def key(self) -> str:
-        """12 hex digits that name the run's folder; of a learned view the file's content counts, not only its name."""
-        files = [digest for module in parse(self.view).modules() if (digest := getattr(module, "digest", ""))]
+        """12 hex digits that name the run's folder; of learned views and data on disk the files count, not only their names."""
+        learned = (getattr(module, "digest", "") for module in parse(self.view).modules())
+        files = [told for told in (*learned, digest(self.data)) if told]
         return table.key(asdict(self) | ({"files": files} if files else {}))
 
 
@@ -137,9 +139,9 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
         tensorboard: also write what is logged as TensorBoard events (needs `pip install infomin[tensorboard]`).
 
     Returns:
-        the recipe's fields; `status` (`done` or `diverged`); `i_nce`, `ceiling`, `true_nats` (nats; the last where it is known),
-        `candidates`, `acc_TASK`, `knn_TASK` (0..1), `px_TASK` (pixels); and where the row comes from: versions, commit, host,
-        seconds.
+        the recipe's fields; `files`, which tell data on disk from what they were; `status` (`done` or `diverged`); `i_nce`,
+        `ceiling`, `true_nats` (nats; the last where it is known), `candidates`; `acc_TASK`, `knn_TASK` (0..1) or `px_TASK`
+        (pixels); and where the row comes from: versions, commit, host, seconds.
 
     Raises:
         ValueError: a field does not fit the others, or the run's files are damaged.
@@ -162,6 +164,8 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     method = spread(method, device)
     precision = recipe.precision if recipe.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
+    if files := digest(recipe.data):
+        row["files"] = files[:12]
     if hasattr(view, "nats"):
         row["true_nats"] = view.nats(train[0])
     steps = fit(
@@ -180,8 +184,8 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
         follow(steps, folder, total=recipe.steps, name=recipe.view, bar=bar, tensorboard=tensorboard)
         agree(method)
         seen, unseen = (first(part, recipe.probe_images) for part in (train, test))
-        read = {"readout": view.readout, "beside": getattr(view, "beside", None)}
-        row |= all_of(method, view, seen, unseen, **read, candidates=recipe.candidates, precision=precision)
+        read = {"readout": view.readout, "beside": getattr(view, "beside", None), "candidates": recipe.candidates}
+        row |= all_of(method, view, seen, unseen, **read, precision=precision, bar=bar and main_process())
     except (Diverged, FloatingPointError) as reason:
         row |= {"status": "diverged", "reason": str(reason)}
     row |= {"protocol": PROTOCOL, "precision_used": precision}

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .check import kind, known, positive
+from .digest import digest
 from .embedded import DIGIT
 from .embedded import worlds as embedded
 from .folder import parts
@@ -54,8 +55,7 @@ def worlds(
     """The worlds that training and test are drawn from; of digits and of backgrounds, neither is in both.
 
     Digits, or backgrounds, of a part take 256 MB at most. Of more pictures some are taken by a seeded order, evenly over the
-    classes. Classes are counted from 0 in the order of their labels or folders. The two worlds asked for last are kept, so a file
-    that changes later is not seen.
+    classes. Classes are counted from 0 in the order of their labels or folders. The two worlds asked for last are kept.
 
     Args:
         digits: what moves.
@@ -94,11 +94,12 @@ def worlds(
             raise ValueError(f"worlds({name}): got {side}, wanted 8 to {top} px with backgrounds {backgrounds!r}; change it")
     if positive(dim, "worlds(dim)", zero=True) > 1:
         raise ValueError(f"worlds(dim): got {dim}, wanted a brightness of 0 to 1; change it")
-    return _worlds(root().absolute(), digits, backgrounds, size, digit, float(dim))
+    told = digest(f"clips:{digits}@{backgrounds}")
+    return _worlds(root().absolute(), told, digits, backgrounds, size, digit, float(dim))
 
 
-@lru_cache(maxsize=2)
-def _worlds(where: Path, digits: str, backgrounds: str, size: int, digit: int, dim: float) -> tuple[World, World]:
+@lru_cache(maxsize=2)  # `told` is asked for by no line: it tells files from what they were
+def _worlds(where: Path, told: str, digits: str, backgrounds: str, size: int, digit: int, dim: float) -> tuple[World, World]:
     if digits == "digits":  # of the canvas on which they are of this size
         inks = [(world.digits, world.digit_class) for world in embedded(round(digit * 32 / DIGIT))]
     else:

@@ -114,31 +114,35 @@ def _leave_with(parent: int) -> None:
 def _progress(recipes: Sequence[Recipe], out: Path, bar: bool) -> Iterator[None]:
     """A bar over all steps of all runs, read off their logs: the runs themselves are in other processes."""
     logs = [(out / recipe.key, recipe.steps) for recipe in dict.fromkeys(recipes)]
-    stop = threading.Event()
-    with tqdm(
-        total=sum(steps for _, steps in logs), unit="step", disable=not bar, smoothing=0.05, desc=f"{len(logs)} runs"
-    ) as line:
 
-        def look() -> None:
-            done, finished, ending = 0, 0, 0
-            for folder, steps in logs:
-                if (folder / "row.json").exists():
-                    done, finished = done + steps, finished + 1
-                elif (folder / "log.jsonl").exists():
-                    made = min(steps, len((folder / "log.jsonl").read_bytes().splitlines()) * LOG_EVERY)
-                    done, ending = done + made, ending + (made == steps)
+    def look() -> tuple[int, str]:
+        done, finished, ending = 0, 0, 0
+        for folder, steps in logs:
+            if (folder / "row.json").exists():
+                done, finished = done + steps, finished + 1
+            elif (folder / "log.jsonl").exists():
+                made = min(steps, len((folder / "log.jsonl").read_bytes().splitlines()) * LOG_EVERY)
+                done, ending = done + made, ending + (made == steps)
+        return done, f"{finished} done" + (f", {ending} finishing" if ending else "")  # the probe has no steps
+
+    stop, (before, _) = threading.Event(), look()  # what was done before took no time of this command
+    steps = sum(steps for _, steps in logs)
+    with tqdm(total=steps, initial=before, unit="step", disable=not bar, smoothing=0.05, desc=f"{len(logs)} runs") as line:
+
+        def show() -> None:
+            done, said = look()
             line.update(done - line.n)
-            line.set_postfix_str(f"{finished} done" + (f", {ending} finishing" if ending else ""))  # the probe has no steps
+            line.set_postfix_str(said)
 
         def watch() -> None:
             while not stop.wait(1.0):
-                look()
+                show()
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
             yield
-            look()
+            show()
         finally:
             stop.set()
             watcher.join()

@@ -15,6 +15,7 @@ import pytest
 
 import infomin
 from infomin import demo as demos
+from infomin import experiment as experiments
 from infomin import table, train
 from infomin.__main__ import main
 from infomin.views import FAMILIES
@@ -213,6 +214,14 @@ def test_rows_that_were_measured_otherwise_are_told(call, rows, tmp_path):
     assert said in call("plot", tmp_path / "rows.jsonl")[1] and said not in call("plot", folder, "--out", tmp_path)[1]
 
 
+def test_rows_of_a_folder_that_has_changed_are_told(call, rows, tmp_path):
+    _, made = rows
+    said = "The files of the data were not the same for all rows"
+    for other in ("one", "two"):
+        table.write_rows(tmp_path / f"{other}.jsonl", [made[0] | {"files": "one"}, *(row | {"files": other} for row in made[1:])])
+    assert said in call("plot", tmp_path / "two.jsonl")[1] and said not in call("plot", tmp_path / "one.jsonl")[1]
+
+
 def test_run_prints_its_row(call, tmp_path):
     status, text, bar = call("run", *AS_TINY, "--out", tmp_path)
     row = json.loads(text)
@@ -299,7 +308,7 @@ MISTAKES = {
     "unknown option of plot": (["plot", "ROWS", "--tsak", "digit"], ["--tsak", "infomin plot --help"]),
     "stray word": (["run", "color:lab"], ["color:lab", "infomin run --help"]),
     "no value": (["run", "--seed"], ["--seed", "expected one argument"]),
-    "no folder": (["plot"], ["rows", "required", "--help"]),
+    "no folder": (["plot"], ["required: rows;", "infomin plot --help"]),
     "whole number": (["run", "--steps", "few"], ["steps", "int", "few", "infomin run --help"]),
     "whole number with a point": (["run", "--steps", "3.5"], ["steps", "int", "3.5"]),
     "number": (["run", "--tau", "hot"], ["tau", "float", "hot"]),
@@ -316,6 +325,7 @@ MISTAKES = {
     "out of range": (["sweep", "--lr", "0.1,-1"], ["lr", "got -1", "above 0"]),
     "preset": (["demo", "--preset", "huge"], ["tiny", "quick", "huge", "infomin demo --help"]),
     "jobs": (["sweep", "--jobs", "-3"], ["jobs", "-3", "wanted"]),
+    "an image without views": (["views", "--image", "cat.jpg"], ["no views to draw of it", "add --show"]),
     "missing folder": (["plot", "nowhere"], ["nowhere", "wanted a folder of runs or a .jsonl file", "check its name"]),
     "no rows": (["plot", "EMPTY"], ["empty", "none that can be read", "run a sweep"]),
     "no such task": (["plot", "ROWS", "--task", "colour"], ["got 'colour'", "wanted one of digit, background, position"]),
@@ -375,3 +385,18 @@ def test_an_interrupt_leaves_with_status_130(call, monkeypatch, tmp_path):
         status, said, errors = call(command, *AS_TINY, "--out", tmp_path)
         assert status == 130 and said == ""
         assert errors.rstrip().endswith(f"infomin {command}: stopped; run the same command again to go on where it was cut")
+
+
+def test_the_probe_tells_how_far_it_is(call, tmp_path):
+    """It takes five seconds where training took ten."""
+    status, _, errors = call("run", *AS_TINY, "--out", tmp_path)
+    assert status == 0 and "probe: 100%" in errors and "6/6" in errors  # two parts, I_NCE, three tasks
+
+
+def test_a_task_that_the_data_do_not_have_is_said_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "sweep", lambda *_, **__: pytest.fail("it was carried out"))
+    presets = {"quick": {"views": ["color:lab"], "seeds": 1, "task": "digit", "data": "photos"}}
+    with pytest.raises(ValueError, match="task: got 'digit', wanted one of background"):
+        experiments.experiment(presets, "quick", tmp_path)
+    with pytest.raises(ValueError, match="task: got 'place', wanted one of digit, background, position"):
+        experiments.experiment(presets, "quick", tmp_path, data="digits", task="place")

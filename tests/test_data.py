@@ -402,3 +402,9 @@ def test_a_split_of_pixels_gives_them_back() -> None:
     pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     split = Split({"task": torch.tensor([0, 1])}, pixels=pixels)
     assert split.images is pixels and len(split) == 2
+
+
+@pytest.mark.parametrize("name", ["digits", "photos", "clips"])
+def test_tasks_are_known_before_anything_is_loaded(name):
+    assert data.tasks(name) == tuple(data.load(name, 32)[0].labels)
+    assert data.tasks("clips:mnist@stl10") == data.tasks("clips") and data.tasks("stl10") == data.tasks("folder:x") == ("class",)

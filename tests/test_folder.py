@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as tv
 
 from infomin import Recipe, data, folder, picture, run, table, train
+from infomin.digest import digest
 from infomin.folder import Files, find, parts
 from infomin.picture import decode, shape, upright
 
 torch.set_num_threads(1)
-room = importlib.import_module("infomin.run")
+room, sizes = importlib.import_module("infomin.run"), importlib.import_module("infomin.digest")
 SIZE = 24
 TINY = {
     "view": "color:lab",
@@ -504,9 +506,34 @@ def same(*rows):
     return all(other == first for other in others)
 
 
+def test_other_files_are_another_run(plain, tmp_path):
+    recipe = partial(Recipe, data=f"folder:{tmp_path}", **TINY)
+    keys = [recipe().key, recipe().key]
+    shutil.copy(plain[0], tmp_path / "a" / "more.png")
+    keys += [recipe().key]
+    noise(99, 99).save(tmp_path / "a" / "more.png")
+    keys += [recipe().key]
+    plain[0].unlink()
+    keys += [recipe().key]
+    shutil.copytree(tmp_path, tmp_path.parent / "moved", dirs_exist_ok=True)
+    assert keys[0] == keys[1] and len(set(keys)) == 4
+    assert digest(f"folder:{tmp_path}") == digest(f"folder:{tmp_path.parent}/moved") != digest("folder:nowhere")
+    os.symlink("nowhere.png", tmp_path / "a" / "link.png")  # it is told of when it is read
+    assert recipe().key not in keys
+
+
+def test_of_many_files_few_are_asked_for_their_size(plain, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sizes, "SIZED", 8)
+    monkeypatch.setattr(sizes.os.path, "getsize", lambda path: asked.append(path) or 1)
+    digest(f"folder:{tmp_path}")
+    assert len(asked) == 8 and len(set(asked)) == 8
+
+
 def test_a_folder_trains_and_is_probed(mixed):
     with ignoring():
         row = run(Recipe(data=f"folder:{mixed}", **TINY))
+    assert row["files"] == digest(f"folder:{mixed}")[:12]
     assert row["status"] == "done" and row["data"] == f"folder:{mixed}" and 0 <= row["acc_class"] <= 1
     assert 0 < row["entropy_class"] <= np.log(2) + 1e-6 and np.isfinite(row["i_nce"])
     assert same(row, run(Recipe(data=f"folder:{mixed}", **TINY)))  # and this time nothing is named

@@ -435,6 +435,17 @@ def test_the_verdict_along_the_dial_speaks_of_the_dials_ends():
     assert "least is shared" not in along and ("blur:1" in along or "blur:4" in along)
 
 
+def test_what_has_no_colour_is_drawn_without(drawn, tmp_path):
+    """Chroma of 0 is middle grey, whatever else is in the picture: stretched to its own range it was some purple."""
+    views = torch.zeros(2, 4, 4), torch.zeros(3, 4, 4)
+    for view in views:
+        view[0, 0, 0], view[1, 0, 1] = 0.8, -0.2
+    plots.view_strip({"chroma": views}, tmp_path / "s.png")
+    for place in drawn[0].axes:
+        (image,) = place.get_images()
+        np.testing.assert_allclose(np.asarray(image.get_array())[1:], 0.5)
+
+
 def test_a_strip_shows_the_views_as_they_are(drawn, tmp_path):
     grey, two, color = torch.rand(1, 6, 6), torch.rand(2, 6, 6), torch.rand(3, 6, 6)
     wide = 5 * torch.randn(1, 6, 6)
@@ -444,8 +455,8 @@ def test_a_strip_shows_the_views_as_they_are(drawn, tmp_path):
     shown = [[np.asarray(image.get_array()) for image in place.get_images()] for place in axes]
     assert [len(images) for images in shown] == [1, 1, 1, 0, 1, 1]
     np.testing.assert_allclose(shown[0][0], grey[0])
-    np.testing.assert_allclose(shown[1][0], np.stack([two[0], np.zeros((6, 6)), two[1]], -1))  # red and blue
+    np.testing.assert_allclose(shown[1][0], np.stack([two[0], 1 - two.mean(0), two[1]], -1))  # red and blue against green
     np.testing.assert_allclose(shown[2][0], color.permute(1, 2, 0))
-    stretched = (wide[0] - wide.min()) / (wide.max() - wide.min())
-    np.testing.assert_allclose(shown[4][0], stretched.detach(), atol=1e-6)
+    scaled = wide[0] / wide.abs().max() / 2 + 0.5
+    np.testing.assert_allclose(shown[4][0], scaled.detach(), atol=1e-6)
     assert all(image.get_clim() == (0, 1) for place in axes for image in place.get_images())

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as tv
 
-from infomin import data, sources, stored
+from infomin import Recipe, data, sources, stored
 from infomin.scenes import World, draw, render
 from infomin.sources import EMNIST, read_idx, worlds
 
@@ -360,6 +360,17 @@ def test_worlds_are_kept_and_those_of_another_place_are_not_taken_for_them(
     assert worlds("mnist") is first
     monkeypatch.setenv("INFOMIN_DATA", str(tmp_path / "two"))
     assert not torch.equal(worlds("mnist")[0].digits, first[0].digits)
+
+
+def test_files_that_change_are_read_anew_and_are_another_run(tmp_path: Path) -> None:
+    """Also those of the same size: Fashion-MNIST's files have that of MNIST's."""
+    write(tmp_path, seed=1)
+    words = [f"idx:{tmp_path}", f"idx:{tmp_path}/train-images-idx3-ubyte"]
+    before, first = [Recipe(data=f"clips:{word}@photos").key for word in words], worlds(words[0])
+    assert before == [Recipe(data=f"clips:{word}@photos").key for word in words] and worlds(words[0]) is first
+    write(tmp_path, seed=2)
+    after = [Recipe(data=f"clips:{word}@photos").key for word in words]
+    assert len({*before, *after}) == 4 and not torch.equal(worlds(words[0])[0].digits, first[0].digits)
 
 
 # --- backgrounds ---

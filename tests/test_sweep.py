@@ -182,6 +182,16 @@ def test_the_bar_can_be_turned_off(tmp_path, one_core, capsys):
     assert said == "" and "1 runs: 100%" in bar and "1/1" in bar and "1 done" in bar
 
 
+def test_what_was_done_before_is_no_part_of_the_time_that_the_bar_reckons_with(tmp_path, one_core, capsys, monkeypatch):
+    bars = []
+    act = sweeps.tqdm
+    monkeypatch.setattr(sweeps, "tqdm", lambda **options: bars.append(options) or act(**options))
+    recipes = [replace(TINY, steps=2, seed=seed) for seed in range(2)]
+    go(recipes[:1], tmp_path)
+    go(recipes, tmp_path)
+    assert [(bar["initial"], bar["total"]) for bar in bars] == [(0, 2), (2, 4)]
+
+
 def _steps_without_row(recipe, out):
     (out / recipe.key).mkdir()
     table.append(out / recipe.key / "log.jsonl", {"step": 1})
