@@ -197,7 +197,7 @@ def _do_learn(options: Namespace) -> None:
             copy.write(learned)
         file = options.save
     print(json.dumps(table.plain(row), indent=2))
-    print(f"\n{row['said']}" + (f" It diverged: {row['reason']}." if row["status"] == "diverged" else ""))
+    print(f"\n{row['said']}")
     use = ["--data", row["data"], "--size", str(row["size"]), "--view", f"{row['view']}+flow:{file}"]
     if file and row["step_kept"] == 0:
         print("Kept are the views that it began with: nothing that was learned is better.")

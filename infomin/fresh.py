@@ -64,6 +64,30 @@ def divide(split: Split, task: str, labels: int, candidates: int) -> Rows:
     return Rows(labelled, judged, torch.cat([judged, others[:more]]), torch.cat([labelled, others[more:]]))
 
 
+def mixed(
+    part: Part, rows: Rows, batch: int, labelled: int, *, plays: bool, steps: int, seed: int
+) -> Callable[[int], tuple[Any, Tensor, dict[str, Tensor]]]:
+    """What `fit` asks for: images whose `label` is hidden, and behind them some with theirs; as many more without if none plays.
+
+    No image is there twice, for it would be its own negative, unless fewer than a batch are without a label.
+    """
+    others = rows.pool[len(rows.labelled) :]
+    pool = others if plays and len(others) >= batch else rows.pool
+    ask: Any = {"steps": steps, "seed": seed, "device": part[1]["label"].device}
+    many = batches(part, batch + (0 if plays else labelled), rows=pool, **ask)
+    few = batches(part, labelled, rows=rows.labelled, **ask) if plays else None
+
+    def at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
+        images, index, labels = many(step)
+        unknown = torch.full_like(labels["label"], -1)
+        if few is None:
+            return images, index, {"label": unknown}
+        more, indices, labels = few(step)
+        return torch.cat([images, more]), torch.cat([index, indices]), {"label": torch.cat([unknown, labels["label"]])}
+
+    return at
+
+
 @dataclass(frozen=True)
 class Stand:
     """What generators are measured with; everything is drawn from one seed, so that two of them differ in themselves alone.

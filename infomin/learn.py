@@ -2,19 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from . import table
 from .check import known, positive
-from .data import Part, batches, load, some
+from .data import Part, load, some
 from .dist import start, world
-from .fresh import Rows, Stand, divide, fresh, judged
+from .fresh import Rows, Stand, divide, fresh, judged, mixed
 from .methods import Game, InfoNCE
 from .methods.game import MODES
 from .optim import SCHEDULES, optimizer, rate
@@ -46,6 +45,8 @@ class Learning(Recipe):
     """Factor on the channels of the critics' and the classifiers' encoders, one a view."""
     steps: int = 300
     """Optimiser steps."""
+    batch: int = 128
+    """Images in a batch, beside the labelled ones; critics contrast each with all of both."""
     optimizer: str = "adamw"
     """The optimiser of all players: sgd, adamw or lars."""
     lr: float = 2e-3
@@ -82,8 +83,11 @@ class Learning(Recipe):
     """How the classifiers' learning rate falls: cosine, step or constant."""
     momentum: float = 0.5
     """Momentum of the optimiser, beta1 of adamw; games want less than usual."""
+    weight_decay: float = 1e-4
+    """Weight decay of critics and classifiers; the generator has none."""
     waits: int = 0
-    """Steps of the critics for each one of the generator; 0 moves all at once, by gradient reversal."""
+    """Steps of the critics for each one of the generator; 0 moves all at once, by gradient reversal. The log has gradients of who
+    moves at its steps, each tenth."""
     fresh_every: int = 100
     """Steps between measurements by fresh critics, a multiple of 10; the generators measured are those to choose from."""
     fresh_steps: int = 100
@@ -142,8 +146,8 @@ def learn(recipe: Learning, out: str | Path = "runs/learn", *, bar: bool = False
     Returns:
         the recipe's fields; `status` (`done` or `diverged`); `verdict` and `said`, how the game went; `file` and `step_kept`,
         None if no generator was worth keeping; of that one `i_nce_fresh`, beside `i_nce_raw` of the raw views (nats),
-        `cross_entropy_held` (nats, over both views), `right_held` (0..1), `log_det`, `lipschitz`, `lipschitz_inverse`; and where
-        the row comes from.
+        `cross_entropy_held` (nats, over both views), `right_held` (0..1), `log_det` of the flow, `lipschitz` and its
+        `lipschitz_inverse`; and where the row comes from.
 
     Raises:
         ValueError: a field does not fit the others or the data, or the run's files are damaged.
@@ -175,12 +179,12 @@ def _play(recipe: Learning, folder: Path, device: torch.device, bar: bool, tenso
     stand = _stand(recipe, part, rows, device)
     game = _game(recipe, int(labels.max()) + 1).to(device).to(memory_format=torch.channels_last)
     solver, schedules = _optimizer(game, recipe)
+    ask: Any = {"steps": recipe.steps, "seed": recipe.seed}
     steps = fit(
         game,
         stand.crops,
-        _batches(part, rows, recipe, device),
-        steps=recipe.steps,
-        seed=recipe.seed,
+        mixed(part, rows, recipe.batch, recipe.labelled, plays=recipe.mode != "unsupervised", **ask),
+        **ask,
         precision=stand.precision,
         log_every=LOG_EVERY,
         optimizer=solver,
@@ -193,7 +197,7 @@ def _play(recipe: Learning, folder: Path, device: torch.device, bar: bool, tenso
         follow(watched, folder, total=recipe.steps, name=f"{recipe.mode} game", bar=bar, tensorboard=tensorboard)
     except Diverged as reason:
         row |= {"status": "diverged", "reason": str(reason)}
-    return row | _kept(recipe, folder) | origin(device) | {"seconds": time.perf_counter() - began}
+    return row | _kept(recipe, folder, row.get("reason", "")) | origin(device) | {"seconds": time.perf_counter() - began}
 
 
 def _stand(recipe: Learning, part: Part, rows: Rows, device: torch.device) -> Stand:
@@ -233,30 +237,17 @@ def _optimizer(game: Game, recipe: Learning) -> tuple[torch.optim.Optimizer, lis
     return type(own)(groups, lr=recipe.lr), schedules  # type: ignore[call-arg]
 
 
-def _batches(part: Part, rows: Rows, recipe: Learning, device: torch.device) -> Callable[[int], tuple[Any, Tensor, Any]]:
-    """Images without labels, and behind them some with; in an unsupervised game as many more without."""
-    ask: Any = {"steps": recipe.steps, "seed": recipe.seed, "device": device}
-    plays = recipe.mode != "unsupervised"
-    many = batches(part, recipe.batch + (0 if plays else recipe.labelled), rows=rows.pool, **ask)
-    few = batches(part, recipe.labelled, rows=rows.labelled, **ask) if plays else None
-
-    def at(step: int) -> tuple[Any, Tensor, Any]:
-        images, index, labels = many(step)
-        unknown = torch.full_like(labels["label"], -1)
-        if few is None:
-            return images, index, {"label": unknown}
-        more, indices, labels = few(step)
-        return torch.cat([images, more]), torch.cat([index, indices]), {"label": torch.cat([unknown, labels["label"]])}
-
-    return at
-
-
 def _watched(
     steps: Iterator[tuple[int, dict[str, float]]], game: Game, stand: Stand, recipe: Learning, folder: Path
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """What the game says of itself, and with it what a referee sees; generators that are measured are written down."""
     pixels = stand.held.permute(1, 0, 2, 3).flatten(1)
     colors = pixels[:, torch.randint(pixels.shape[1], (COLORS,), generator=seeded(0, "colors"))][None, :, None] / 255
+
+    def watched() -> dict[str, float]:
+        flow = game.generator.flow
+        with torch.no_grad():  # of the flow itself, which starts from a colour space that may have a volume of its own
+            return stretch(flow, colors) | {"log_det": float(flow.log_det(colors).mean())}
 
     def measured(step: int) -> dict[str, float]:
         try:
@@ -268,9 +259,9 @@ def _watched(
         return numbers
 
     if not any(row["step"] == 0 for row in table.read_log(folder / "log.jsonl")):
-        yield 0, stretch(game.generator.flow, colors) | measured(0)
+        yield 0, watched() | measured(0)
     for step, own in steps:
-        stats = own | gradient_norms(game.players()) | stretch(game.generator.flow, colors)
+        stats = own | gradient_norms(game.players()) | watched()
         yield step, stats | (measured(step) if step % recipe.fresh_every == 0 or step == recipe.steps else {})
 
 
@@ -278,8 +269,8 @@ def _name(step: int) -> str:
     return f"generator-{step:06d}.safetensors"
 
 
-def _kept(recipe: Learning, folder: Path) -> dict[str, Any]:
-    """Choose a generator, and say how the game went."""
+def _kept(recipe: Learning, folder: Path, reason: str) -> dict[str, Any]:
+    """Choose a generator, and say how the game went, or for which reason it diverged."""
 
     def value(row: Any) -> float:
         shared = 0.0 if recipe.mode == "supervised" else row["i_nce_fresh"]
@@ -287,7 +278,7 @@ def _kept(recipe: Learning, folder: Path) -> dict[str, Any]:
         return math.nan if entropy is None else shared + recipe.weight * entropy  # a log has null for NaN
 
     log = table.read_log(folder / "log.jsonl")
-    word, said = verdict(log)
+    word, said = ("diverged", f"The game diverged: {reason}.") if reason else verdict(log)
     kept = best(log, value)
     found: dict[str, Any] = {"verdict": word, "said": said, "file": None, "step_kept": None}
     if kept is None:

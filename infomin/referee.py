@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 COLLAPSE = 0.1  # share of the raw views' information
+TOLD = 0.5  # share of the cross entropy of classifiers that know nothing, below which labels are told
 EXPLOSION = 100.0  # times the stretch of the raw views
 SWING, SWINGS = 0.5, 5  # nats, and how many are too many: a rise, a fall and a rise as rates go down are an ordinary game
 
@@ -88,10 +89,11 @@ def best(log: Sequence[Row], value: Callable[[Row], float]) -> Row | None:
 def verdict(log: Sequence[Row]) -> tuple[str, str]:
     """How a game went, in a word and in a sentence: steady, cycling, collapsed, exploded or unmeasured.
 
-    Collapsed: by fresh critics, the last views share less than a tenth of what the raw ones did. Exploded: the generator
-    stretches some colours, or their way back, a hundred times more than at first. Cycling: I_NCE against the critics of the game
-    went up or down by half a nat or more at least five times; a game without critics does not cycle. Unmeasured: fresh critics
-    never met the generator after its start, or read nothing from the raw views.
+    Collapsed: by fresh critics, the last views share less than a tenth of what the raw ones did, and no classifiers tell labels
+    by them, which would be all that they need to share. Exploded: the generator stretches some colours, or their way back, a
+    hundred times more than at first. Cycling: I_NCE against the critics of the game went up or down by half a nat or more at
+    least five times; a game without critics does not cycle. Unmeasured: fresh critics never met the generator after its start, or
+    read nothing from the raw views.
 
     Args:
         log: rows of a game, as for `best`, with `i_nce` of the steps.
@@ -101,8 +103,9 @@ def verdict(log: Sequence[Row]) -> tuple[str, str]:
         return "unmeasured", "The game was never measured by fresh critics after its start."
     first, last = measured[0], measured[-1]
     shares = f"by fresh critics its views share {last['i_nce_fresh']:.2f} nats, the raw ones {first['i_nce_fresh']:.2f}"
-    if any(_exploded(row, first) for row in measured):
-        sides = [row[name] for row in measured for name in ("lipschitz", "lipschitz_inverse")]
+    stretched = [row for row in log if "lipschitz" in row]
+    if any(_exploded(row, first) for row in stretched):
+        sides = [row[name] for row in stretched for name in ("lipschitz", "lipschitz_inverse")]
         most = max(math.inf if side is None or math.isnan(side) else side for side in sides)  # a log has no Inf
         return "exploded", f"The generator stretches colours, or their way back, by up to {most:.3g}; {shares}."
     if first["i_nce_fresh"] <= 0:
@@ -126,7 +129,10 @@ def _measured(log: Sequence[Row]) -> list[Row]:
 
 
 def _collapsed(row: Row, raw: Row) -> bool:
-    return row["i_nce_fresh"] < COLLAPSE * raw["i_nce_fresh"]
+    """The first classifiers measured, `raw`, know nothing yet."""
+    entropy, unknowing = (given.get("cross_entropy_held") for given in (row, raw))
+    told = entropy is not None and unknowing is not None and entropy < TOLD * unknowing
+    return row["i_nce_fresh"] < COLLAPSE * raw["i_nce_fresh"] and not told
 
 
 def _exploded(row: Row, raw: Row) -> bool:

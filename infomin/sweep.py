@@ -54,7 +54,8 @@ def sweep(
         jobs: processes at a time; by default one per core, one if there is a GPU. Cores are shared out among them; another
             number of jobs can mean another number of threads each, and so other roundings.
         bar: show progress and the time left.
-        work: what carries out a recipe, from it and `out` to a row, for example `learn`; by default `run`.
+        work: what carries out a recipe, from it and `out` to a row, for example `learn`; by default `run`. Of what is done, it
+            gives the row.
 
     Raises:
         ChildProcessError: a process was killed from outside.
@@ -78,7 +79,7 @@ def sweep(
         if failed := [reason for reason in said if reason]:
             others = "none is done" if len(failed) == len(recipes) else "the others are done"
             raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}")
-        return [table.read_json(Path(out) / recipe.key / "row.json") for recipe in recipes]
+        return [work(r, out) if work else table.read_json(Path(out) / r.key / "row.json") for r in recipes]
 
 
 def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any = None) -> str | None:

@@ -6,6 +6,7 @@ import re
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nflows.transforms.coupling import AdditiveCouplingTransform
@@ -219,6 +220,28 @@ def test_autocast_rounds_nothing_forward_or_backward() -> None:
 
     flow = wild(10, volume_preserving=False)
     assert all(map(torch.equal, gradients(flow, True), gradients(flow, False)))
+
+
+def test_a_precision_that_is_set_for_all_goes_on_being_that_of_all() -> None:
+    flow, x = wild(26), colors(3)
+    before = torch.backends.fp32_precision
+    try:
+        torch.backends.fp32_precision = "tf32"
+        flow(x)
+        torch.backends.fp32_precision = "ieee"
+        assert torch.backends.mkldnn.matmul.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        flow(x)
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
+        torch.backends.fp32_precision = before
+
+
+def test_an_order_of_numpy_travels(tmp_path: Path) -> None:
+    flow = PixelFlow(couplings=2, order=np.array([[0], [1]]))
+    flow.save(tmp_path / "flow.safetensors")
+    assert PixelFlow.load(tmp_path / "flow.safetensors").config["order"] == [[0], [1]]
 
 
 @both_kinds
@@ -512,6 +535,8 @@ def test_a_given_order_is_repeated_and_says_what_is_changed() -> None:
     ("settings", "message"),
     [
         ({"channels": 1}, r"PixelFlow\(channels\): got 1, wanted 2 or more; change it"),
+        ({"couplings": 2, "order": ((0,), (1,), (2,))}, r"PixelFlow\(order\): got 3 groups for 2 couplings, wanted no more"),
+        ({"order": (0, 1)}, r"PixelFlow\(order\): got \(0, 1\), wanted groups of channels"),
         ({"couplings": 0}, r"PixelFlow\(couplings\): got 0, wanted 1 or more"),
         ({"hidden": 0}, r"PixelFlow\(hidden\): got 0"),
         ({"depth": -1}, r"PixelFlow\(depth\): got -1, wanted 0 or more"),

@@ -203,3 +203,37 @@ def test_a_game_that_was_cut_goes_on_with_the_same_bits(tmp_path, monkeypatch, w
 def test_what_does_not_fit_is_said(settings, message):
     with pytest.raises(ValueError, match=message):
         Game(**{"generator": flow(), **settings})
+
+
+def test_what_is_no_generator_or_has_no_labels_is_said(batch):
+    with pytest.raises(TypeError, match=r"Game: got a PixelFlow, wanted a generator of views, for example FlowSplit"):
+        Game(PixelFlow(), 10)
+    with pytest.raises(ValueError, match="Game: got labels of class, wanted those of task 'digit'"):
+        game("supervised")(batch[0], None, {"class": batch[1]["digit"]})
+    with pytest.raises(ValueError, match="Game: got labels of nothing"):
+        game("semi-supervised")(batch[0])
+
+
+def test_a_batch_without_a_label_moves_nobody_and_is_no_error(batch):
+    found = game("supervised")
+    step = found(batch[0], None, {"digit": torch.full((24,), -1)})
+    step.loss.backward()
+    assert step.loss == 0 and gradients(found.players()["generator"]).abs().max() == 0
+
+
+def test_critics_that_wait_are_as_they_were_once_the_step_is_done(batch):
+    """Whoever asks for their parameters, or has frozen some for himself, finds them so after any number of steps."""
+    found = game("unsupervised", waits=1)
+    critics = found.players()["critics"]
+    critics[0].requires_grad_(False)
+    for _ in range(4):
+        found(batch[0]).loss.backward()
+        found.after_step()
+        assert [p.requires_grad for p in critics] == [False] + [True] * (len(critics) - 1)
+    found.turn += 1
+    with torch.no_grad():
+        found(batch[0])
+    assert critics[1].requires_grad
+    found(batch[0]), found(batch[0])  # twice the same move
+    found.after_step()
+    assert critics[1].requires_grad and not critics[0].requires_grad

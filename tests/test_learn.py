@@ -159,6 +159,55 @@ def test_the_log_says_what_one_has_to_know(games, mode):
     assert all(log[1][f"gradient_{name}"] > 0 for name in players)
 
 
+def test_what_the_recipe_says_reaches_the_players_and_their_referee(tmp_path, monkeypatch):
+    stands, games = [], []
+    monkeypatch.setattr(room, "fresh", lambda generator, stand: stands.append(stand) or 1.0)
+    monkeypatch.setattr(room, "Game", lambda *given, **settings: games.append(Game(*given, **settings)) or games[-1])
+    own = {"tau": 0.07, "candidates": 48, "seed": 3, "precision": "bf16", "dim": 8, "head": "mlp", "weight": 2.5, "batch": 24}
+    learn(tiny(**own, steps=1, fresh_steps=7), tmp_path)
+    stand, game = stands[0], games[0]
+    said = (stand.candidates, stand.seed, stand.precision, stand.steps, stand.batch, stand.lr)
+    assert said == (48, 3, "bf16", 7, 24, room.FRESH_RATE)
+    assert (game.tau, game.weight, game.mode, game.task) == (0.07, 2.5, "semi-supervised", "label")
+    critics = stand.critics((1, 2))
+    assert critics.tau == 0.07 and not torch.equal(*(next(room._game(tiny(seed=s), 10).encoders.parameters()) for s in (0, 1)))
+    for heads in (critics.heads, game.heads):
+        assert all(head(torch.rand(2, critics.encoders[0].features)).shape == (2, 8) for head in heads)
+
+
+def test_precision_is_left_to_the_hardware_unless_it_is_given(tmp_path, monkeypatch):
+    stands = []
+    monkeypatch.setattr(room, "fresh", lambda generator, stand: stands.append(stand.precision) or 1.0)
+    for fast in (True, False):
+        monkeypatch.setattr(room, "fast_bf16", lambda _, fast=fast: fast)
+        learn(tiny(precision="auto", steps=1), tmp_path / str(fast))
+    assert stands[0] == "bf16" and stands[-1] == "fp32"
+
+
+def test_the_stretch_is_that_of_colours_in_the_cube(tmp_path, monkeypatch):
+    """And log_det that of the flow, whatever volume its colour space has."""
+    seen, stretch = [], room.stretch
+    monkeypatch.setattr(room, "stretch", lambda flow, colors: seen.append(colors) or stretch(flow, colors))
+    row = learn(tiny(space="ydbdr", volume_preserving=False, **SWIFT), tmp_path)
+    log = table.read_log(tmp_path / row["key"] / "log.jsonl")
+    colors = seen[0]
+    assert colors.shape == (1, 3, 1, room.COLORS) and 0 <= colors.min() < 0.1 and 0.5 < colors.max() <= 1
+    assert abs(log[0]["log_det"]) < 1e-6 and log[0]["lipschitz"] > 1.1  # YDbDr stretches
+    flow = PixelFlow.load(tmp_path / row["key"] / "generator-000012.safetensors")
+    assert log[-1]["log_det"] == pytest.approx(float(flow.log_det(colors).detach().mean())) and abs(log[-1]["log_det"]) > 1e-4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_image_is_its_own_negative(tmp_path, monkeypatch, mode):
+    asked, step = [], train._step
+    monkeypatch.setattr(
+        train, "_step", lambda method, view, batch, *rest: asked.append(batch) or step(method, view, batch, *rest)
+    )
+    learn(tiny(mode=mode, labels=1000, fresh_steps=1), tmp_path)
+    games = [index for images, index, labels in asked if len(index) == 48]  # 32 and 16 labelled, or as many without
+    assert len(games) == 12 and all(len(index.unique()) == 48 for index in games)
+
+
 def test_only_some_rows_are_measured_and_only_those_are_kept(tmp_path):
     row = learn(tiny(mode="unsupervised", fresh_every=20, steps=24, waits=1, fresh_steps=2), tmp_path)
     folder = tmp_path / row["key"]

@@ -52,21 +52,22 @@ def spoil(monkeypatch, step: int):
 
 
 @pytest.mark.parametrize(
-    ("step", "reason", "kept", "word"),
+    ("step", "reason", "kept"),
     [
-        (5, "step 10: the loss is nan", 0, "unmeasured"),
-        (15, "step 20: the loss is nan", 10, "steady"),
-        (20, "fresh critics, after step 20 of the game: step 2: the loss is nan", 10, "steady"),
-        (22, "fresh critics, after step 22 of the game: step 2: the loss is nan", 10, "steady"),
+        (5, "step 10: the loss is nan", 0),
+        (15, "step 20: the loss is nan", 10),
+        (20, "fresh critics, after step 20 of the game: step 2: the loss is nan", 10),
+        (22, "fresh critics, after step 22 of the game: step 2: the loss is nan", 10),
     ],
 )
-def test_a_game_that_diverges_keeps_what_was_good_before(tmp_path, monkeypatch, step, reason, kept, word):
+def test_a_game_that_diverges_keeps_what_was_good_before(tmp_path, monkeypatch, step, reason, kept):
     nats, fresh = iter([1.0, 0.5, 0.8]), room.fresh
     monkeypatch.setattr(room, "fresh", lambda *given: (fresh(*given), next(nats))[1])
     spoil(monkeypatch, step)
     recipe = tiny(steps=22, mode="unsupervised")
     row = learn(recipe, tmp_path)
-    assert row["status"] == "diverged" and row["reason"].startswith(reason) and (row["verdict"], row["step_kept"]) == (word, kept)
+    assert row["status"] == row["verdict"] == "diverged" and row["reason"].startswith(reason) and row["step_kept"] == kept
+    assert row["said"] == f"The game diverged: {row['reason']}."
     assert [line["step"] for line in table.read_log(tmp_path / row["key"] / "log.jsonl")] == list(range(0, step, 10))
     assert all(p.isfinite().all() for p in PixelFlow.load(row["file"]).parameters())
     assert learn(recipe, tmp_path) == row == table.read_json(tmp_path / row["key"] / "row.json")
@@ -80,7 +81,7 @@ def test_rates_beyond_all_measure(tmp_path, monkeypatch, change, steps):
     else:
         monkeypatch.setattr(room, "FRESH_RATE", 1e30)
     row = learn(tiny(mode="unsupervised", **change), tmp_path)
-    assert row["status"] == "diverged" and "loss is nan" in row["reason"] and row["verdict"] == "unmeasured"
+    assert row["status"] == "diverged" and "loss is nan" in row["reason"] and row["verdict"] == "diverged"
     assert [line["step"] for line in table.read_log(tmp_path / row["key"] / "log.jsonl")] == steps
     assert (row["step_kept"], row["file"] is None) == ((0, False) if steps else (None, True))
     assert table.read_json(tmp_path / row["key"] / "row.json") == row

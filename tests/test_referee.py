@@ -244,6 +244,21 @@ def test_a_word_and_a_sentence_say_how_the_game_went(log, word, parts):
     assert found == word and said.endswith(".") and all(part in said for part in parts), said
 
 
+def test_an_explosion_between_two_measurements_is_one():
+    log = changed(at50={"lipschitz": 1e6})
+    del log[5]["i_nce_fresh"]
+    assert verdict(log)[0] == "exploded" and "1e+06" in verdict(log)[1]
+
+
+@pytest.mark.parametrize(("entropy", "word"), [(0.1, "steady"), (2.2, "steady"), (2.4, "collapsed"), (4.6, "collapsed")])
+def test_views_that_share_a_label_alone_have_not_collapsed(entropy, word):
+    """Of 5 nats a label of two classes is less than a tenth, and all that is wanted."""
+    log = [row(step, 5.0, i_nce=1.0) | {"cross_entropy_held": 4.6} for step in range(0, 101, 10)]
+    log[-1] |= {"i_nce_fresh": 0.4, "cross_entropy_held": entropy}
+    assert verdict(log)[0] == word
+    assert best(log, lambda row: row["cross_entropy_held"])["step"] == (100 if word == "steady" else 0)
+
+
 def test_rows_without_measurement_or_without_a_step_do_not_matter():
     """The first row has no I_NCE of the game, most rows no fresh one, and a log no NaN."""
     log = waves(6)

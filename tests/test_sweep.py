@@ -173,6 +173,18 @@ def test_a_sweep_leaves_the_callers_threads_and_random_numbers_as_they_were(tmp_
         torch.set_num_threads(threads)
 
 
+def test_rows_of_a_folder_that_was_moved_name_files_where_they_are(tmp_path, one_core, monkeypatch):
+    """A learned generator is a file, and the second stage of an experiment reads it."""
+    monkeypatch.setattr(sys.modules["infomin.learn"], "fresh", lambda *_: 1.0)  # one step of critics reads nothing
+    small = {"size": 24, "batch": 16, "width": 0.25, "dim": 16, "candidates": 16, "labels": 100, "labelled": 8, "device": "cpu"}
+    game = infomin.Learning(steps=1, fresh_steps=1, **small)
+    (row,) = infomin.sweep([game], tmp_path / "one", jobs=1, bar=False, work=infomin.learn)
+    (tmp_path / "one").rename(tmp_path / "two")
+    (moved,) = infomin.sweep([game], tmp_path / "two", jobs=1, bar=False, work=infomin.learn)
+    assert row["file"] != moved["file"] == str(tmp_path / "two" / game.key / "learned.safetensors")
+    assert infomin.views.PixelFlow.load(moved["file"])
+
+
 def test_the_bar_can_be_turned_off(tmp_path, one_core, capsys):
     recipe = replace(TINY, steps=1)
     go([recipe], tmp_path)
@@ -193,6 +205,8 @@ def test_what_was_done_before_is_no_part_of_the_time_that_the_bar_reckons_with(t
 
 
 def _steps_without_row(recipe, out):
+    if (out / recipe.key).exists():
+        return {}
     (out / recipe.key).mkdir()
     table.append(out / recipe.key / "log.jsonl", {"step": 1})
     time.sleep(1.5)  # the bar looks every second

@@ -64,8 +64,13 @@ class Game(nn.Module):
         super().__init__()
         known(mode, MODES, "Game(mode)")
         positive(weight, "Game(weight)", zero=True)
-        if len(generator.channels) != 2:
-            raise ValueError(f"Game: got a generator of {len(generator.channels)} views, wanted 2; split its channels otherwise")
+        views = getattr(generator, "channels", None)
+        if not isinstance(views, Sequence):
+            raise TypeError(
+                f"Game: got a {type(generator).__name__}, wanted a generator of views, for example FlowSplit of a flow"
+            )
+        if len(views) != 2:
+            raise ValueError(f"Game: got a generator of {len(views)} views, wanted 2; split its channels otherwise")
         if mode != "unsupervised" and classes < 2:
             raise ValueError(f"Game(classes): got {classes} for a {mode} game, wanted 2 or more; take mode='unsupervised'")
         if not isinstance(waits, int) or waits < 0 or (waits and mode == "supervised"):
@@ -84,6 +89,7 @@ class Game(nn.Module):
         self.classifiers = nn.ModuleList(nn.Sequential(e, nn.Linear(e.features, classes)) for e in labelled)
         self.turn: Tensor
         self.register_buffer("turn", torch.zeros((), dtype=torch.long))
+        self._waiting: list[nn.Parameter] = []  # those of the critics while the generator has the move
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         """Who has which parameters: critics, generator, classifiers; each may have a learning rate of its own."""
@@ -109,16 +115,18 @@ class Game(nn.Module):
             i_nce = self._i_nce(v1, v2, moves)
             loss, stats = loss - i_nce, {"i_nce": i_nce.detach()}
         if self.mode != "unsupervised":
-            entropy, right = self._classify(v1, v2, (labels or {})[self.task], moves)
+            entropy, right = self._classify(v1, v2, self._told(labels or {}), moves)
             loss = loss + self.weight * entropy
             stats |= {"cross_entropy": entropy.detach(), "right": right}
         return Step(loss, {"loss": loss.detach(), **stats})
 
     def _i_nce(self, v1: Tensor, v2: Tensor, moves: bool) -> Tensor:
         """With reversal one loss serves both sides; where the generator has the move alone, the critics are held still."""
-        if self.waits:
-            for p in (*self.encoders.parameters(), *self.heads.parameters()):
-                p.requires_grad_(not moves)
+        self._go_on()
+        if self.waits and moves and torch.is_grad_enabled():
+            self._waiting = [p for p in (*self.encoders.parameters(), *self.heads.parameters()) if p.requires_grad]
+            for p in self._waiting:
+                p.requires_grad_(False)
         if not moves:
             v1, v2 = v1.detach(), v2.detach()
         elif self.sign < 0:
@@ -130,13 +138,21 @@ class Game(nn.Module):
         """Cross entropy of the labelled images, summed over both views, and the share that is right; 0 if none has a label."""
         some = (labels >= 0).nonzero()[:, 0]
         if not len(some):
-            return v1.new_zeros(()), v1.new_zeros(())
+            return v1[:0].sum() + v2[:0].sum(), v1.new_zeros(())  # a nought that can be gone back from
         with torch.set_grad_enabled(moves and torch.is_grad_enabled()):
             scores = [
                 classifier(v.index_select(0, some)).float() for classifier, v in zip(self.classifiers, (v1, v2), strict=True)
             ]
         entropy = torch.stack([F.cross_entropy(s, labels[some]) for s in scores]).sum()
         return entropy, torch.stack([(s.argmax(1) == labels[some]).float().mean() for s in scores]).mean()
+
+    def _told(self, labels: Mapping[str, Tensor]) -> Tensor:
+        if self.task not in labels:
+            have = ", ".join(labels) or "nothing"
+            raise ValueError(
+                f"Game: got labels of {have}, wanted those of task {self.task!r}; hand them on, or take another task"
+            )
+        return labels[self.task]
 
     def split(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The generator's first view of the first crop, and its second of the second."""
@@ -150,4 +166,9 @@ class Game(nn.Module):
 
     def after_step(self) -> None:
         """Pass the turn on."""
+        self._go_on()
         self.turn += 1
+
+    def _go_on(self) -> None:
+        while self._waiting:
+            self._waiting.pop().requires_grad_()

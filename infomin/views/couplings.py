@@ -109,7 +109,9 @@ def _exact(device: str) -> Iterator[None]:
     """No autocast, and no products of float32 with rounded factors, which would be undone to three digits only."""
     backends: Any = torch.backends
     kinds = [kind for kind in (backends.cuda.matmul, backends.mkldnn.matmul) if kind.fp32_precision != "ieee"]
-    before = [kind.fp32_precision for kind in kinds]
+    # What equals the setting above it is taken to come from there, and goes on doing so: put back by value it would stay.
+    above = backends.fp32_precision
+    before = ["none" if kind.fp32_precision == above else kind.fp32_precision for kind in kinds]
     try:
         for kind in kinds:
             kind.fp32_precision = "ieee"

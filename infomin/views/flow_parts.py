@@ -59,7 +59,12 @@ def groups_of(order: Iterable[Iterable[int]] | None, channels: int, couplings: i
     if order is None:
         half = channels // 2
         return [sorted((start * half + i) % channels for i in range(half)) for start in range(couplings)]
-    groups = [sorted(group) for group in order]
+    try:
+        groups = [sorted(map(int, group)) for group in order]
+    except (TypeError, ValueError):
+        raise ValueError(f"PixelFlow(order): got {order!r}, wanted groups of channels; write for example ((0,), (1,))") from None
+    if len(groups) > couplings:
+        raise ValueError(f"PixelFlow(order): got {len(groups)} groups for {couplings} couplings, wanted no more; leave some out")
     if not groups or any(not 0 < len(set(g)) == len(g) < channels or not set(g) <= set(range(channels)) for g in groups):
         raise ValueError(
             f"PixelFlow(order): got {groups}, wanted one group or more, each of some but not all of the channels 0 to "
@@ -71,7 +76,7 @@ def groups_of(order: Iterable[Iterable[int]] | None, channels: int, couplings: i
 def groups_in(split: str | Iterable[Iterable[int]], channels: int) -> list[list[int]]:
     """The channels of each view of FlowSplit."""
     words = split.split("-") if isinstance(split, str) else split
-    groups = [[int(c) if str(c).isdecimal() else -1 for c in word] for word in words]
+    groups = [[int(c) if str(c).isdecimal() else -1 for c in word] if isinstance(word, Iterable) else [-1] for word in words]
     if sorted(c for group in groups for c in group) != list(range(channels)) or [] in groups:
         raise ValueError(
             f"FlowSplit(split): got {split!r}, wanted the channels 0 to {channels - 1} once each, groups joined by '-'; "
