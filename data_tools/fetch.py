@@ -19,6 +19,9 @@ from torchvision.datasets.utils import download_url
 from infomin.sources import read_idx
 from infomin.stored import CIFAR10, root
 
+SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")  # of EMNIST
+FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1"))
+
 
 def _cifar10(where: Path) -> None:
     url, md5 = CIFAR10  # torchvision's own loader fetches the version that has to be unpickled
@@ -29,9 +32,14 @@ def _idx(made: Callable[..., object], where: Path, **how: str) -> None:
     raw = where / made.__name__ / "raw"  # type: ignore[attr-defined]
     for file in _damaged(raw):
         file.unlink()  # torchvision looks whether files are there, not what they hold; this one it unpacks again
+    wanted = [raw / f"emnist-{split}-{file}" for split in SPLITS for file in FILES] if "split" in how else []
+    if how and not all(file.exists() for file in wanted):  # it looks for those of the split alone
+        (raw / f"emnist-{how['split']}-{FILES[0]}").unlink(missing_ok=True)
     made(where, download=True, **how)
     if left := _damaged(raw):
         raise OSError(f"{left[0]} is damaged")
+    if lacking := [file for file in wanted if not file.exists()]:
+        raise OSError(f"{lacking[0]} is missing")
 
 
 def _damaged(raw: Path) -> list[Path]:

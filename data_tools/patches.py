@@ -3,15 +3,16 @@
     python data_tools/patches.py photographs patches --side 256 --per_image 16 --seed 0
 
 Patches are cut at places drawn uniformly, never enlarged: photographs with a side too short are left out and counted. A patch of
-photographs/cat/a.jpg becomes patches/cat/a.jpg-00.png, so classes, and the folders train and test, stay what they are. Where a
-patch lies is a function of the seed and the photograph's name alone. Cut short, the same command goes on where it was. At the end
-patches/patches.jsonl has a line for each: its file, its source, and its box (left, top, right, bottom; px of the upright source).
+photographs/cat/a.jpg becomes patches/train/cat/a.jpg-00.png, or patches/test/… for every fifth photograph of a class: as patches
+overlap, a photograph is in one part. A source with a folder train keeps its own. Where a patch lies is a function of the seed and
+the photograph's name alone. Cut short, the same command goes on where it was. At the end patches/patches.jsonl has a line for
+each: its file, its source, and its box (left, top, right, bottom; px of the upright source).
 """
 
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,25 @@ def boxes(width: int, height: int, side: int, n: int, name: str, seed: int = 0) 
     return [[left, top, left + side, top + side] for left, top in corners]
 
 
-def cut(source: Path, name: str, out: Path, side: int, n: int, seed: int, ending: str) -> tuple[str, list[dict[str, Any]]]:
+def parts(names: Sequence[str]) -> dict[str, str]:
+    """Which part a photograph is in, by its name: every fifth of each class is the test, the last one of fewer.
+
+    >>> parts(["cat/a.jpg", "cat/b.jpg", "dog/c.jpg"])
+    {'cat/a.jpg': 'train/', 'cat/b.jpg': 'test/', 'dog/c.jpg': 'train/'}
+    """
+    classes: dict[str, list[str]] = {}
+    for name in names:
+        classes.setdefault(name.rpartition("/")[0].partition("/")[0], []).append(name)
+    found = {}
+    for of_class in classes.values():
+        last = min(5, len(of_class)) - 1
+        found |= {name: "test/" if last and i % 5 == last else "train/" for i, name in enumerate(of_class)}
+    return found
+
+
+def cut(
+    source: Path, name: str, out: Path, side: int, n: int, seed: int, ending: str, part: str = ""
+) -> tuple[str, list[dict[str, Any]]]:
     """Write the patches of a photograph that are not there yet.
 
     Args:
@@ -55,13 +74,14 @@ def cut(source: Path, name: str, out: Path, side: int, n: int, seed: int, ending
         n: patches of a photograph.
         seed: of the places.
         ending: `png` or `jpg`.
+        part: folder in `out` that it is for, ending in a slash.
 
     Returns:
         `cut`, `there` (all were), `too small` or `unreadable`; and a row for each patch.
     """
     try:
         rows: list[dict[str, Any]] = [
-            {"file": f"{name}-{i:02d}.{ending}", "source": name, "box": box}
+            {"file": f"{part}{name}-{i:02d}.{ending}", "source": name, "box": box}
             for i, box in enumerate(boxes(*shape(source / name), side, n, name, seed))
         ]
         todo = [row for row in rows if not (out / row["file"]).exists()]
@@ -110,12 +130,14 @@ def main(
     names = [Path(path).relative_to(folder).as_posix() for path in find(folder, [os.path.realpath(to)])]
     if not names:
         raise ValueError(f"source: got no image files in {folder}, wanted photographs; correct the path")
-    settings = {"side": side, "per_image": per_image, "seed": seed, "kind": kind}
+    part = {} if (folder / "train").is_dir() else parts(names)
+    photographs = table.key({name: os.stat(folder / name).st_size for name in names})
+    settings = {"side": side, "per_image": per_image, "seed": seed, "kind": kind, "photographs": photographs}
     if (to / "settings.json").exists() and (was := table.read_json(to / "settings.json")) != settings:
         raise ValueError(f"out: got {settings}, but {to} holds patches of {was}; choose another folder or delete that one")
     table.write_json(to / "settings.json", settings)
     with _pool() as pool:
-        jobs = pool.map(lambda name: cut(folder, name, to, side, per_image, seed, kind), names)
+        jobs = pool.map(lambda name: cut(folder, name, to, side, per_image, seed, kind, part.get(name, "")), names)
         done = list(zip(names, tqdm(jobs, total=len(names), unit="photo"), strict=True))
     table.write_rows(to / "patches.jsonl", (row for _, (_, rows) in done for row in rows))
     for name in (name for name, (what, _) in done if what == "unreadable"):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .check import known
-from .digest import digest
+from .digest import digest, words
 from .dist import rank, world
 from .embedded import worlds
 from .folder import Files, parts
@@ -19,6 +19,7 @@ from .moving_mnist import draw as draw_clips
 from .moving_mnist import render as render_clips
 from .scenes import Scenes, World, draw, render
 from .seeds import generator, to_device
+from .sources import known_words
 from .sources import worlds as banks
 from .stored import Parts, cifar10, root, stl10
 
@@ -92,7 +93,7 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
     if not least <= size <= most:
         raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px; change it")
     if name.startswith("clips:"):
-        return _clips(size, *name.removeprefix("clips:").split("@", 1), digest(name))
+        return _clips(size, *words(name), digest(name))
     if name.startswith("folder:"):
         train, test = (Split({"class": labels}, pixels=files) for files, labels in parts(name.removeprefix("folder:"), size))
         return train, test
@@ -101,8 +102,10 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
 
 def allowed(name: str, what: str = "data") -> None:
     """Raise a ValueError unless `name` is that of a data set, `clips:DIGITS@BACKGROUNDS` or `folder:PATH`."""
-    if name.startswith("clips:") and not all(name.removeprefix("clips:").partition("@")):
-        raise ValueError(f"{what}: got {name!r}, wanted clips:DIGITS@BACKGROUNDS, for example clips:mnist@photos; write both")
+    if name.startswith("clips:"):
+        if not all(both := words(name)):
+            raise ValueError(f"{what}: got {name!r}, wanted clips:DIGITS@BACKGROUNDS, for example clips:mnist@photos; write both")
+        known_words(*both)
     if not name.startswith(("folder:", "clips:")) or name == "folder:":
         known(name, [*DATA, "clips:DIGITS@BACKGROUNDS", "folder:PATH"], what)
 

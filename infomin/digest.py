@@ -6,15 +6,27 @@ from pathlib import Path
 
 from .folder import find
 
-SIZED = 1000  # files of a folder whose sizes count
+READ, END = 1000, 4096  # files of a folder that are looked into, and how many bytes of each end
+
+
+def words(name: str) -> tuple[str, str]:
+    """The digits and the backgrounds of `clips:DIGITS@BACKGROUNDS`; a path may have an @ of its own.
+
+    >>> words("clips:folder:me@home@photos")
+    ('folder:me@home', 'photos')
+    """
+    rest = name.removeprefix("clips:")
+    places = [at for at, letter in enumerate(rest) if letter == "@"] or [len(rest)]
+    cut = next((at for at in places if rest[at + 1 :].startswith(("photos", "stl10", "folder:")) and at), places[0])
+    return rest[:cut], rest[cut + 1 :]
 
 
 def digest(data: str) -> str:
     """What the files of a data set are told by, for those that a user names by a path; empty for all others.
 
-    Of image files it is their names and the sizes of a thousand, spread evenly: of a million files on a network, more would take
-    longer than the run. Of IDX files, which are of one size whatever they show, it is what they hold. That a path leads nowhere
-    is said when it is read.
+    Of image files it is their names, and of a thousand, spread evenly, their sizes and both ends: of a million files on a
+    network, more would take longer than the run. Of IDX files it is all that they hold. That a path leads nowhere is said when it
+    is read.
 
     Args:
         data: as for `data.load`.
@@ -25,16 +37,28 @@ def digest(data: str) -> str:
     >>> digest("clips:mnist@stl10")
     ''
     """
-    words = data.removeprefix("clips:").split("@", 1) if data.startswith("clips:") else [data]
-    found = [(kind, Path(path).expanduser()) for kind, _, path in (word.partition(":") for word in words)]
+    named = words(data) if data.startswith("clips:") else (data,)
+    found = [(kind, Path(path).expanduser()) for kind, _, path in (word.partition(":") for word in named)]
     told = [_images(path) if kind == "folder" else _idx(path) for kind, path in found if kind in ("folder", "idx")]
     return hashlib.sha256(repr(told).encode()).hexdigest() if told else ""
 
 
-def _images(folder: Path) -> list[str | int]:
+def _images(folder: Path) -> list[str]:
     files = find(folder) if folder.is_dir() else []
-    some = files[:: max(1, len(files) // SIZED)]
-    return [*(os.path.relpath(file, folder) for file in files), *(os.path.getsize(file) for file in some if os.path.exists(file))]
+    some = files[:: max(1, len(files) // READ)]
+    return [*(file[len(str(folder)) :] for file in files), *map(_ends, some)]
+
+
+def _ends(path: str) -> str:
+    """A file's size and ends; nothing of one that cannot be opened, which is told of when it is read."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            first = file.read(END)
+            file.seek(max(0, size - END))
+            return f"{size} {hashlib.sha256(first + file.read(END)).hexdigest()}"
+    except OSError:
+        return ""
 
 
 def _idx(path: Path) -> list[str]:

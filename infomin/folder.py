@@ -21,6 +21,8 @@ from .seeds import generator, to_device
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 AHEAD = 2  # batches that are read in advance
+ENDS = ("test", "val")
+PARTS = {"train", "training", "testing", "valid", "validation", *ENDS}  # however written, names that a class hardly has
 _named: set[str] = set()  # unreadable files that this process has spoken of
 
 Reading: TypeAlias = tuple[Bytes, list[Future[int]]]
@@ -150,9 +152,9 @@ def _entries(folder: str) -> tuple[list[str], list[str]]:
 def parts(folder: str, size: int) -> tuple[tuple[Files, Tensor], tuple[Files, Tensor]]:
     """Training and test part of a folder, each as its files, in an order that mixes the classes, and their classes.
 
-    A class is a folder in `train` and `test` (or `val`) of the folder. Without a folder for the test, every fifth file of each
-    class, sorted by name, is the test. Without folders for classes all files are of one class. Images that lie beside those
-    folders are left out, with a warning.
+    A class is a folder in `train` and `test` (or `val`) of the folder; of both, the first is taken whose classes training knows.
+    Without a folder for the test, every fifth file of each class, sorted by name, is the test. Without folders for classes all
+    files are of one class. Images that lie beside those folders are left out, with a warning.
 
     Args:
         folder: path; `~` is the home folder.
@@ -170,17 +172,23 @@ def parts(folder: str, size: int) -> tuple[tuple[Files, Tensor], tuple[Files, Te
         raise FileNotFoundError(f"{who}: got no folder {root}, wanted one with image files; correct the path")
     whole = not (root / "train").is_dir()
     train = _classes(root if whole else root / "train")
-    if lone := sorted({"test", "val"} & train.keys()) if whole and len(train) > 1 else []:
+    others = (
+        train if whole else [Path(path).name for path in _entries(os.fspath(root))[0] if Path(path).name not in ("train", *ENDS)]
+    )
+    if lone := sorted(name for name in others if name.lower() in PARTS and (not whole or len(train) > 1)):
         raise ValueError(
-            f"{who}: got a folder {lone[0]!r} and none 'train', wanted both or neither; move the classes into 'train'"
+            f"{who}: got a folder {lone[0]!r} {'and no' if whole else 'beside'} 'train', wanted 'train' with 'test' or 'val', "
+            "written so, or none of them; rename it, or move the classes into 'train'"
         )
-    ends = [root / name for name in ("test", "val") if not whole and (root / name).is_dir()]
-    others = [] if whole else [path for path in _entries(os.fspath(root))[0] if Path(path).name not in ("train", "test", "val")]
-    if beside := [Path(path).name for path in others if find(path)]:
+    ends = [root / name for name in ENDS if not whole and (root / name).is_dir()]
+    ends.sort(key=lambda end: not _classes(end).keys() & train.keys())  # one without labels, or empty, comes last
+    if beside := [] if whole else [name for name in others if find(root / name)]:
         warnings.warn(f"{who}: images in {', '.join(map(repr, beside[:5]))}, beside 'train', are left out", stacklevel=2)
     test = _classes(ends[0]) if ends else {name: files[4::5] for name, files in train.items()}
     if not ends:
         train = {name: [file for i, file in enumerate(files) if i % 5 != 4] for name, files in train.items()}
+        if small := [name for name in test if not test[name] and train[name] and any(test.values())]:
+            warnings.warn(f"{who}: no image of {len(small)} classes is in the test: they have fewer than 5", stacklevel=2)
     if not any(train.values()):
         raise ValueError(f"{who}: got no image files, wanted files that end in {', '.join(EXTENSIONS)}; correct the path")
     if not any(test.values()):

@@ -91,6 +91,8 @@ class Recipe:
             positive(getattr(self, name), f"recipe: {name}")
         for name in ("steps", "weight_decay", "warmup", "seed"):
             positive(getattr(self, name), f"recipe: {name}", zero=True)
+        if self.seed >= 2**63:
+            raise ValueError(f"recipe: seed: got {self.seed}, wanted one below 2**63; take a smaller one")
         if self.warmup > 1:
             raise ValueError(f"recipe: warmup: got {self.warmup}, wanted a share of the steps, 0 to 1; change it")
         self.check_candidates()
@@ -114,8 +116,13 @@ class Recipe:
     def key(self) -> str:
         """12 hex digits that name the run's folder; of learned views and data on disk the files count, not only their names."""
         learned = (getattr(module, "digest", "") for module in parse(self.view).modules())
-        files = [told for told in (*learned, digest(self.data)) if told]
+        files = [told for told in (*learned, self.files) if told]
         return table.key(asdict(self) | ({"files": files} if files else {}))
+
+    @cached_property
+    def files(self) -> str:
+        """What tells data on disk from what they were; empty for other data."""
+        return digest(self.data)
 
 
 _CHOICES: dict[str, Iterable[str]] = {
@@ -164,10 +171,10 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     method = spread(method, device)
     precision = recipe.precision if recipe.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
-    if files := digest(recipe.data):
-        row["files"] = files[:12]
+    if recipe.files:
+        row["files"] = recipe.files[:12]
     if hasattr(view, "nats"):
-        row["true_nats"] = view.nats(train[0])
+        row["true_nats"] = view.nats(test[0])  # of the pictures that I_NCE is read on
     steps = fit(
         method,
         view,

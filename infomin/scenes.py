@@ -64,7 +64,17 @@ class World:
         return {name: count.tolist() for name, (_, _, count) in self.members.items()}
 
     def check(self) -> None:
-        """Raise a ValueError unless there is a picture for every class, and the canvas holds a digit and fits in a background."""
+        """Raise a ValueError unless there are pictures of every class, and the canvas holds a digit and fits in a background."""
+        banks = (self.digits, self.digit_class, "[N, h, w]"), (self.backgrounds, self.background_class, "[N, 3, H, W]")
+        for bank, classes, shape in banks:  # of floats in [0, 1] nothing would be seen
+            good = bank.dtype == torch.uint8 and len(bank) == len(classes)
+            if not good or bank.dim() != 1 + shape.count(",") or bank.shape[1] != (3 if "3" in shape else bank.shape[1]):
+                raise ValueError(
+                    f"draw(world): got pictures {list(bank.shape)} of {bank.dtype} and {len(classes)} classes, wanted uint8 "
+                    f"{shape} and N classes; convert them"
+                )
+        if not 0 <= self.dim <= 1:
+            raise ValueError(f"draw(world): got a brightness of {self.dim}, wanted 0 to 1; change World(dim)")
         for name, count in self.counts.items():
             if not count or 0 in count:
                 raise ValueError(

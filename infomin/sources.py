@@ -85,8 +85,7 @@ def worlds(
     >>> train.digits.shape, test.digits.shape
     (torch.Size([1200, 20, 20]), torch.Size([597, 20, 20]))
     """
-    for name, word, words in (("digits", digits, DIGITS), ("backgrounds", backgrounds, BACKGROUNDS)):
-        _allowed(word, words, name)
+    known_words(digits, backgrounds)
     most = STL10_SIDE if backgrounds == "stl10" else 256
     for name, side, top in (("size", size, most), ("digit", digit, size)):
         kind(side, int, f"worlds({name})")
@@ -115,11 +114,12 @@ def _worlds(where: Path, told: str, digits: str, backgrounds: str, size: int, di
     return train, test
 
 
-def _allowed(word: str, words: Sequence[str], what: str) -> None:
-    """Raise a ValueError unless a word is one of those given, anything but nothing standing for PATH."""
-    kind(word, str, what)
-    if not any(word.startswith(name[:-4]) and word != name[:-4] for name in words if name.endswith(":PATH")):
-        known(word, words, what)
+def known_words(digits: str, backgrounds: str) -> None:
+    """Raise a ValueError unless `worlds` knows both words, anything but nothing standing for PATH."""
+    for what, word, words in (("digits", digits, DIGITS), ("backgrounds", backgrounds, BACKGROUNDS)):
+        kind(word, str, what)
+        if not any(word.startswith(name[:-4]) and word != name[:-4] for name in words if name.endswith(":PATH")):
+            known(word, words, what)
 
 
 def _banks(who: str, sources: Sequence[Source], size: int) -> Iterator[tuple[Tensor, Tensor]]:

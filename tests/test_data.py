@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from infomin import Recipe, data, embedded, run, stored
 from infomin.data import DATA, TEST, TRAIN, Split, batches, first, load, order, worlds
+from infomin.digest import words
 from infomin.scenes import World, draw, render
 from infomin.seeds import generator
 
@@ -408,3 +409,33 @@ def test_a_split_of_pixels_gives_them_back() -> None:
 def test_tasks_are_known_before_anything_is_loaded(name):
     assert data.tasks(name) == tuple(data.load(name, 32)[0].labels)
     assert data.tasks("clips:mnist@stl10") == data.tasks("clips") and data.tasks("stl10") == data.tasks("folder:x") == ("class",)
+
+
+@pytest.mark.parametrize("name", ["digits", "clips"])
+def test_train_and_test_are_draws_of_their_own(name):
+    """Of one seed the first test clips would start and move as the first training clips do."""
+    train, test = (split.scenes for split in load(name, 32))
+    drawn = "start" if name == "clips" else "crop"
+    one, other = (getattr(part, drawn)[:TEST].flatten(1) for part in (train, test))
+    assert (one == other).all(1).double().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [
+        ("clips:mnist@photos", ("mnist", "photos")),
+        ("clips:folder:a@b@photos", ("folder:a@b", "photos")),
+        ("clips:digits@folder:/x@photos", ("digits", "folder:/x@photos")),
+        ("clips:mnist@fotos", ("mnist", "fotos")),
+        ("clips:mnist", ("mnist", "")),
+        ("clips:@photos", ("", "photos")),
+    ],
+)
+def test_a_path_may_have_an_at(name, pair):
+    assert words(name) == pair
+
+
+@pytest.mark.parametrize(("name", "said"), [("clips:mnsit@photos", "digits: got 'mnsit'"), ("clips:digits@fotos", "'fotos'")])
+def test_words_of_clips_are_checked_before_a_run(name, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe(data=name)

@@ -182,7 +182,9 @@ def test_patches_are_the_boxes_of_the_manifest(photographs, tmp_path, capsys):
     assert sources == {"cat/a.png", "cat/turned.png", "dog/b.png", "dog/s/c.png"} and len(rows) == 12
     for row in rows:
         patch, (left, top, right, bottom) = upright(out / row["file"]), row["box"]
-        assert patch.size == (48, 48) == (right - left, bottom - top) and row["file"].startswith(f"{row['source']}-")
+        assert patch.size == (48, 48) == (right - left, bottom - top) and row["file"].split("/", 1)[1].startswith(
+            f"{row['source']}-"
+        )
         assert np.array_equal(np.asarray(patch), np.asarray(upright(photographs / row["source"]).crop(row["box"])))
     assert "4 cut, 1 too small, 1 unreadable" in said.out and f"{photographs}/cat/bad.png: cannot be read" in said.err
     assert len({tuple(row["box"]) for row in rows if row["source"] == "cat/a.png"}) == 3
@@ -193,6 +195,24 @@ def test_patches_are_a_set_to_train_on(photographs, tmp_path):
     patches.main(str(photographs), str(tmp_path / "out"), side=32, per_image=10)
     train, test = data.load(f"folder:{tmp_path / 'out'}", 32)
     assert len(train) + len(test) == 50 and set(train.labels["class"].tolist()) == {0, 1}
+    rows = [json.loads(line) for line in (tmp_path / "out" / "patches.jsonl").read_text().splitlines()]
+    seen, unseen = ({row["source"] for row in rows if row["file"].startswith(part)} for part in ("train/", "test/"))
+    assert seen and unseen and not seen & unseen  # the patches of a photograph overlap
+
+
+def test_parts_that_the_source_has_stay_what_they_are(photographs, tmp_path):
+    (photographs / "cat").rename(photographs / "train"), (photographs / "dog").rename(photographs / "test")
+    patches.main(str(photographs), str(tmp_path / "out"), side=32, per_image=1)
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} <= {"train", "test"}
+    assert (tmp_path / "out" / "train" / "a.png-00.png").exists()
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 6, 23])
+def test_every_fifth_photograph_is_for_the_test(n):
+    found = list(patches.parts([f"cat/{i:02d}.jpg" for i in range(n)] + [f"dog/{i}.jpg" for i in range(5)]).values())
+    assert found[n:] == 4 * ["train/"] + ["test/"]
+    want = {1: [], 2: [1], 4: [3], 5: [4], 6: [4], 23: [4, 9, 14, 19]}[n]
+    assert [i for i, part in enumerate(found[:n]) if part == "test/"] == want
 
 
 def test_places_depend_on_the_seed_and_the_name_alone(photographs, tmp_path):
@@ -206,8 +226,10 @@ def test_places_depend_on_the_seed_and_the_name_alone(photographs, tmp_path):
     patches.main(str(photographs), str(tmp_path / "more"), side=48, per_image=2)
     (photographs / "dog" / "another.png").unlink()
     patches.main(str(photographs), str(tmp_path / "less"), side=48, per_image=2)
-    more, less = state(tmp_path / "more"), state(tmp_path / "less")
-    assert all(more[name] == bits for name, bits in less.items() if name != "patches.jsonl") and len(more) == len(less) + 2
+    more, less = (
+        {name.split("/", 1)[1]: bits for name, bits in state(tmp_path / out).items() if "/" in name} for out in ("more", "less")
+    )
+    assert all(more[name] == bits for name, bits in less.items()) and len(more) == len(less) + 2
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])
@@ -234,6 +256,13 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(photographs, tmp_path, mon
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob(f"*.{kind}")}
     go(tmp_path / "cut")
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob(f"*.{kind}")}
+
+
+def test_patches_of_other_photographs_are_not_mixed(photographs, tmp_path):
+    patches.main(str(photographs), str(tmp_path / "out"), side=40, per_image=1)
+    (photographs / "cat" / "a.png").write_bytes((photographs / "dog" / "b.png").read_bytes())
+    status, _, said = call("patches", photographs, tmp_path / "out", "--side", 40, "--per_image", 1)
+    assert status == 2 and "holds patches of" in said and "choose another folder or delete that one" in said
 
 
 def test_patches_of_other_settings_are_not_mixed(photographs, tmp_path):

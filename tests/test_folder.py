@@ -293,7 +293,7 @@ def test_a_folder_for_the_test_is_not_trained_on_for_want_of_one_to_train_on(tmp
         (tmp_path / name).mkdir(parents=True)
         for n in range(5):
             colour(n).save(tmp_path / name / f"{n}.png")
-    with pytest.raises(ValueError, match=f"got a folder '{end}' and none 'train', wanted both or neither; move the classes"):
+    with pytest.raises(ValueError, match=f"got a folder '{end}' and no 'train', wanted 'train' with 'test' or 'val', written so"):
         parts(str(tmp_path), SIZE)
 
 
@@ -524,10 +524,58 @@ def test_other_files_are_another_run(plain, tmp_path):
 
 def test_of_many_files_few_are_asked_for_their_size(plain, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(sizes, "SIZED", 8)
-    monkeypatch.setattr(sizes.os.path, "getsize", lambda path: asked.append(path) or 1)
+    monkeypatch.setattr(sizes, "READ", 8)
+    monkeypatch.setattr(sizes, "_ends", lambda path: asked.append(path) or "")
     digest(f"folder:{tmp_path}")
-    assert len(asked) == 8 and len(set(asked)) == 8
+    assert asked == find(tmp_path)[::5]
+
+
+def test_pictures_of_one_size_are_told_by_what_they_show(tmp_path):
+    told = []
+    for shade in (0, 1, 1):
+        Image.fromarray(np.full((40, 40, 3), shade, np.uint8)).save(tmp_path / "plain.bmp")
+        told.append((digest(f"folder:{tmp_path}"), (tmp_path / "plain.bmp").stat().st_size))
+    assert told[0] != told[1] == told[2] and told[0][1] == told[1][1]
+
+
+def test_a_sweep_looks_at_a_folder_once_a_recipe(mixed, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(room, "digest", lambda name: asked.append(name) or "0" * 64)
+    recipe = Recipe(data=f"folder:{mixed}", **TINY)
+    with ignoring():
+        run(recipe, tmp_path)
+    assert run(recipe, tmp_path)["files"] == "0" * 12 and run(recipe, tmp_path)["key"] == recipe.key
+    assert asked == [f"folder:{mixed}"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(("Train", "Test"), "'Test' and no"), (("train", "validation"), "'validation' beside")]
+)
+def test_parts_that_are_called_otherwise_are_no_classes(tmp_path, names, said):
+    """Otherwise the probe would ask which part an image is from."""
+    for name in names:
+        for n in range(10):
+            (tmp_path / name / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
+            colour(n).save(tmp_path / name / "ab"[n % 2] / f"{n}.png")
+    with pytest.raises(ValueError, match=f"got a folder {said} 'train', wanted 'train' with 'test' or 'val', written so"):
+        parts(str(tmp_path), SIZE)
+
+
+@pytest.mark.parametrize("flat", ["test/1.png", "test/notes.txt"])
+def test_of_two_tests_the_one_with_classes_is_taken(tmp_path, flat):
+    for name in ("train/a/1.png", "train/b/1.png", "val/a/2.png", "val/b/2.png", flat):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        colour(0).save(tmp_path / name.replace("txt", "png")) if name.endswith("png") else (tmp_path / name).write_text("none")
+    (train_, _), (test, labels) = parts(str(tmp_path), SIZE)
+    assert len(train_) == 2 and all("/val/" in path for path in test.paths) and sorted(labels.tolist()) == [0, 1]
+
+
+def test_a_class_of_which_none_is_in_the_test_is_told(tmp_path):
+    for n in range(12):
+        (tmp_path / "ab"[n > 8]).mkdir(exist_ok=True)
+        colour(n).save(tmp_path / "ab"[n > 8] / f"{n}.png")
+    with pytest.warns(UserWarning, match="no image of 1 classes is in the test: they have fewer than 5"):
+        parts(str(tmp_path), SIZE)
 
 
 def test_a_folder_trains_and_is_probed(mixed):
