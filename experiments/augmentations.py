@@ -21,4 +21,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 if __name__ == "__main__":
-    command(PRESETS, "augmentations", dial="what is drawn for each view", about=__doc__, alike=True)
+    command(PRESETS, "augmentations", dial="what is drawn for each view", about=__doc__)

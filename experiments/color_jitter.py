@@ -21,4 +21,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 if __name__ == "__main__":
-    command(PRESETS, "color_jitter", dial="strength of the colour jitter", about=__doc__, alike=True)
+    command(PRESETS, "color_jitter", dial="strength of the colour jitter", about=__doc__)

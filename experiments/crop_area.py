@@ -21,4 +21,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 if __name__ == "__main__":
-    command(PRESETS, "crop_area", dial="least share of the image in a crop", about=__doc__, alike=True)
+    command(PRESETS, "crop_area", dial="least share of the image in a crop", about=__doc__)

@@ -124,7 +124,7 @@ def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, 
     flows = {name: PixelFlow.load(file) for name, file in firsts.items()}
     pictures(rows, flows, task, f"{out}/learned_views")
     if save:
-        table.write_rows(f"{save}/learned_views.jsonl", [*learned, *rows])  # of both stages
+        table.write_rows(f"{save}/learned_views.jsonl", [*rows, *learned])  # of both stages
         pictures(rows, flows, task, f"{save}/learned_views")
         for name, file in firsts.items():
             learned_flow = Path(file).read_bytes()

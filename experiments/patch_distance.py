@@ -23,4 +23,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 if __name__ == "__main__":
-    command(PRESETS, "patch_distance", dial="distance [px]", about=__doc__, alike=True)
+    command(PRESETS, "patch_distance", dial="distance [px]", about=__doc__)

@@ -10,13 +10,15 @@ import pandas as pd
 from .table import summary
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
+# With the view, all that the features of a network depend on that took no step, but for the seed.
+NETWORK = ("data", "files", "size", "encoder", "width", "share_encoder", "probe_images")
 
 
 def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     """One point per value of `by`: means and deviations over seeds, in order of information.
 
-    Rows of no step are no points; their mean accuracy is the column `untrained`. Where one encoder serves all views, such rows of
-    one view tell for the others too.
+    Rows of no step are no points: the mean of their accuracy, and its deviation, are the columns `untrained` and `untrained_std`
+    of the points that have their view, data and network, whatever these were trained with.
 
     Args:
         rows: as `run` returns them or `table.read` reads them; diverged ones only count.
@@ -37,10 +39,10 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     if found.empty:
         raise ValueError("rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some")
     if bare.any():
-        reached = frame[bare].groupby(by)[f"acc_{task}"].mean()
-        found["untrained"] = found[by].map(reached)
-        if "share_encoder" in frame and frame["share_encoder"].all():  # otherwise each view has networks of its own
-            found["untrained"] = found["untrained"].fillna(reached.mean())
+        like = ["seen" if by == "view" else by, *(name for name in NETWORK if name in frame)]
+        reached = frame[bare].groupby(like, dropna=False)[f"acc_{task}"].agg(untrained="mean", untrained_std="std")
+        networks = frame[~bare].drop_duplicates(by)[[by, *like]]
+        found = found.merge(networks.merge(reached.reset_index(), how="left", on=like)[[by, *reached]], on=by)
     found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
     return found
 
@@ -66,8 +68,11 @@ def trained(rows: Rows) -> pd.DataFrame:
 
 
 def _labelled(rows: Rows) -> pd.DataFrame:
-    """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it."""
-    frame = _once(rows)
+    """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it.
+
+    The column `seen` has the view alone.
+    """
+    frame = _once(rows).assign(seen=lambda frame: frame["view"])
     for name in _varied(frame):
         frame["view"] += [f", {name}={value}" if pd.notna(value) else "" for value in frame[name]]
     return frame
@@ -128,8 +133,9 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
         return f"Several curves: rows differ in view and in {' and '.join(others)}; choose rows that differ in the view alone."
     at = by_dial(at, rows) if dial else at
     best = int(at[f"acc_{task}_mean"].idxmax())
-    bare = at["untrained"][best] if "untrained" in at else math.nan
-    return _shape(at, task, best, dial) + ("" if math.isnan(bare) else f" Untrained, its network has {bare:.2f}.")
+    bare, spread = (at[name][best] if name in at else math.nan for name in ("untrained", "untrained_std"))
+    said = f" Untrained, its network has {bare:.2f}{'' if math.isnan(spread) else f' ± {spread:.2f}'}."
+    return _shape(at, task, best, dial) + ("" if math.isnan(bare) else said)
 
 
 def _shape(at: pd.DataFrame, task: str, best: int, dial: bool) -> str:

@@ -52,7 +52,6 @@ def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None 
     Returns:
         the rows.
     """
-    bare = untrained(recipes(preset, VIEWS[:1]))  # which shows the same scenes as the others
-    rows = sweep([*recipes(preset), *bare], out, jobs=jobs)
+    rows = sweep([*recipes(preset), *untrained(recipes(preset))], out, jobs=jobs)
     report(rows, out, TASK)
     return rows

@@ -38,7 +38,6 @@ def experiment(
     out: str | Path,
     *,
     dial: str = "",
-    alike: bool = False,
     jobs: int = 0,
     save: str | Path = "",
     **overrides: Any,
@@ -51,8 +50,6 @@ def experiment(
         preset: a key of `presets`.
         out: folder of runs, table and figure.
         dial: what the views' dial is, with its unit, if it is a number.
-        alike: whether a probe reads the same of all views from an untrained network, as of augmentations, so that the first one
-            tells for all.
         jobs: processes at a time; 0 means one per core.
         save: where to put rows and figure as well, without a suffix.
         overrides: entries that take the place of the preset's, unless they are empty.
@@ -64,8 +61,7 @@ def experiment(
     views, seeds, task = (fields.pop(name) for name in ("views", "seeds", "task"))
     recipes = grid(Recipe(**fields), seed=range(seeds), view=views)
     known(task, tasks(recipes[0].data), "task")  # now: hours later, the rows would have to be reported again
-    bare = untrained(recipe for recipe in recipes if recipe.view == views[0] or not alike)
-    rows = sweep([*recipes, *bare], out, jobs=jobs or None)
+    rows = sweep([*recipes, *untrained(recipes)], out, jobs=jobs or None)
     report(rows, out, task, dial, save)
     return rows
 
@@ -75,9 +71,7 @@ def untrained(recipes: Iterable[Recipe]) -> list[Recipe]:
     return [replace(recipe, steps=0) for recipe in recipes]
 
 
-def command(
-    presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "", about: str | None = None, alike: bool = False
-) -> None:
+def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "", about: str | None = None) -> None:
     """The command line of an experiment: what a script in experiments/ ends with.
 
     Args:
@@ -85,7 +79,6 @@ def command(
         name: of the script; runs go to `runs/NAME`, and what is saved is called so.
         dial: what the views' dial is, with its unit.
         about: as for `script`.
-        alike: as for `experiment`.
     """
 
     def main(
@@ -103,7 +96,7 @@ def command(
             save: Folder to put rows (.jsonl) and figure (.png) into as well.
         """
         where = Path(save) / name if save else ""
-        experiment(presets, preset, out, dial=dial, alike=alike, jobs=jobs, save=where, data=data, task=task)
+        experiment(presets, preset, out, dial=dial, jobs=jobs, save=where, data=data, task=task)
 
     script(main, about)
 
@@ -150,6 +143,10 @@ def report(
         save: where to put rows and figure as well, without a suffix: `.jsonl` and `.png` are added.
     """
     frame = pd.DataFrame(rows)
+    if lacking := {"view", "seed", "status"} - set(frame):
+        raise ValueError(
+            f"rows: got rows without {', '.join(sorted(lacking))}, wanted those of infomin run or sweep; name another file"
+        )
     bad = frame[frame["status"] == "diverged"]
     lost = f"{len(bad)} of {len(frame)} runs diverged; first, {bad['view'].iloc[0]}: {bad['reason'].iloc[0]}" if len(bad) else ""
     if len(frame) == len(bad):

@@ -41,7 +41,7 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
         inputs: Any = load(*data)[1].scenes[:1] if data else _photograph(image)[None]  # type: ignore[index]
 
         def drawn(draw: int, view: Any = view, inputs: Any = inputs) -> list[Tensor]:
-            return [v[0] for v in view(inputs, generator(seed, "gallery", draw))]
+            return [_colours(v[0], view) for v in view(inputs, generator(seed, "gallery", draw))]
 
         rows = [drawn(draw) for draw in range(draws if draws > 1 and _varies(view, drawn) else 1)]
         for draw, row in enumerate(rows):
@@ -56,6 +56,15 @@ def _varies(view: Any, drawn: Callable[[int], list[Tensor]]) -> bool:
         return False
     first = drawn(0)
     return any(not all(map(torch.equal, first, drawn(draw))) for draw in range(1, 100))
+
+
+def _colours(shown: Tensor, view: Any) -> Tensor:
+    """Of channels with signs, 0 as middle grey: on one scale for all draws, but for those that leave it or hardly show on it.
+
+    What has three is seen as a picture, as the low frequencies are.
+    """
+    signed = getattr(view, "signed", False) and len(shown) < 3
+    return shown / shown.abs().amax().clamp(min=0.5) / 2 + 0.5 if signed else shown
 
 
 def _photograph(path: str | Path) -> Tensor:

@@ -111,9 +111,9 @@ def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
 
 def _untrained(axes: Axes, x: pd.Series, at: pd.DataFrame, *, line: bool) -> None:
     """What the network of each point reaches before it is trained, where rows tell."""
-    if "untrained" in at:
-        form: Any = {"color": SOFT, "mfc": "white", "ms": 4, "lw": 1, "zorder": 2}
-        axes.plot(x, at["untrained"], "o:" if line else "o", label="the same network untrained", **form)
+    if "untrained" in at and at["untrained"].notna().any():
+        form: Any = {"color": SOFT, "mfc": "white", "ms": 4, "lw": 1, "capsize": 2, "zorder": 2, "fmt": "o:" if line else "o"}
+        axes.errorbar(x, at["untrained"], yerr=at["untrained_std"].fillna(0), label="the same network untrained", **form)
 
 
 def _numbered(axes: Axes, x: pd.Series, y: pd.Series) -> None:

@@ -148,7 +148,7 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
     Returns:
         the recipe's fields; `files`, which tell data on disk from what they were; `status` (`done` or `diverged`); `i_nce`,
         `ceiling`, `true_nats` (nats; the last where it is known), `candidates`; `acc_TASK`, `knn_TASK` (0..1) or `px_TASK`
-        (pixels); and where the row comes from: versions, commit, host, seconds.
+        (pixels); and where the row comes from: versions, commit, host, seconds (if it was cut, since it went on).
 
     Raises:
         ValueError: a field does not fit the others, or the run's files are damaged.

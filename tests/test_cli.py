@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from importlib.metadata import entry_points
 from io import BytesIO, TextIOWrapper
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,7 @@ runs = sys.modules["infomin.run"]
 COMMANDS = ("demo", "run", "sweep", "plot", "views")
 TINY = {"view": "color:lab", "steps": 4, "batch": 16, "size": 24, "width": 0.25, "dim": 16, "candidates": 16, "probe_images": 64}
 TINY |= {"precision": "fp32", "device": "cpu"}
+SPEED = Path(__file__).parents[1] / "experiments" / "figures" / "speed.jsonl"
 AS_TINY = [f"--{name}={value}" for name, value in TINY.items()]
 
 
@@ -264,9 +266,9 @@ def test_demo_draws_and_says_and_does_not_train_twice(call, tmp_path, monkeypatc
     status, text, errors = call("demo", "--preset", "tiny", "--out", tmp_path, "--jobs", "1")
     assert status == 0, errors
     made = table.read(tmp_path)
-    assert sorted(made["view"]) == sorted([*demos.VIEWS, demos.VIEWS[0]]) and sorted(made["steps"]) == [0] + [4] * 8
+    assert sorted(made["view"]) == sorted([*demos.VIEWS, *demos.VIEWS]) and sorted(made["steps"]) == [0] * 8 + [4] * 8
     recipes = demos.recipes("tiny")
-    rows = [table.read_json(tmp_path / r.key / "row.json") for r in [*recipes, *demos.untrained(recipes[:1])]]
+    rows = [table.read_json(tmp_path / r.key / "row.json") for r in [*recipes, *demos.untrained(recipes)]]
     verdict = infomin.plots.verdict(rows, demos.TASK)
     assert text.rstrip().endswith(verdict) and all(view in text for view in demos.VIEWS)
     assert (tmp_path / "u_curve.png").read_bytes().startswith(b"\x89PNG")
@@ -328,6 +330,7 @@ MISTAKES = {
     "an image without views": (["views", "--image", "cat.jpg"], ["no views to draw of it", "add --show"]),
     "missing folder": (["plot", "nowhere"], ["nowhere", "wanted a folder of runs or a .jsonl file", "check its name"]),
     "no rows": (["plot", "EMPTY"], ["empty", "none that can be read", "run a sweep"]),
+    "rows of something else": (["plot", "SPEED"], ["rows: got rows without seed, status, view", "infomin run or sweep"]),
     "no such task": (["plot", "ROWS", "--task", "colour"], ["got 'colour'", "wanted one of digit, background, position"]),
     "missing file": (["run", "--config", "none.yaml"], ["none.yaml", "does not exist"]),
     "unreadable file": (["run", "--config", "YAML steps: ["], ["config", "line "]),
@@ -350,7 +353,7 @@ def test_a_mistake_is_told_in_one_line(call, rows, tmp_path, monkeypatch, mistak
     monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("it was carried out"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.yaml").write_text(words[-1].removeprefix("YAML ") + "\n" if words else "", encoding="latin-1")
-    places = {"EMPTY": "empty", "ROWS": str(rows[0])}
+    places = {"EMPTY": "empty", "ROWS": str(rows[0]), "SPEED": str(SPEED)}
     words = ["file.yaml" if word.startswith("YAML ") else places.get(word, word) for word in words]
     before = sorted(tmp_path.rglob("*"))
     status, said, errors = call(*words)

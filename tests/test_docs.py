@@ -175,6 +175,9 @@ def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
         rows = [json.loads(line) for line in (tmp_path / "saved" / f"{path.stem}.jsonl").read_text().splitlines()]
         assert sorted(row["key"] for row in rows) == sorted(row.parent.name for row in made)
         assert {row["status"] for row in rows} == {"done"}
+        if "command(PRESETS" in path.read_text():  # each view beside its network untrained
+            bare, trained = ([row["view"] for row in rows if bool(row["steps"]) == given] for given in (False, True))
+            assert len(bare) == len(set(bare)) and bare == trained
         assert (tmp_path / "saved" / f"{path.stem}.png").stat().st_size > 1000
 
 

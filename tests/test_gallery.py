@@ -55,6 +55,17 @@ def test_a_view_that_seldom_changes_anything_has_its_rows_all_the_same(shown, im
     assert list(shown[-1]) == ["shared:all", "frames:all"]
 
 
+def test_bright_and_grey_pictures_are_shown_as_they_are(shown, tmp_path):
+    """Whether there are signs is a matter of the view: a bright picture has none below 0, and a grey one's chroma is no noise."""
+    grey = torch.linspace(140, 255, 256).round().to(torch.uint8).view(16, 16)
+    Image.fromarray(grey.numpy()).save(tmp_path / "grey.png")
+    gallery(["color:ydbdr", "color:lab", "frequency:2"], tmp_path / "a.png", tmp_path / "grey.png")
+    _, luma, chroma = shown[0]["color:ydbdr"]
+    torch.testing.assert_close(luma[0], grey / 255, atol=0.02, rtol=0)
+    assert (chroma - 0.5).abs().max() < 1e-3 and (shown[0]["color:lab"][2] - 0.5).abs().max() < 0.1
+    assert (shown[0]["frequency:2"][1][0] - grey / 255).abs().mean() < 0.05
+
+
 def test_views_of_scenes_show_scenes(shown, tmp_path):
     gallery(["shared:digit"], tmp_path / "a.png", draws=3)
     rows = list(shown[0].values())

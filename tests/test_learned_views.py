@@ -34,6 +34,7 @@ def test_the_second_stage_differs_in_the_view_alone(script, preset, tmp_path):
     game = {"mode": "supervised", "space": "rgb", "volume_preserving": False, "seed": 0, "verdict": "steady"}
     game |= {"file": str(tmp_path / "learned.safetensors"), "view": script["BUDGETS"][preset]["view"]}
     plan = script["second"](preset, [game, game | {"file": None}])
+    assert script["second"](preset, [game | {"seed": 2}])[-1][0].seed == 2, "a spread over seeds is one of both stages"
     seeds = script["BUDGETS"][preset]["seeds"]
     bare = [recipe for recipe, told in plan if told["generator"] == "untrained"]
     recipes = [recipe for recipe, told in plan if told["generator"] != "untrained"]

@@ -383,25 +383,77 @@ def with_untrained(rows, accuracy):
     return keyed + [r | {"key": f"0{r['key']}", "steps": 0, "i_nce": 9.0, "acc_digit": accuracy(r)} for r in keyed]
 
 
+def hollow(figure):
+    """The points of untrained networks in a figure."""
+    bars = [bar for axes in figure.axes for bar in axes.containers if bar.get_label() == "the same network untrained"]
+    return [bar.lines[0] for bar in bars]
+
+
+NETWORKS = {"data": "digits", "size": 32, "encoder": "tiny", "width": 1.0, "share_encoder": True, "probe_images": 64}
+TRAINING = {"method": "infonce", "tau": 0.2, "lr": 0.1, "batch": 32, "steps": 400}
+
+
+def recipe_first(rows):
+    """Rows as `run` gives them."""
+    names = ["key", "view", *NETWORKS, *TRAINING, "seed", "status"]
+    return [{name: r[name] for name in names if name in r} | r for r in rows]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_untrained_network_tells_of_no_other_one(name):
+    other = {"data": "photos", "size": 64, "encoder": "alexnet", "width": 0.5, "share_encoder": False, "probe_images": 32}
+    mine, theirs = ([r | NETWORKS | fields for r in curve()] for fields in ({}, {name: other[name]}))
+    rows = with_untrained(mine, lambda r: 0.25)
+    rows += [r | {"key": f"x{r['key']}"} for r in with_untrained(theirs, lambda r: 0.75)]
+    at = plots.points(recipe_first(rows), "digit")
+    changed = at["view"].str.contains(f"{name}={other[name]}", regex=False)
+    assert changed.sum() * 2 == len(at) and set(at["untrained"][changed]) == {0.75} and set(at["untrained"][~changed]) == {0.25}
+    rows = [r for r in rows if r["steps"] or not str(r["key"]).startswith("x")]
+    at = plots.points(recipe_first(rows), "digit")
+    assert at["untrained"][changed].isna().all() and at["untrained"][~changed].notna().all()
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_an_untrained_network_tells_whatever_the_training(name, tmp_path, drawn):
+    """As the curve of `steps=0,100,400` has it."""
+    other = {"method": "supervised", "tau": 0.1, "lr": 0.2, "batch": 64, "steps": 100}
+    rows = with_untrained([r | NETWORKS | TRAINING for r in curve()], lambda r: 0.25)
+    rows = recipe_first([*rows, *(r | {"key": f"x{r['key']}", name: other[name]} for r in rows if r["steps"])])
+    at = plots.points(rows, "digit")
+    assert len(at) == 2 * len(plots.points(curve(), "digit")) and set(at["untrained"]) == {0.25}
+
+
+def test_there_is_no_legend_where_no_point_has_an_untrained_network(tmp_path, drawn):
+    rows = with_untrained(curve(), lambda r: 0.25)
+    rows = [r | {"view": r["view"] if r["steps"] else "color:none"} for r in rows]
+    plots.u_curve(rows, tmp_path / "none.png", "digit")
+    assert not hollow(drawn[-1]) and "Untrained" not in plots.verdict(rows, "digit")
+
+
+def test_a_run_counts_once_however_often_its_row_is_there():
+    rows = [{"key": f"{i}"} | r for i, r in enumerate(curve())]
+    assert plots.points([*rows, *rows[:5]], "digit").equals(plots.points(rows, "digit"))
+
+
 def test_networks_that_took_no_step_are_told_beside_their_points_and_are_none(tmp_path, drawn):
     rows = curve()
     both = with_untrained(rows, lambda r: 0.1 if r["view"] == "color:a" else 0.4)
     at, plain = plots.points(both, "digit"), plots.points(rows, "digit")
-    assert list(at["untrained"]) == pytest.approx([0.1] + [0.4] * (len(at) - 1)) and at.drop(columns="untrained").equals(plain)
-    assert plots.verdict(both, "digit") == plots.verdict(rows, "digit") + " Untrained, its network has 0.40."
+    assert list(at["untrained"]) == pytest.approx([0.1] + [0.4] * (len(at) - 1))
+    assert at.drop(columns=["untrained", "untrained_std"]).equals(plain) and list(at["untrained_std"]) == [0] * len(at)
+    assert plots.verdict(both, "digit") == plots.verdict(rows, "digit") + " Untrained, its network has 0.40 ± 0.00."
+    (spread,) = (plots.points(with_untrained(rows, lambda r: r["seed"] / 10), "digit")["untrained_std"].unique(),)
+    assert list(spread) == pytest.approx([0.1])
     for draw in (plots.u_curve, plots.dial_curve):
         draw(rows, tmp_path / "bare.png", "digit")
         draw(both, tmp_path / "both.png", "digit")
         bare, figure = drawn[-2:]
-        lines = [line for axes in figure.axes for line in axes.lines if line.get_label() == "the same network untrained"]
-        assert lines and all(list(line.get_ydata()) == list(at["untrained"]) for line in lines)
-        assert not any(line.get_label() == "the same network untrained" for axes in bare.axes for line in axes.lines)
+        lines = hollow(figure)
+        assert lines and all(list(line.get_ydata()) == list(at["untrained"]) for line in lines) and not hollow(bare)
         seeds = [[line.get_xdata().max() for line in axes.lines if line.get_label() == "a seed"] for axes in figure.axes]
         assert all(most < 9 for found in seeds for most in found)
     some = [r for r in both if r["steps"] or r["view"] == "color:b"]
     assert plots.points(some, "digit")["untrained"].notna().sum() == 1
-    some = [r | {"share_encoder": True} for r in some]
-    assert list(plots.points(some, "digit")["untrained"]) == pytest.approx([0.4] * len(at))
     alone = [r for r in both if r["steps"] == 0]
     assert "untrained" not in plots.points(alone, "digit") and len(plots.points(alone, "digit")) == len(at)
 

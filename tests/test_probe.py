@@ -347,6 +347,25 @@ def test_test_views_are_drawn_anew_so_that_the_critic_cannot_know_them(brief, mo
     assert not torch.isclose(first, first_test).all(1).any()
 
 
+def test_views_that_are_equal_are_read_once(brief, monkeypatch):
+    """Two crops, not drawn, are one image twice, and a probe of both would differ from that of one by its penalty alone."""
+    seen = []
+    monkeypatch.setattr(probe, "_read", lambda x, *_: seen.append(x.shape[1]) or {})
+    part = torch.zeros(60, 3, 8, 8), {"class": torch.arange(60) % 2}
+    all_of(Bare(), Codes(), part, part, readout=(0, 1), candidates=50)
+    x, y = blobs(60, noise=0.3, seed=0)
+    all_of(Bare(), Halves(), *[(torch.cat([x, 2 * x], 1), {"class": y})] * 2, readout=(0, 1), candidates=50)
+    assert seen == [8, 16]
+
+
+def test_the_critic_passes_over_few_pairs_as_often_as_over_many(monkeypatch):
+    steps, act = [], probe.rate
+    monkeypatch.setattr(probe, "rate", lambda name, step, most, **how: steps.append(most) or act(name, step, most, **how))
+    for n in (128, 512):
+        nats([torch.randn(n, 4)] * 2, [torch.randn(16, 4)] * 2, candidates=16)
+    assert steps == 9 * [9] + 37 * [37]  # of 300 for 4096
+
+
 def test_features_that_are_no_numbers_are_told():
     class Broken(nn.Module):
         def features(self, views):

@@ -221,7 +221,7 @@ def handed(monkeypatch):
         return iter(())
 
     def all_of(method, view, train, test, **options):
-        seen.update(options, train=train, test=test)
+        seen.update(options, train=train, test=test, probed=options)
         return {}
 
     monkeypatch.setattr(room, "fit", fit)
@@ -248,6 +248,12 @@ def test_the_probe_learns_from_training_images_and_is_asked_about_others(handed)
     for part, found, told in zip(data.load("photos", 32), (x, x_test), (labels, test_labels), strict=True):
         assert torch.equal(found, part.images[:96]) and torch.equal(told["background"], part.labels["background"][:96])
     assert handed["readout"] == (0, 1) and handed["candidates"] == 32 and handed["precision"] == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_probe_computes_as_the_training_did(handed, precision):
+    run(tiny(precision=precision))
+    assert handed["probed"]["precision"] == precision
 
 
 def test_every_field_gets_where_it_belongs(handed):
