@@ -248,7 +248,7 @@ def _begun(folder: Path, config: dict[str, Any], world: World) -> dict[str, Any]
     was = (old := _manifest(folder))["config"]
     other = [f"{name} {value!r} for {was.get(name)!r}" for name, value in config.items() if value != was.get(name)]
     if not other and new["pictures"] != old["pictures"]:  # files that have changed since, or another folder of that name
-        other = ["other pictures by the same names"]
+        other = ["other pictures by the same names, or a processor that scales them otherwise"]
     if other:
         raise ValueError(f"{who}: the folder holds another data set, got {', '.join(other)}; {todo}")
     return old

@@ -11,6 +11,7 @@ import sys
 from math import ceil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -191,6 +192,10 @@ def test_backgrounds_of_one_class_leave_the_table_without_their_error(script, tm
     words = ["--preset", "tiny", "--backgrounds", f"folder:{tmp_path / 'photos'}", "--out", tmp_path / "runs", "--jobs", 1]
     status, said = script(ROOT / "experiments" / "moving_mnist.py", *words)
     assert status == 0 and "error_digit" in said and "px_place" in said and "error_background" not in said
+    at = pd.read_csv(tmp_path / "runs" / "table.csv").set_index("shared")
+    rows = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("row.json")]
+    (row,) = [row for row in rows if row["method"] == "supervised"]
+    assert at["error_digit_mean"]["supervised"] == pytest.approx(1 - row["acc_digit"])
 
 
 @named([path for path in EXPERIMENTS if "PRESETS: " in path.read_text()])
