@@ -11,8 +11,8 @@ it frees (infomin.allocator), as our runs do; then new memory was used before.
 Before that a data set of 10,000 clips is written to disk: clips a second, and the most memory after a quarter as many and after
 all; how it is timed says speed.py.
 
-Missed on 2 cores (figures/speed_clips.jsonl): 100 times the simulation, which would be as fast as copying the frames, ours is 7
-and 11 times; and a quarter of the copy into used memory, for a digit's pixels pass through a dozen of torch's operations, each a
+Missed on 2 cores (figures/speed_clips.jsonl): 100 times the simulation, which would be faster than copying the frames, ours is 4
+and 9 times; and a quarter of the copy into used memory, for a digit's pixels pass through a dozen of torch's operations, each a
 copy at best.
 """
 

@@ -1,6 +1,6 @@
 """Speed of pixel-wise flows, as ratios against the libraries they could be made with; how it is timed says speed.py.
 
-    python experiments/speed_flow.py           # 9 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
+    python experiments/speed_flow.py           # 4 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
 
 Six couplings of hidden width 32 over 64 images of 64 px, forward and backward with the log-det in the loss: ours over nflows' own
 on the images with 1x1 convolutions (goal 0.40 or less), on rows of pixels, and zuko's on rows; additive and affine, with equal
@@ -8,13 +8,13 @@ masks and sizes. Then memory: the most bytes that torch's CPU allocator held dur
 parameters, their gradients), ours over nflows' on the images (goal 0.60 or less).
 
 Times twice: as a process begins, where much of theirs goes into new pages for their large layers; and where the process keeps the
-memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then the goal is missed, narrowly by
-additive couplings of one layer, by the others with 0.6 to 0.8 (figures/speed_flow.jsonl): most of the time is products of
-matrices, ours and theirs.
+memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then additive couplings of one
+layer reach the goal, and the others miss it with 0.6 to 0.7 (figures/speed_flow.jsonl; on a processor without AVX-512 all do, with
+0.5 to 0.8): most of the time is products of matrices, ours and theirs.
 
 Last, a round of the semi-supervised game, forward and backward of all players, over its four encoders alone with the same losses
 on views that are there already (goal 1.5 or less): with half-width ResNet-18s at 64 px, and with the tiny encoder at 32 px. The
-latter misses the goal, 2.1 on 2 cores: that network costs hardly more than four couplings do at each pixel.
+latter misses the goal, 2.0 on 2 cores: that network costs hardly more than four couplings do at each pixel.
 """
 
 import copy

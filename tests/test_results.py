@@ -60,3 +60,14 @@ def test_a_table_of_the_readme_is_that_of_its_rows(made: Callable[[], str], line
     wanted = made()
     assert len(wanted.splitlines()) == 2 + lines
     assert wanted in (ROOT / "README.md").read_text(), f"the README should have\n{wanted}"
+
+
+FIGURES = [path for path in sorted((ROOT / "experiments" / "figures").glob("*.jsonl")) if not path.stem.startswith("speed")]
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
+def test_rows_of_a_figure_were_measured_in_one_way_by_code_that_is_committed(path: Path) -> None:
+    frame = rows(path.stem)
+    assert frame["protocol"].dropna().nunique() == frame["precision_used"].nunique() == frame["host"].nunique() == 1
+    assert frame["commit"].str.fullmatch("[0-9a-f]{12}").all() and set(frame["status"]) == {"done"}
+    assert not frame["key"].duplicated().any()
