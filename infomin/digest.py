@@ -17,8 +17,9 @@ def words(name: str) -> tuple[str, str]:
     """
     rest = name.removeprefix("clips:")
     places = [at for at, letter in enumerate(rest) if letter == "@"] or [len(rest)]
-    cut = next((at for at in places if rest[at + 1 :].startswith(("photos", "stl10", "folder:")) and at), places[0])
-    return rest[:cut], rest[cut + 1 :]
+    ends = {at: rest[at + 1 :] for at in places}
+    cut = next((at for at, end in ends.items() if end in ("photos", "stl10") or end.startswith("folder:")), places[0])
+    return rest[:cut], ends[cut]
 
 
 def digest(data: str) -> str:
@@ -45,7 +46,7 @@ def digest(data: str) -> str:
 
 def _images(folder: Path) -> list[str]:
     files = find(folder) if folder.is_dir() else []
-    some = files[:: max(1, len(files) // READ)]
+    some = files[:: max(1, -(-len(files) // READ))]
     return [*(file[len(str(folder)) :] for file in files), *map(_ends, some)]
 
 

@@ -21,6 +21,8 @@ from . import table
 from .check import known, positive
 from .run import LOG_EVERY, Recipe, run
 
+PROBE = 100  # steps of the default recipe that take about as long as its probe
+
 
 def grid(base: Recipe, **axes: Sequence[Any]) -> list[Recipe]:
     """Every combination of the given values, the last axis running fastest.
@@ -114,20 +116,20 @@ def _leave_with(parent: int) -> None:
 @contextmanager
 def _progress(recipes: Sequence[Recipe], out: Path, bar: bool) -> Iterator[None]:
     """A bar over all steps of all runs, read off their logs: the runs themselves are in other processes."""
-    logs = [(out / recipe.key, recipe.steps) for recipe in dict.fromkeys(recipes)]
+    logs = {out / recipe.key: recipe.steps for recipe in recipes}
 
     def look() -> tuple[int, str]:
         done, finished, ending = 0, 0, 0
-        for folder, steps in logs:
+        for folder, steps in logs.items():
             if (folder / "row.json").exists():
-                done, finished = done + steps, finished + 1
+                done, finished = done + steps + PROBE, finished + 1
             elif (folder / "log.jsonl").exists():
                 made = min(steps, len((folder / "log.jsonl").read_bytes().splitlines()) * LOG_EVERY)
                 done, ending = done + made, ending + (made == steps)
-        return done, f"{finished} done" + (f", {ending} finishing" if ending else "")  # the probe has no steps
+        return done, f"{finished} done" + (f", {ending} finishing" if ending else "")
 
     stop, (before, _) = threading.Event(), look()  # what was done before took no time of this command
-    steps = sum(steps for _, steps in logs)
+    steps = sum(steps + PROBE for steps in logs.values())
     with tqdm(total=steps, initial=before, unit="step", disable=not bar, smoothing=0.05, desc=f"{len(logs)} runs") as line:
 
         def show() -> None:

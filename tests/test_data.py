@@ -426,6 +426,7 @@ def test_train_and_test_are_draws_of_their_own(name):
         ("clips:mnist@photos", ("mnist", "photos")),
         ("clips:folder:a@b@photos", ("folder:a@b", "photos")),
         ("clips:digits@folder:/x@photos", ("digits", "folder:/x@photos")),
+        ("clips:folder:a@photosets@stl10", ("folder:a@photosets", "stl10")),
         ("clips:mnist@fotos", ("mnist", "fotos")),
         ("clips:mnist", ("mnist", "")),
         ("clips:@photos", ("", "photos")),
