@@ -72,7 +72,8 @@ def _labelled(rows: Rows) -> pd.DataFrame:
 
     The column `seen` has the view alone.
     """
-    frame = _once(rows).assign(seen=lambda frame: frame["view"])
+    frame = _once(rows)
+    frame = frame.assign(seen=frame.get("view"))  # of no rows there is none
     for name in _varied(frame):
         frame["view"] += [f", {name}={value}" if pd.notna(value) else "" for value in frame[name]]
     return frame
