@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infomin import data
+from infomin import data, optim
 from infomin.fresh import Rows, Stand, divide, fresh, judged
 from infomin.methods import InfoNCE
 from infomin.methods.game import MODES, Game
@@ -128,6 +128,14 @@ def test_the_same_generator_has_the_same_number_whatever_was_drawn_before(stand)
     assert fresh(generator, stand) == fresh(copy.deepcopy(generator).eval(), stand) == found
     assert fresh(generator, replace(stand, seed=1)) != found
     assert fresh(game(seed=1).generator, stand) != found
+
+
+def test_fresh_critics_come_to_rest(stand, monkeypatch):
+    """At a constant rate the number would be that of the last few batches."""
+    factors, act = [], optim.rate
+    monkeypatch.setattr("infomin.fresh.rate", lambda *given: factors.append(act(*given)) or factors[-1])
+    fresh(game().generator, replace(stand, steps=20))
+    assert len(factors) == 20 and max(factors) == 1 and factors[-1] < 0.05
 
 
 @pytest.mark.parametrize("training", [True, False])
