@@ -228,7 +228,7 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
 
     Args:
         views: name -> views of one image, each `[C, H, W]`. One channel is shown grey, two as red and blue against green, three
-            as they are. A view that leaves [0, 1] is scaled to its greatest value, with middle grey for 0.
+            as they are. A view that leaves [0, 1] is scaled to its greatest value; with signs, 0 is middle grey.
         path: the picture.
         across: names that share a row.
     """
@@ -247,8 +247,11 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
 
 def _picture(view: Tensor) -> Any:
     view = view.detach().float().cpu()
-    if view.amin() < 0 or view.amax() > 1:
-        view = view / view.abs().amax() / 2 + 0.5
+    high = view.abs().amax()
+    if view.amin() < 0:
+        view = view / high / 2 + 0.5
+    elif high > 1:  # by a rounding, say
+        view = view / high
     if len(view) == 2:  # green makes up for both, so that no chroma is no colour
         view = torch.stack([view[0], 1 - view.mean(0), view[1]])
     return view[0].numpy() if len(view) == 1 else view[:3].permute(1, 2, 0).numpy()

@@ -498,6 +498,14 @@ def test_what_has_no_colour_is_drawn_without(drawn, tmp_path):
         np.testing.assert_allclose(np.asarray(image.get_array())[1:], 0.5)
 
 
+def test_a_rounding_above_one_makes_no_signs(drawn, tmp_path):
+    """Ink over a background may come to 1 + 1e-7, and black stays black all the same."""
+    view = torch.linspace(0, 1 + 1e-6, 48).view(3, 4, 4)
+    plots.view_strip({"ink": [view]}, tmp_path / "s.png")
+    (image,) = drawn[0].axes[0].get_images()
+    np.testing.assert_allclose(np.asarray(image.get_array()), view.permute(1, 2, 0), atol=1e-5)
+
+
 def test_a_strip_shows_the_views_as_they_are(drawn, tmp_path):
     grey, two, color = torch.rand(1, 6, 6), torch.rand(2, 6, 6), torch.rand(3, 6, 6)
     wide = 5 * torch.randn(1, 6, 6)
