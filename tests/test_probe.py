@@ -1,5 +1,6 @@
 """The probes against scikit-learn and closed forms; the nats against codes whose information is known."""
 
+import copy
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from infomin import probe
+from infomin import critics, probe
 from infomin.probe import PENALTIES, all_of, entropy, features, knn, linear, logistic, nats, standardise
 
 
@@ -364,6 +365,34 @@ def test_the_critic_passes_over_few_pairs_as_often_as_over_many(monkeypatch):
     for n in (128, 512):
         nats([torch.randn(n, 4)] * 2, [torch.randn(16, 4)] * 2, candidates=16)
     assert steps == 9 * [9] + 37 * [37]  # of 300 for 4096
+
+
+def test_all_of_the_critic_follows_the_schedule(monkeypatch):
+    made, act = [], probe.optimizer
+    monkeypatch.setattr(
+        probe, "optimizer", lambda name, critic, *rest, **how: made.append(critic) or act(name, critic, *rest, **how)
+    )
+    monkeypatch.setattr(probe, "rate", lambda *_, **__: 0.0)  # so nothing of it moves
+    monkeypatch.setattr(probe, "Separable", lambda *sizes: made.append(copy.deepcopy(new := critics.Separable(*sizes))) or new)
+    nats(codes(64, 0), codes(16, 1), candidates=16)
+    first, trained = made
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), trained.parameters(), strict=True))
+
+
+def test_a_crash_in_a_view_leaves_the_modes_as_they_were():
+    class Broken(View):
+        def forward(self, batch, generator):
+            raise OSError("power")
+
+    method, view = Method().train(), Broken(0.0).train()
+    with pytest.raises(OSError, match="power"):
+        features(method, view, pictures())
+    assert all(module.training for module in (*method.modules(), *view.modules()))
+
+
+def test_fewer_images_than_neighbours_all_vote():
+    x, y = blobs(4, noise=0.1, seed=0)
+    assert knn(x, y, x, y) == (y == y.mode().values).double().mean()
 
 
 def test_features_that_are_no_numbers_are_told():
