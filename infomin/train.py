@@ -19,7 +19,7 @@ EMA = 0.02  # weight of the newest step in the logged averages
 
 
 class Diverged(RuntimeError):
-    """The loss became NaN or Inf; the state at that moment is in the checkpoint."""
+    """The loss, or what else a method tells, became NaN or Inf; the state at that moment is in the checkpoint."""
 
 
 def fit(
@@ -45,7 +45,7 @@ def fit(
         view: `(batch, generator) -> (v1, v2, …)`.
         batches: step -> (what the view takes, index `[B]`, labels), this process's part of the batch.
         steps: optimiser steps in all.
-        optimizer: over the method's (and view's) parameters; its learning rates are those of factor one.
+        optimizer: over the method's (and view's) parameters; its learning rates are those of factor one, and so again in the end.
         rate: step -> factor on the learning rates, or one for each of the optimizer's groups.
         seed: of the views' random draws.
         precision: `fp32`, or `bf16` for autocast.
@@ -56,7 +56,8 @@ def fit(
         step from 1, and floats: the method's own, their averages (`loss_ema`, `i_nce_ema` in nats, …), `rate` (the first factor).
 
     Raises:
-        Diverged: the loss is NaN or Inf (looked at when stats are due; reading it at each step would stall a GPU).
+        Diverged: the loss or another stat is NaN or Inf (looked at when stats are due; reading it at each step would stall a
+            GPU).
         ValueError: the checkpoint is unreadable or belongs to another recipe; or several processes are to train a view.
     """
     if world() > 1 and any(parameter.requires_grad for parameter in view.parameters()):
@@ -71,31 +72,34 @@ def fit(
     method.train()
     step_method = DistributedDataParallel(method) if world() > 1 else method
     saved = time.monotonic()
-    for step in range(state["progress"]["step"], steps):
-        factors = rate(step)
-        factors = factors if isinstance(factors, Sequence) else [factors] * len(rates)
-        for group, base, factor in zip(optimizer.param_groups, rates, factors, strict=True):
-            group["lr"] = base * factor
-        stats = _step(step_method, view, batches(step), optimizer, generator(seed, "views", step, rank()), precision)
-        method.after_step()
-        average = {
-            k: torch.lerp(average[k].to(v.device), v, max(EMA, 1 / (step + 1))) if average else v for k, v in stats.items()
-        }
-        state["progress"] = {"step": step + 1, "average": average}
-        last = step + 1 == steps
-        values = _read(stats, average) if last or (step + 1) % log_every == 0 else {}
-        bad = not all(map(math.isfinite, values.values()))
-        if values and not bad:
-            # before the save: a log that is ahead of its checkpoint can be cut, one behind has a hole
-            yield step + 1, {**values, "rate": factors[0]}
-        if bad:
-            reason = f"step {step + 1}: the loss is {values['loss']}; lower the learning rate or raise tau"
-            state["progress"]["diverged"] = reason
-        if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > SAVE_EVERY):
-            disk.save(checkpoint, state)
-            saved = time.monotonic()
-        if bad:
-            raise Diverged(reason)
+    try:
+        for step in range(state["progress"]["step"], steps):
+            factors = rate(step)
+            factors = factors if isinstance(factors, Sequence) else [factors] * len(rates)
+            for group, base, factor in zip(optimizer.param_groups, rates, factors, strict=True):
+                group["lr"] = base * factor
+            stats = _step(step_method, view, batches(step), optimizer, generator(seed, "views", step, rank()), precision)
+            method.after_step()
+            weight = max(EMA, 1 / (step + 1))
+            average = {k: torch.lerp(average[k].to(v.device), v, weight) if k in average else v for k, v in stats.items()}
+            state["progress"] = {"step": step + 1, "average": average}
+            last = step + 1 == steps
+            values = _read(stats, average) if last or (step + 1) % log_every == 0 else {}
+            bad = [name for name, value in values.items() if not math.isfinite(value)]
+            if values and not bad:
+                # before the save: a log that is ahead of its checkpoint can be cut, one behind has a hole
+                yield step + 1, {**values, "rate": factors[0]}
+            if bad:
+                reason = f"step {step + 1}: the {bad[0]} is {values[bad[0]]}; lower the learning rate or raise tau"
+                state["progress"]["diverged"] = reason
+            if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > SAVE_EVERY):
+                disk.save(checkpoint, state)
+                saved = time.monotonic()
+            if bad:
+                raise Diverged(reason)
+    finally:  # as they were, for whoever trains on
+        for group, base in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = base
 
 
 def _step(

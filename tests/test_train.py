@@ -287,8 +287,40 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_state_saved(tmp_path, b
 
 
 def test_a_loss_that_is_a_number_again_when_one_looks_is_found_by_its_average():
-    with pytest.raises(Diverged, match=r"^step 4: the loss "):
+    with pytest.raises(Diverged, match=r"^step 4: the loss_ema is nan; "):
         list(script([1.0, math.nan, 1.0, 1.0], log_every=4)[1])
+
+
+class Telling(Scripted):
+    """Tells more than its loss from the third step on."""
+
+    def __init__(self, right):
+        super().__init__([1.0] * 4)
+        self.right = right
+
+    def forward(self, views, index=None, labels=None):
+        step = super().forward(views, index, labels)
+        return Step(step.loss, step.stats | ({"right": torch.tensor(self.right)} if self.at >= 2 else {}))
+
+
+def test_a_method_may_tell_more_later_and_what_is_no_number_is_named():
+    for right in (0.5, math.nan):
+        method, solver = Telling(right), torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1)
+        steps = fit(method, Plain(), batches, steps=4, optimizer=solver, rate=lambda step: 1.0, log_every=1)
+        if right == 0.5:
+            assert [stats.get("right_ema") for _, stats in steps] == [None, None, 0.5, 0.5]
+        else:
+            with pytest.raises(Diverged, match=r"^step 3: the right is nan; "):
+                list(steps)
+
+
+@pytest.mark.parametrize("stop", [1, 5, STEPS])
+def test_whoever_trains_on_finds_the_rates_as_they_were(stop):
+    parts, steps = begin("adamw", rate=lambda step: 1 / (2 + step))
+    before = [group["lr"] for group in parts["optimizer"].param_groups]
+    upto(steps, stop)
+    steps.close()
+    assert [group["lr"] for group in parts["optimizer"].param_groups] == before
 
 
 @pytest.mark.parametrize("change", ["width", "optimizer", "view", "damage"])
