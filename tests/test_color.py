@@ -358,7 +358,7 @@ def test_compiles_whole_and_ignores_autocast(name: str) -> None:
     x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(7))
     view = ColorSplit(name)
     plain = view(x)
-    torch.compiler.reset()  # forward is one function to the compiler, with a limit on its variants
+    torch.compiler.reset()  # of one class it keeps eight variants
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = view(x)
     for ours in (torch.compile(view, backend="eager", fullgraph=True)(x), mixed):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from infomin.views import FAMILIES, ColorSplit, Crop, Each, Frequency, Jitter, S
 from infomin.views.augment import PRESETS
 from infomin.views.color import SPACES
 from infomin.views.compose import DIALS
+from infomin.views.door import door
 
 SPLITS = ("0-12", "01-2", "2-01", "2-10", "0-1-2", "2-1-0", "012", "201")  # the order within a view counts too
 COLOR = (
@@ -240,6 +242,37 @@ def test_compiled_views_are_the_same_with_several_threads(name: str) -> None:
         assert all(map(torch.equal, plain, traced))
     finally:
         torch.set_num_threads(threads)
+
+
+def test_each_family_is_compiled_for_itself() -> None:
+    torch.compiler.reset()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("error")  # the compiler warns when it gives up, for it keeps few variants of a function
+        for name in ("aug:infomin", "aug:simclr", "multicrop:2x8-2x5", "patch:3/7", "frequency:1"):
+            view = torch.compile(build(name), backend="eager")
+            view(IMAGES), view(IMAGES[:1])
+        torch.compile(ColorSplit("lab"), backend="eager", fullgraph=True)(IMAGES)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_no_view_s_products_are_rounded(precision: str) -> None:
+    before, found = torch.get_float32_matmul_precision(), []
+
+    class Product(torch.nn.Module):
+        @door
+        def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+            kinds = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+            found.extend([kind.fp32_precision for kind in kinds] + [(images @ images.mT).dtype])
+            return (images,)
+
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with torch.autocast("cpu", torch.bfloat16):
+            Product()(IMAGES)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert found == ["ieee", "ieee", IMAGES.dtype]
 
 
 def test_a_compiled_patch_is_drawn_as_any_other() -> None:

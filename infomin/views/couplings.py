@@ -6,7 +6,6 @@ comes back through them for the gradient: that takes a fraction of the time of w
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any, TypeAlias
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..seeds import to_device
+from .door import exact
 
 Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]  # weights [out, in] and biases [out, 1] of each layer
 Chain: TypeAlias = Sequence[
@@ -83,7 +83,7 @@ def there(x: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
 
 def back(y: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
     """What `through` gives on the way back, also in pieces; but if a gradient is wanted, which is seldom, all layers are kept."""
-    with _exact(y.device.type):
+    with exact(y.device.type):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *_parts(chain))):
             return through(y, chain, inverse=True)
         x, log_det = y.new_empty(y.shape), y.new_empty(y[:, 0].shape)
@@ -104,31 +104,13 @@ def _pieces(x: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]
             yield slice(image, image + many), slice(pixel, pixel + PIXELS)
 
 
-@contextmanager
-def _exact(device: str) -> Iterator[None]:
-    """No autocast, and no products of float32 with rounded factors, which would be undone to three digits only."""
-    backends: Any = torch.backends
-    kinds = [kind for kind in (backends.cuda.matmul, backends.mkldnn.matmul) if kind.fp32_precision != "ieee"]
-    # What equals the setting above it is taken to come from there, and goes on doing so: put back by value it would stay.
-    above = backends.fp32_precision
-    before = ["none" if kind.fp32_precision == above else kind.fp32_precision for kind in kinds]
-    try:
-        for kind in kinds:
-            kind.fp32_precision = "ieee"
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-            yield
-    finally:
-        for kind, precision in zip(kinds, before, strict=True):
-            kind.fp32_precision = precision
-
-
 class _There(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Sequence[Sequence[int]], *parts: Tensor) -> tuple[Tensor, ...]:
         chain = _couplings(x.shape[1], order, parts)
         y, old = x.new_empty(x.shape), x.new_empty(len(x), sum(map(len, order)), x.shape[2])
         log_det = x.new_zeros(len(x), x.shape[2])
-        with _exact(x.device.type):
+        with exact(x.device.type):
             for image, pixel in _pieces(x, parts):
                 state = _with_ones(x[image, :, pixel])
                 for coupling in chain:
@@ -150,7 +132,7 @@ class _There(torch.autograd.Function):
             return found, None, *of_parts
         x_grad = torch.empty_like(end) if needed[0] else None
         sums = {coupling: coupling.no_sums() for coupling in ctx.chain}
-        with _exact(x.device.type):
+        with exact(x.device.type):
             for image, pixel in _pieces(x, parts):
                 state, pulled = _with_ones(end[image, :, pixel]), _with_ones(grad[image, :, pixel])
                 for i, coupling in reversed(list(enumerate(ctx.chain))):

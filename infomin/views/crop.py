@@ -1,8 +1,7 @@
 """Random resized crops and flips of whole batches, each sample with a box of its own.
 
 A crop scaled to its size is two products with banded matrices, rows @ image @ columns^T, which hold the antialiased triangle
-filter. (grid_sample would take three quarters of the time and has no such filter. Set to less than "highest",
-`torch.set_float32_matmul_precision` rounds the products too.)
+filter. (grid_sample would take three quarters of the time and has no such filter.)
 """
 
 import math
