@@ -52,15 +52,11 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
 
 def _banded(weights: Tensor, size: int) -> Tensor:
     """The linear map `[n, size, size]` of a symmetric kernel, given from its middle outwards `[n, reach + 1]`."""
-    i = torch.arange(size, device=weights.device)
-    source, target = i[None, :], i[:, None]
-    beyond = torch.full_like(source, 2 * size)  # a distance that no kernel reaches
-    inner, low, high = (source > 0), (source < size - 1), 2 * (size - 1)
-    distances = [(source - target).abs(), torch.where(inner, source + target, beyond)]
-    distances.append(torch.where(low, high - source - target, beyond))
-    steps = torch.arange(weights.shape[1], device=weights.device)[:, None, None]
-    times = torch.stack([(distance == steps).to(weights.dtype) for distance in distances]).sum(0)
-    return (weights @ times.flatten(1)).view(-1, size, size)
+    steps = torch.arange(1 - weights.shape[1], weights.shape[1], device=weights.device)
+    source = (torch.arange(size, device=weights.device)[:, None] + steps).abs()
+    source = size - 1 - (size - 1 - source).abs()  # a line is followed by its mirror image, without the last pixel
+    kernel = weights[:, steps.abs()][:, None].expand(-1, size, -1)
+    return weights.new_zeros(len(weights), size, size).scatter_add_(2, source.expand(len(weights), -1, -1), kernel)
 
 
 class Blur(nn.Module):
