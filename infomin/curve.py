@@ -100,7 +100,7 @@ def dial_values(names: Sequence[str]) -> list[float] | None:
     >>> dial_values(["patch:8/32", "patch:16/32"]), dial_values(["color:lab", "color:rgb"])
     ([8.0, 16.0], None)
     """
-    number = r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+    number = r"(?<![\w.])(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
     if len({re.sub(number, "#", name) for name in names}) != 1:
         return None
     columns = list(zip(*(map(float, re.findall(number, name)) for name in names), strict=True))

@@ -137,15 +137,17 @@ def test_dtype_is_kept(dtype: torch.dtype) -> None:
     assert infonce(draw(3, 4).to(dtype)).dtype == dtype and infonce_both_ways(draw(3, 3).to(dtype)).dtype == dtype
 
 
-@pytest.mark.parametrize("shape", [(5, 4), (4,), (), (2, 3, 3)])
+@pytest.mark.parametrize("shape", [(5, 4), (4,), (), (2, 3, 3), (0, 4)])
 def test_wrong_shapes_say_what_is_wanted(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"infonce: scores must be \[B, K\] with K >= B, got .*; or give each row's partner"):
+    with pytest.raises(
+        ValueError, match=r"infonce: scores must be \[B, K\] with K >= B >= 1, got .*; or give each row's partner"
+    ):
         infonce(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (4, 3)])
 def test_both_ways_wants_a_square(shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="infonce"):
+    with pytest.raises(ValueError, match=rf"infonce_both_ways: scores must be \[K, K\], got \[{shape[0]}, {shape[1]}\]; give"):
         infonce_both_ways(torch.zeros(shape))
 
 

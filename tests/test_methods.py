@@ -56,6 +56,12 @@ def test_a_step_is_a_finite_loss_and_detached_numbers(name, channels, shared):
     assert all(value.shape == () and value.isfinite() and not value.requires_grad for value in step.stats.values())
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_another_number_of_views_is_an_error(n):
+    with pytest.raises(ValueError, match=f"InfoNCE: got {n} views, wanted 2; build it with their channels"):
+        build("infonce", (1, 1), True)(pictures((1,) * n))
+
+
 @every
 def test_every_parameter_gets_a_gradient(name, channels, shared):
     method = build(name, channels, shared, head="mlp")

@@ -62,6 +62,8 @@ class InfoNCE(nn.Module):
 
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Views `[B, C, H, W]` each -> what the critic compares, `[B, dim]` each."""
+        if len(views) != self.views:
+            raise ValueError(f"InfoNCE: got {len(views)} views, wanted {self.views}; build it with their channels")
         heads = list(self.heads) * (self.views if len(self.heads) == 1 else 1)
         return tuple(head(h) for head, h in zip(heads, self.features(views), strict=True))
 
