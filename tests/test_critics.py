@@ -110,9 +110,9 @@ def test_separable_trains_every_parameter_and_drops_more_of_wide_features() -> N
     critic = Separable(6, 2048)
     critic(draw(64, 6), draw(64, 2048, seed=1)).diagonal().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in critic.parameters())
-    ones = [torch.ones(1000, d) for d in (16, 128, 512, 2048)]
+    ones = [torch.ones(1000, d) for d in (1, 16, 32, 128, 512, 2048)]
     kept = [(Separable(x.shape[1], 1).g[0](x) > 0).double().mean().item() for x in ones]
-    assert kept == pytest.approx([0.5, 0.5, 0.25, 0.125], abs=0.02)
+    assert kept == pytest.approx([63 / 64, 0.75, 0.5, 0.5, 0.25, 0.125], abs=0.02)
 
 
 def nats(scores: Tensor) -> Tensor:

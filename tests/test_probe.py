@@ -201,6 +201,18 @@ def test_equal_features_come_near_the_ceiling():
     assert 0.9 * math.log(64) < nats(twins(1024, 0), twins(1024, 1), candidates=64) < math.log(64)
 
 
+@pytest.mark.parametrize(("columns", "rho", "least"), [(1, 0.9, 0.9), (2, 0.9, 0.9), (4, 0.9, 0.8), (4, 0.0, 0), (16, 0.0, 0)])
+def test_few_columns_are_read_in_full(columns, rho, least):
+    """Gaussians correlated column by column share -log(1 - rho^2) / 2 nats each."""
+
+    def pair(seed):
+        x, noise = torch.randn(2, 2048, columns, generator=generator(seed))
+        return [x, rho * x + math.sqrt(1 - rho**2) * noise]
+
+    truth = -columns / 2 * math.log(1 - rho**2)
+    assert least * truth - 0.03 <= nats(pair(0), pair(1)) <= truth + 0.03
+
+
 @pytest.mark.parametrize("views", [codes, strangers, twins])
 @pytest.mark.parametrize("k", [1, 2, 16, 200])
 def test_nats_never_exceed_their_ceiling(brief, views, k):
