@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from .table import summary
+from .table import gathered, summary
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
 # With the view, all that the features of a network depend on that took no step, but for the seed.
@@ -28,7 +28,7 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     Raises:
         ValueError: no row says anything about the task, and the message lists the tasks there are; or none has an I_NCE.
     """
-    frame = _labelled(rows)
+    frame = labelled(rows)
     tasks = [column[4:] for column in frame if column.startswith("acc_") and f"entropy_{column[4:]}" in frame]
     if task not in tasks:
         raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
@@ -49,7 +49,7 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
 
 def _once(rows: Rows) -> pd.DataFrame:
     """Rows of encoders, each run once."""
-    frame = pd.DataFrame(rows)
+    frame = rows if isinstance(rows, pd.DataFrame) else gathered(rows)
     if "method" in frame:
         frame = frame[frame["method"] != "game"]  # which has learned views, and no encoder to probe
     return frame.drop_duplicates("key").reset_index(drop=True) if "key" in frame else frame
@@ -67,7 +67,7 @@ def trained(rows: Rows) -> pd.DataFrame:
     return frame[~_bare(frame)]
 
 
-def _labelled(rows: Rows) -> pd.DataFrame:
+def labelled(rows: Rows) -> pd.DataFrame:
     """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it.
 
     The column `seen` has the view alone.
@@ -112,7 +112,7 @@ def by_dial(at: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     """Points of rows in the order of their dial, if it is a number (then in a column `dial`); otherwise in that of the rows."""
     values = dial_values(list(at["view"]))
     if values is None:
-        frame = _labelled(rows)
+        frame = labelled(rows)
         order = {name: i for i, name in enumerate(dict.fromkeys(frame["view"][frame["status"] != "diverged"]))}
         return at.sort_values("view", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
     return at.assign(dial=values).sort_values("dial", kind="stable").reset_index(drop=True)

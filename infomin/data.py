@@ -93,7 +93,7 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
     if not least <= size <= most:
         raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px; change it")
     if name.startswith("clips:"):
-        return _clips(size, *words(name), digest(name))
+        return _clips(size, *words(name), digest(name), root().absolute())
     if name.startswith("folder:"):
         train, test = (Split({"class": labels}, pixels=files) for files, labels in parts(name.removeprefix("folder:"), size))
         return train, test
@@ -218,8 +218,10 @@ def _photo_patches(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-@lru_cache(maxsize=2)  # `told` is asked for by no line: it tells files from what they were
-def _clips(size: int, digits: str = "digits", backgrounds: str = "photos", told: str = "") -> tuple[Split, Split]:
+@lru_cache(maxsize=2)  # `told` and `where` are asked for by no line: they tell files from others of their names
+def _clips(
+    size: int, digits: str = "digits", backgrounds: str = "photos", told: str = "", where: Path | None = None
+) -> tuple[Split, Split]:
     def split(world: World, n: int, seed: int) -> Split:
         clips = draw_clips(world, n, seed)
         corner = positions(clips, [LATER])[:, 0, 0]

@@ -146,7 +146,8 @@ def _entries(folder: str) -> tuple[list[str], list[str]]:
         entries = sorted((e for e in listing if not e.name.startswith(".")), key=lambda e: e.name)
     # DirEntry.is_dir raises on a link that leads to itself
     inner = [e.path for e in entries if (os.path.isdir(e.path) if e.is_symlink() else e.is_dir())]
-    return inner, [e.path for e in entries if e.name.lower().endswith(EXTENSIONS) and e.path not in set(inner)]
+    folders = set(inner)
+    return inner, [e.path for e in entries if e.name.lower().endswith(EXTENSIONS) and e.path not in folders]
 
 
 def parts(folder: str, size: int) -> tuple[tuple[Files, Tensor], tuple[Files, Tensor]]:

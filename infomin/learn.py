@@ -20,7 +20,7 @@ from .optim import SCHEDULES, optimizer, rate
 from .origin import commit, fast_bf16, origin
 from .record import follow, once
 from .referee import best, gradient_norms, stretch, verdict
-from .run import LOG_EVERY, Recipe
+from .run import LOG_EVERY, Recipe, anew
 from .seeds import generator as seeded
 from .seeds import torch_seeded
 from .train import Diverged, fit
@@ -153,7 +153,7 @@ def learn(recipe: Learning, out: str | Path = "runs/learn", *, bar: bool = False
         ValueError: a field does not fit the others or the data, or the run's files are damaged.
         table.Locked: another process is carrying out this very run.
     """
-    device = start(None if recipe.device == "auto" else recipe.device)
+    (recipe,), device = anew([recipe]), start(None if recipe.device == "auto" else recipe.device)
     if world() > 1:
         raise ValueError(
             f"learn: got {world()} processes, wanted 1: players that take turns are not spread; start it without torchrun"

@@ -14,12 +14,13 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from .check import known
-from .curve import Rows, by_dial, means, points, trained, verdict
+from .curve import Rows, by_dial, labelled, means, points, trained, verdict
 from .table import atomic
 
 __all__ = ["calibration", "dial_curve", "points", "u_curve", "verdict", "view_strip"]
 
 DISC = 10  # points between the middles of two numbers, and of a number and a point
+LINE = 0.16  # inches that a line of the key is high
 INK, SOFT, ACCENT = "#1b1b1e", "#8a8f98", "#c1121f"
 REGIMES = (("missing information", "#e8f1f8"), ("excess noise", "#fdf0e3"))
 # What makes pictures of equal rows differ: the program's version and the time.
@@ -54,7 +55,7 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
     frame, at = pd.DataFrame(rows), points(rows, task)
     truth = "true_nats_mean" in at
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.4) if truth else (6.4, 4.4))
+        figure = Figure(figsize=(9.6, 4.8) if truth else (6.4, 4.8))
         axes = figure.subplots(1, 2 if truth else 1, width_ratios=(1.55, 1) if truth else None, squeeze=False)[0]
         _accuracy(axes[0], frame, at, task)
         if truth:
@@ -65,7 +66,7 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
 
 def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> None:
     entropy, ceiling = float(frame[f"entropy_{task}"].max()), float(frame["ceiling"].max())
-    right = max(ceiling, at["i_nce_mean"].max()) * 1.06
+    right = max(ceiling, entropy, at["i_nce_mean"].max()) * 1.06
     left = min(-0.06 * right, at["i_nce_mean"].min() - 0.03 * right)
     for (name, shade), (a, b) in zip(REGIMES, ((left, entropy), (entropy, right)), strict=True):
         axes.axvspan(a, b, color=shade, lw=0, zorder=0)
@@ -75,20 +76,21 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     axes.axvline(ceiling, color=SOFT, lw=1, ls=":", label=f"ceiling log K = {ceiling:.2f} nats")
     done = trained(frame[frame["status"] != "diverged"])
     _untrained(axes, at["i_nce_mean"], at, line="true_nats_mean" in at)
-    axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, label="a seed", zorder=3)
+    several = at["n"].max() > 1
+    axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, label="a seed" if several else None, zorder=3)
     bars = {"xerr": at["i_nce_std"].fillna(0), "yerr": at["spread"], "color": INK, "lw": 1.2, "capsize": 2.5, "zorder": 2}
     axes.errorbar(
         at["i_nce_mean"],
         at[f"acc_{task}_mean"],
         fmt="-" if "true_nats_mean" in at else "none",
-        label="mean and deviation over seeds",
+        label="mean and deviation over seeds" if several else "one seed",
         **bars,
     )
     _numbered(axes, at["i_nce_mean"], at[f"acc_{task}_mean"])
     axes.set(
         xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}", xlim=(left, right), ylim=(0, 1.02)
     )
-    axes.legend(loc="lower center", fontsize=7.5, ncols=2, frameon=True, framealpha=1, edgecolor="none")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=7.5, ncols=2)  # inside, any place may have a point
 
 
 def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
@@ -155,7 +157,10 @@ def _key(figure: Figure, names: Sequence[str]) -> None:
     handles = [Line2D([], [], ls="", marker=f"${number}$", color=INK, ms=5) for number in range(1, len(names) + 1)]
     widest = 0.35 + 0.075 * max(map(len, names))  # inches, at this size of letters
     columns = max(1, min(len(names), int(figure.get_figwidth() / widest)))
-    figure.legend(handles, list(names), loc="outside lower center", ncols=columns, fontsize=7.5, handletextpad=0.2)
+    lines = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + LINE * max(0, lines - 4))  # many names take no room from the axes
+    names = [name.replace("$", r"\$") for name in names]  # which would begin a formula
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=7.5, handletextpad=0.2)
 
 
 def calibration(rows: Rows, path: str | Path) -> Path:
@@ -167,7 +172,7 @@ def calibration(rows: Rows, path: str | Path) -> Path:
     """
     frame = pd.DataFrame(rows)
     with rc_context(STYLE):
-        figure, at = Figure(figsize=(4.4, 4.2)), means(frame, "view", ["true_nats", "i_nce"])
+        figure, at = Figure(figsize=(4.4, 4.2)), means(trained(labelled(rows)), "view", ["true_nats", "i_nce"])
         _calibration(figure.subplots(), frame, at)
         _key(figure, at["view"])
         return save(figure, path)

@@ -1,7 +1,7 @@
 """A run's folder: its recipe, its log, its row. What is there already is not done again."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,15 @@ def follow(
     log, first = folder / "log.jsonl" if folder and main_process() else None, True
     with (
         tqdm(total=total, desc=name, unit="step", disable=not (bar and main_process())) as line,
-        _events(folder) if tensorboard and log else nullcontext() as events,
+        ExitStack() as ends,
     ):
+        writer, events = _writer() if tensorboard and log else None, None
         for step, stats in steps:
             if log and first:  # lines later than the checkpoint that this run goes on from
                 table.truncate_log(log, step - 1)
                 line.initial = line.n = max((row["step"] for row in table.read_log(log)), default=0)  # took no time of this one
+            if writer and first:
+                events = ends.enter_context(writer(str(folder), purge_step=step))  # of what is there, those later do not count
             first = False
             if log:
                 table.append(log, {"step": step, **stats})
@@ -80,11 +83,11 @@ def follow(
                 line.set_postfix_str(f"I_NCE {stats['i_nce_ema']:.2f} nats")
 
 
-def _events(folder: Path | None) -> Any:
+def _writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
             "tensorboard: it is not installed; run pip install 'infomin[tensorboard]', or leave the option out"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +114,10 @@ class Recipe:
 
     @cached_property
     def key(self) -> str:
-        """12 hex digits that name the run's folder; of learned views and data on disk the files count, not only their names."""
+        """12 hex digits that name the run's folder; of learned views and data on disk the files count, not only their names.
+
+        They are looked at when they are first asked for, and anew by each `run` and `sweep`.
+        """
         learned = (getattr(module, "digest", "") for module in parse(self.view).modules())
         files = [told for told in (*learned, self.files) if told]
         return table.key(asdict(self) | ({"files": files} if files else {}))
@@ -125,6 +128,7 @@ class Recipe:
         return digest(self.data)
 
 
+Some = TypeVar("Some", bound=Recipe)
 _CHOICES: dict[str, Iterable[str]] = {
     "method": METHODS,
     "encoder": ENCODERS,
@@ -133,6 +137,14 @@ _CHOICES: dict[str, Iterable[str]] = {
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
 }
+
+
+def anew(recipes: Iterable[Some]) -> list[Some]:
+    """The recipes, without what they remember of files; those that several name are looked at once, for they may be many."""
+    found, told = [replace(recipe) for recipe in recipes], dict[str, str]()
+    for recipe in found:
+        vars(recipe)["files"] = told[recipe.data] if recipe.data in told else told.setdefault(recipe.data, recipe.files)
+    return found
 
 
 def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, tensorboard: bool = False) -> dict[str, Any]:
@@ -156,7 +168,7 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
     """
     if recipe.method not in METHODS:
         raise ValueError(f"run: got method {recipe.method!r}, wanted {' or '.join(METHODS)}; play games by infomin.learn(recipe)")
-    device = start(None if recipe.device == "auto" else recipe.device)
+    (recipe,), device = anew([recipe]), start(None if recipe.device == "auto" else recipe.device)
     return once(recipe.key, asdict(recipe), out, lambda folder: _carry_out(recipe, folder, device, bar, tensorboard))
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
 from . import table
 from .check import known, positive
-from .run import LOG_EVERY, Recipe, run
+from .run import LOG_EVERY, Recipe, anew, run
 
 PROBE = 100  # steps of the default recipe that take about as long as its probe
 
@@ -65,7 +66,8 @@ def sweep(
         table.Locked: another sweep is writing into the folder.
     """
     positive(jobs or 0, "sweep: jobs", zero=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    recipes = anew(recipes)
+    cores = cpu_count()  # of this process, as its affinity and its container have it
     jobs = min(jobs or (1 if torch.cuda.is_available() else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)
     with table.lock(out), _progress(recipes, Path(out), bar):
@@ -78,6 +80,9 @@ def sweep(
                 f"{out}: a process was killed, most likely for want of memory; what was done is kept: run the same command "
                 f"again, with fewer than {jobs} jobs if it happens again"
             ) from error
+        finally:
+            if jobs > 1:  # otherwise they work for the next call too, in the folder and the environment that they began in
+                get_reusable_executor().shutdown(kill_workers=True)
         if failed := [reason for reason in said if reason]:
             others = "none is done" if len(failed) == len(recipes) else "the others are done"
             raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}")

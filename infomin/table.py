@@ -14,6 +14,7 @@ import socket
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -65,11 +66,10 @@ def atomic(path: Where) -> Iterator[BinaryIO]:
 
 
 def _unwritten(error: OSError, path: Path) -> OSError:
-    return OSError(
-        error.errno or errno.EIO,
-        f"cannot write {path.name} in {path.parent}: {error.strerror or error}; what was "
-        "there is as it was; free some space or choose a folder that can be written, then run the same command again",
-    )
+    space = "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    do = f"{space}choose a folder that can be written, then run the same command again"
+    said = f"cannot write {path.name} in {path.parent}: {error.strerror or error}; what was there is as it was; {do}"
+    return OSError(error.errno or errno.EIO, said)
 
 
 def plain(x: Any, whole: bool = False) -> Any:
@@ -95,12 +95,6 @@ def write_json(path: Where, obj: Any) -> None:
     Raises:
         OSError: it cannot be written; an older file is as it was.
         TypeError: `obj` holds something that JSON has no word for.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_json(f"{folder}/row.json", {"seed": 0, "i_nce": 0.1, "loss": float("nan")})
-    ...     read_json(f"{folder}/row.json")
-    {'seed': 0, 'i_nce': 0.1, 'loss': None}
     """
     text = json.dumps(plain(obj), allow_nan=False, indent=2)
     with atomic(path) as file:
@@ -119,9 +113,8 @@ def read_json(path: Where) -> Any:
 
 def write_rows(path: Where, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows into one .jsonl file atomically, one JSON object a line, in the order given; `read` takes the file back."""
-    lines = [_line(row) for row in rows]
     with atomic(path) as file:
-        file.writelines(lines)
+        file.writelines(map(_line, rows))
 
 
 def key(recipe: Mapping[str, Any]) -> str:
@@ -164,7 +157,7 @@ def read_log(path: Where, upto_step: int | None = None) -> list[dict[str, Any]]:
 def truncate_log(path: Where, step: int) -> None:
     """Drop, atomically, the lines later than `step`: a run that goes on from its checkpoint will write them again.
 
-    A torn last line goes too, so that the next line is not joined to it. A missing log stays missing.
+    A torn last line goes too, or the next would be joined to it. A missing log stays missing.
     """
     if Path(path).exists():
         write_rows(path, read_log(path, step))
@@ -226,7 +219,7 @@ def _take(handle: int, folder: Path) -> None:
         ) from error
     except OSError as error:
         raise _unwritten(error, folder / ".lock") from error
-    for part in folder.glob(".*.tmp"):  # nobody else writes here now, so these are what a killed process left
+    for part in folder.glob(".*.[0-9]*.tmp"):  # nobody else writes here now, so these are what a killed process left
         part.unlink(missing_ok=True)
 
 
@@ -242,13 +235,10 @@ def read(folder: Where) -> "pd.DataFrame":
         FileNotFoundError: no such folder or file.
         ValueError: it holds no row.
     """
-    import pandas as pd
-
     folder = Path(folder)
     if not folder.exists():
         raise FileNotFoundError(
-            f"{folder}: wanted a folder of runs or a .jsonl file, got a path where there is nothing; "
-            "check its name, or run a sweep with --out first"
+            f"{folder}: wanted a folder of runs or a .jsonl file, got nothing; check its name, or run a sweep with --out first"
         )
     if folder.is_dir():
         found = [(str(path), _object(path)) for path in sorted(folder.rglob("row.json"))]
@@ -265,7 +255,18 @@ def read(folder: Where) -> "pd.DataFrame":
             f"{folder}: wanted row.json files below it or a row a line, got none that can be read; "
             "run a sweep with --out first, or wait until its first row is there"
         )
-    return pd.DataFrame(rows)
+    return gathered(rows)
+
+
+def gathered(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+    """Rows as a DataFrame, each column behind the one that it follows in a row: what the first row lacks is not put last."""
+    import pandas as pd
+
+    columns: list[str] = []
+    for before, name in (pair for names in dict.fromkeys(map(tuple, rows)) for pair in pairwise(("", *names))):
+        if name not in columns:
+            columns.insert(columns.index(before) + 1 if before else 0, name)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def summary(frame: "pd.DataFrame", by: str | Sequence[str], columns: str | Sequence[str]) -> "pd.DataFrame":

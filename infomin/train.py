@@ -15,6 +15,7 @@ from .dist import rank, world
 from .seeds import generator
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: what a crash can cost
+SAVE_SLOWLY = 4.0  # times as many for each second that one takes: of a large network they would be a quarter of the run
 EMA = 0.02  # weight of the newest step in the logged averages
 
 
@@ -49,7 +50,7 @@ def fit(
         rate: step -> factor on the learning rates, or one for each of the optimizer's groups.
         seed: of the views' random draws.
         precision: `fp32`, or `bf16` for autocast.
-        checkpoint: file to save to every few seconds, and to go on from if it exists.
+        checkpoint: file to save to every few seconds (for a twentieth of the time at most), and to go on from if it exists.
         log_every: steps between yields.
 
     Yields:
@@ -71,7 +72,7 @@ def fit(
     average: dict[str, Tensor] = state["progress"]["average"]
     method.train()
     step_method = DistributedDataParallel(method) if world() > 1 else method
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), SAVE_EVERY
     try:
         for step in range(state["progress"]["step"], steps):
             factors = rate(step)
@@ -92,9 +93,11 @@ def fit(
             if bad:
                 reason = f"step {step + 1}: the {bad[0]} is {values[bad[0]]}; lower the learning rate or raise tau"
                 state["progress"]["diverged"] = reason
-            if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > SAVE_EVERY):
+            if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > pause):
+                began = time.monotonic()
                 disk.save(checkpoint, state)
                 saved = time.monotonic()
+                pause = SAVE_EVERY * max(1.0, SAVE_SLOWLY * (saved - began))
             if bad:
                 raise Diverged(reason)
     finally:  # as they were, for whoever trains on

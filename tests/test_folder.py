@@ -538,14 +538,23 @@ def test_pictures_of_one_size_are_told_by_what_they_show(tmp_path):
     assert told[0] != told[1] == told[2] and told[0][1] == told[1][1]
 
 
-def test_a_sweep_looks_at_a_folder_once_a_recipe(mixed, tmp_path, monkeypatch):
+def test_a_sweep_looks_at_a_folder_once(mixed, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(room, "digest", lambda name: asked.append(name) or "0" * 64)
-    recipe = Recipe(data=f"folder:{mixed}", **TINY)
-    with ignoring():
-        run(recipe, tmp_path)
-    assert run(recipe, tmp_path)["files"] == "0" * 12 and run(recipe, tmp_path)["key"] == recipe.key
+    recipes = room.anew(Recipe(data=f"folder:{mixed}", seed=seed, **TINY) for seed in range(3))
+    assert len({recipe.key for recipe in recipes}) == 3 and {recipe.files for recipe in recipes} == {"0" * 64}
     assert asked == [f"folder:{mixed}"]
+
+
+def test_a_recipe_that_was_run_before_sees_files_that_have_changed_since(mixed):
+    recipe = Recipe(data=f"folder:{mixed}", **TINY)
+    first, (before,) = recipe.files, room.anew([recipe])
+    next(mixed.glob("*/3.*")).unlink()
+    (after,) = room.anew([recipe])
+    assert recipe.files == first == before.files != after.files
+    with ignoring():
+        row = run(recipe)
+    assert row["files"] == after.files[:12] and row["key"] == after.key != recipe.key
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,8 @@ def test_what_differs_makes_a_difference():
 @pytest.mark.parametrize(("every", "want"), [(0.0, list(range(1, 13))), (2.5, [3, 6, 9, 12]), (1e9, [12])])
 def test_saving_changes_no_number_and_happens_when_it_is_due(tmp_path, monkeypatch, every, want):
     monkeypatch.setattr(train, "SAVE_EVERY", every)
-    clock = itertools.count()  # a second passes whenever it is read, at each step and after each save
+    monkeypatch.setattr(train, "SAVE_SLOWLY", 1.0)
+    clock = itertools.count()  # a second passes whenever it is read, at each step, before each save and after it
     monkeypatch.setattr(train.time, "monotonic", lambda: next(clock))
     saved, save = [], checkpoint.save
     monkeypatch.setattr(train.disk, "save", lambda path, state: (saved.append(state["progress"]["step"]), save(path, state)))
