@@ -8,6 +8,7 @@ from infomin import data, probe, train
 from infomin.bounds import infonce_both_ways
 from infomin.critics import cosine
 from infomin.data import order
+from infomin.encoders import build
 from infomin.methods import InfoNCE
 from infomin.methods.game import MODES, Game
 from infomin.views import parse
@@ -65,13 +66,23 @@ def test_everybody_who_plays_has_a_gradient(mode, batch):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_probe_reads_encoders_that_have_learned(mode, batch):
+def test_a_probe_reads_what_encoders_that_have_learned_give_before_their_heads(mode, batch):
     found = game(mode).eval()
-    read = found.features(batch[0])
-    sum(h.square().sum() for h in read).backward()
-    learning = found.classifiers if mode == "supervised" else found.encoders
-    assert [len(h) for h in read] == [len(batch[0][0])] * 2
-    assert any(p.grad is not None for p in learning.parameters())
+    learning = [classifier[0] for classifier in found.classifiers] if mode == "supervised" else found.encoders
+    for h, encoder, v in zip(found.features(batch[0]), learning, found.split(batch[0]), strict=True):
+        assert torch.equal(h, encoder(v))
+
+
+def shapes(networks) -> list[list[torch.Size]]:
+    return [[p.shape for p in network.parameters()] for network in networks]
+
+
+@pytest.mark.parametrize(("encoder", "width"), [("tiny", 0.25), ("tiny", 1.0), ("resnet18", 0.25)])
+def test_networks_are_those_that_were_asked_for(encoder, width):
+    found = Game(flow(), 7, encoder=encoder, width=width, dim=16)
+    wanted = shapes(build(encoder, channels, width) for channels in (1, 2))
+    assert shapes(found.encoders) == shapes(classifier[0] for classifier in found.classifiers) == wanted
+    assert [classifier[1].out_features for classifier in found.classifiers] == [7, 7]
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
@@ -122,6 +133,14 @@ def test_in_turn_one_side_moves_while_the_other_waits(mode, batch):
         found.after_step()
     players = set(found.players())
     assert moved == 2 * [{"critics"}, {"critics"}, players - {"critics"}]
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_the_loss_that_is_told_is_that_of_the_whole_game_whoever_has_the_move(turn, batch):
+    found = game("semi-supervised", waits=2, weight=0.7).eval()
+    found.turn += turn
+    told = found(batch[0], None, batch[1]).stats
+    torch.testing.assert_close(told["loss"], 0.7 * told["cross_entropy"] - told["i_nce"])
 
 
 def test_only_images_with_labels_are_classified(batch):

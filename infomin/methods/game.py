@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ..bounds import infonce_both_ways
 from ..check import known, positive
 from ..critics import Projection, cosine
-from ..dist import gather
 from ..encoders import build
 from ..views.flow import reverse_gradient
 from .step import Step
@@ -131,7 +130,7 @@ class Game(nn.Module):
             v1, v2 = v1.detach(), v2.detach()
         elif self.sign < 0:
             v1, v2 = reverse_gradient(v1), reverse_gradient(v2)
-        z1, z2 = (gather(head(encoder(v))) for head, encoder, v in zip(self.heads, self.encoders, (v1, v2), strict=True))
+        z1, z2 = (head(encoder(v)) for head, encoder, v in zip(self.heads, self.encoders, (v1, v2), strict=True))
         return infonce_both_ways(cosine(z1, z2, self.tau))
 
     def _classify(self, v1: Tensor, v2: Tensor, labels: Tensor, moves: bool) -> tuple[Tensor, Tensor]:
