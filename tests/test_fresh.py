@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infomin import data, optim
-from infomin.fresh import Rows, Stand, divide, fresh, judged
+from infomin.fresh import Rows, Stand, divide, fresh, judged, mixed
 from infomin.methods import InfoNCE
 from infomin.methods.game import MODES, Game
 from infomin.methods.step import Step
@@ -79,6 +79,37 @@ def test_too_few_images_are_told(part, labels, candidates):
     assert divide(split(200), "class", 100, 70)
 
 
+def in_batches(part: data.Split, rows: Rows, batch: int = 16, plays: bool = True, steps: int = 8, seed: int = 0) -> list[Tensor]:
+    """The rows that are in each batch of a game; the last 8 have their labels if classifiers play."""
+    labels = {"label": part.labels["class"]}
+    at = mixed((part.images, labels), rows, batch, 8, plays=plays, steps=steps, seed=seed)
+    return [at(step)[1] for step in range(steps)]
+
+
+def test_batches_of_a_game_are_those_of_its_seed():
+    part = split(300, 100)
+    rows = divide(part, "class", 100, 80)
+    one, same, other = (in_batches(part, rows, seed=seed)[1] for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    for own in (slice(16), slice(16, None)):
+        assert set(one[own].tolist()) != set(other[own].tolist())
+
+
+@pytest.mark.parametrize(("batch", "apart"), [(28, True), (29, False)])
+def test_images_whose_label_is_hidden_are_not_the_labelled_ones_unless_too_few_are_left(batch, apart):
+    part = split(100)
+    rows = divide(part, "class", 60, 24)  # 48 to learn from, 12 judged, 12 more held out, and 28 others
+    hidden = torch.cat([index[:batch] for index in in_batches(part, rows, batch)])
+    assert torch.isin(hidden, rows.labelled).any() != apart
+
+
+def test_a_game_without_classifiers_draws_from_all_that_is_not_held_out():
+    part = split(300, 100)
+    rows = divide(part, "class", 100, 80)
+    seen = torch.cat(in_batches(part, rows, plays=False, steps=40))
+    assert torch.equal(seen.unique(), rows.pool.sort().values)
+
+
 # Fresh critics
 
 
@@ -130,12 +161,13 @@ def test_the_same_generator_has_the_same_number_whatever_was_drawn_before(stand)
     assert fresh(game(seed=1).generator, stand) != found
 
 
-def test_fresh_critics_come_to_rest(stand, monkeypatch):
+def test_fresh_critics_warm_up_and_come_to_rest(stand, monkeypatch):
     """At a constant rate the number would be that of the last few batches."""
     factors, act = [], optim.rate
     monkeypatch.setattr("infomin.fresh.rate", lambda *given: factors.append(act(*given)) or factors[-1])
-    fresh(game().generator, replace(stand, steps=20))
-    assert len(factors) == 20 and max(factors) == 1 and factors[-1] < 0.05
+    fresh(game().generator, replace(stand, steps=60, critics=Witness))
+    assert len(factors) == 60 and max(factors) == 1 and factors[-1] < 0.05
+    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -157,19 +189,21 @@ def test_measuring_leaves_the_game_as_it_was(stand, training):
 
 
 class Witness(nn.Module):
-    """Critics that learn nothing and remember what they were shown."""
+    """Critics that learn nothing and remember what they drew, what they were shown and whether it was to be rounded."""
 
     def __init__(self, channels) -> None:
         super().__init__()
-        self.weight, self.channels = nn.Parameter(torch.zeros(1)), channels
+        self.weight, self.channels, self.drawn = nn.Parameter(torch.zeros(1)), channels, torch.rand(4)
         self.learned_from: list[Tensor] = []
+        self.shown: list[tuple[Tensor, ...]] = []
         self.read: list[tuple[Tensor, ...]] = []
+        self.rounds: set[tuple[bool, bool]] = set()
 
     def forward(self, views, index=None, labels=None) -> Step:
         if self.training:
             self.learned_from.append(index)
-        else:
-            self.read.append(tuple(v.clone() for v in views))
+        (self.shown if self.training else self.read).append(tuple(v.clone() for v in views))
+        self.rounds.add((self.training, torch.is_autocast_enabled("cpu")))
         nats = torch.tensor(float(10 ** len(self.read)))
         return Step(self.weight.sum(), {"loss": self.weight.detach().sum(), "i_nce": nats})
 
@@ -190,6 +224,34 @@ def test_critics_learn_from_the_pool_and_are_asked_about_held_images(stand):
         with torch.no_grad():
             assert torch.equal(first, generator(a)[0]) and torch.equal(rest, generator(b)[1])
     assert not any(v.requires_grad for views in seen.read for v in views)
+
+
+def witnessed(generator: nn.Module, stand: Stand) -> Witness:
+    witnesses: list[Witness] = []
+    fresh(generator, replace(stand, critics=lambda channels: witnesses.append(Witness(channels)) or witnesses[-1]))
+    return witnesses[0]
+
+
+def test_all_that_a_referee_draws_is_of_its_seed(stand):
+    """First weights, batches, and how images are cut for critics that learn, for critics that are read and for classifiers."""
+    found, many = game(), replace(stand, steps=2)
+    alone = replace(many, pool=stand.pool[:1].repeat(64))  # of one image, batches differ in how it is cut
+    a, b, c, d = (witnessed(found.generator, replace(own, seed=seed)) for own in (many, alone) for seed in (0, 1))
+    assert not torch.equal(a.drawn, b.drawn)
+    assert not torch.equal(torch.cat(a.learned_from), torch.cat(b.learned_from))
+    assert not torch.equal(c.shown[0][0], d.shown[0][0])
+    crops = stand.crops(stand.held[:64], seeded(1, "held", 0))
+    assert torch.equal(b.read[0][0], found.generator(crops[0])[0])
+    assert judged(found, stand) != judged(found, replace(stand, seed=1))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_referee_computes_in_the_precision_that_it_was_given(stand, precision):
+    found, own, rounds = game(), replace(stand, steps=1, precision=precision), []
+    found.register_forward_pre_hook(lambda *_: rounds.append(torch.is_autocast_enabled("cpu")))
+    judged(found, own)
+    half = precision == "bf16"
+    assert rounds == [half] and witnessed(found.generator, own).rounds == {(True, half), (False, half)}
 
 
 def test_another_pool_and_other_held_images_are_other_numbers(stand):

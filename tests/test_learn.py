@@ -175,6 +175,15 @@ def test_what_the_recipe_says_reaches_the_players_and_their_referee(tmp_path, mo
         assert all(head(torch.rand(2, critics.encoders[0].features)).shape == (2, 8) for head in heads)
 
 
+@pytest.mark.parametrize(("bar", "tensorboard"), [(False, False), (True, False), (False, True)])
+def test_the_bar_and_events_are_there_only_if_they_were_asked_for(tmp_path, monkeypatch, bar, tensorboard):
+    told = []
+    monkeypatch.setattr(room, "follow", lambda steps, folder, **how: told.append((how["bar"], how["tensorboard"])))
+    monkeypatch.setattr(room, "_kept", lambda *_: {"file": None})
+    learn(tiny(), tmp_path, bar=bar, tensorboard=tensorboard)
+    assert told == [(bar, tensorboard)]
+
+
 def test_precision_is_left_to_the_hardware_unless_it_is_given(tmp_path, monkeypatch):
     stands = []
     monkeypatch.setattr(room, "fresh", lambda generator, stand: stands.append(stand.precision) or 1.0)

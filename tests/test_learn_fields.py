@@ -9,6 +9,7 @@ import torch
 from helpers import GAME
 
 from infomin import Learning, data, learn, optim, run, train
+from infomin.encoders import build
 from infomin.fresh import divide
 from infomin.methods.game import MODES, Game
 from infomin.views.flow import PixelFlow
@@ -185,6 +186,22 @@ def test_who_sees_which_images_and_labels(tmp_path, monkeypatch, mode):
     config = game.generator.flow.config
     assert {name: config[name] for name in ("couplings", "hidden", "depth", "space", "volume_preserving", "seed")} == {
         "couplings": 3, "hidden": 4, "depth": 2, "space": "lab", "volume_preserving": False, "seed": 3}  # fmt: skip
+
+
+def shapes(networks):
+    return [[p.shape for p in network.parameters()] for network in networks]
+
+
+@pytest.mark.parametrize(("encoder", "width"), [("tiny", 0.25), ("tiny", 1.0), ("resnet18", 0.25)])
+def test_networks_precision_and_seed_are_the_recipe_s_for_players_and_referee(tmp_path, monkeypatch, encoder, width):
+    handed, stands, seeds, mixed = {}, [], [], room.mixed
+    monkeypatch.setattr(room, "fresh", lambda generator, stand: stands.append(stand) or 1.0)
+    monkeypatch.setattr(room, "mixed", lambda *given, **how: seeds.append(how["seed"]) or mixed(*given, **how))
+    monkeypatch.setattr(room, "fit", lambda method, *_, **how: handed.update(how, method=method) or iter(()))
+    learn(tiny(encoder=encoder, width=width, precision="bf16", seed=3), tmp_path)
+    wanted = shapes(build(encoder, channels, width) for channels in (1, 2))
+    assert shapes(handed["method"].encoders) == shapes(stands[0].critics((1, 2)).encoders) == wanted
+    assert (handed["precision"], handed["seed"], seeds) == ("bf16", 3, [3])
 
 
 def shuffled(which: torch.Tensor):

@@ -1,5 +1,6 @@
 """A game that diverges keeps what was good before; the ways in: command line, sweep; and recipes that use what was learned."""
 
+import math
 import os
 import sys
 from dataclasses import asdict
@@ -9,7 +10,7 @@ import pytest
 import torch
 from helpers import GAME
 
-from infomin import Learning, Recipe, grid, learn, sweep, table
+from infomin import Learning, Recipe, grid, learn, sweep, table, train
 from infomin.__main__ import main
 from infomin.methods.game import Game
 from infomin.views import parse
@@ -92,6 +93,15 @@ def test_a_generator_that_has_thrown_all_away_is_not_kept(tmp_path, monkeypatch,
     measured(monkeypatch, *nats)
     row = learn(tiny(mode="unsupervised"), tmp_path)
     assert (row["verdict"], row["step_kept"]) == (word, 0 if word == "collapsed" else None)
+
+
+def test_a_generator_whose_cross_entropy_is_no_number_is_not_kept(tmp_path, monkeypatch):
+    """Though its critics found the least."""
+    measured(monkeypatch, 1.0, 0.5, 0.8)
+    entropies = iter([4.0, math.nan, 3.0])
+    monkeypatch.setattr(room, "judged", lambda *_: {"cross_entropy_held": next(entropies)})
+    monkeypatch.setattr(train, "_step", lambda method, *_: {"loss": torch.zeros(()), "i_nce": torch.ones(())})
+    assert learn(tiny(), tmp_path)["step_kept"] == 12
 
 
 # The command line
