@@ -153,6 +153,16 @@ def test_log_det_is_that_of_the_jacobian(settings: dict) -> None:
         assert log_det.std() > 0.01
 
 
+@both_kinds
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_way_back_tells_the_log_det_of_the_way_there(vp: bool, fast: bool) -> None:
+    flow = wild(33, couplings=6, volume_preserving=vp)
+    flow.fast = fast
+    for planes in (colors(3).flatten(2), colors(3).flatten(2).requires_grad_()):
+        latent, log_det = flow._through(planes, inverse=False)
+        torch.testing.assert_close(flow._through(latent, inverse=True)[1], log_det)
+
+
 def test_log_det_with_a_space_is_by_the_channels_of_the_space() -> None:
     flow, x = wild(6, space="ydbdr", volume_preserving=False), colors(3)
     at = x[1, :, 2, 3]
@@ -339,6 +349,17 @@ def test_gradients_of_first_and_second_order(vp: bool, depth: int, monkeypatch: 
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
+@both_kinds
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_gradient_that_can_be_gone_back_from_is_the_same(vp: bool, depth: int) -> None:
+    flow, x = wild(31, couplings=3, depth=depth, volume_preserving=vp).double(), colors(3).requires_grad_()
+    latent, log_det = flow.forward_and_log_det(x)
+    loss, inputs = latent.square().sum() + (log_det * colors(1)[:, 0]).sum(), [x, *flow.parameters()]
+    plain, kept = (torch.autograd.grad(loss, inputs, retain_graph=True, create_graph=on) for on in (False, True))
+    for one, other in zip(plain, kept, strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-10)
+
+
 class Both(nn.Module):
     def __init__(self, flow: PixelFlow) -> None:
         super().__init__()
@@ -429,6 +450,19 @@ def test_every_parameter_gets_a_gradient_and_so_does_the_image(settings: dict, f
     for name, parameter in flow.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
     assert x.grad is not None and x.grad.any()
+
+
+@both_kinds
+def test_only_a_volume_that_changes_has_a_gradient(vp: bool) -> None:
+    latent, log_det = wild(32, volume_preserving=vp).forward_and_log_det(colors(3))
+    assert latent.requires_grad and log_det.requires_grad != vp
+
+
+def test_hidden_layers_begin_with_normal_weights_and_biases_about_nought() -> None:
+    net = PixelFlow(hidden=4096, depth=2, couplings=1).couplings[0].transform_net
+    for weights, biases in zip(net.weights[:-1], net.biases[:-1], strict=True):
+        assert weights.mean().abs() < 0.05 and weights.std().item() == pytest.approx(1, abs=0.05)
+        assert biases.mean().abs() < 0.05 and -0.5 <= biases.min() < -0.45 and 0.45 < biases.max() <= 0.5
 
 
 def test_a_new_flow_moves_at_once_and_then_every_parameter_does() -> None:
@@ -566,6 +600,10 @@ def test_images_that_are_none() -> None:
         flow(torch.full((1, 3, 2, 2), math.nan))
     with pytest.raises(TypeError, match=r"PixelFlow.inverse: got a latent of torch.uint8, wanted floating point"):
         flow.inverse(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"PixelFlow.inverse: images must have the shape \[B, 3, H, W\], got \[2, 4, 5, 5\]"):
+        flow.inverse(torch.zeros(2, 4, 5, 5))
+    with pytest.raises(ValueError, match=r"PixelFlow.inverse: images must be finite"):
+        flow.inverse(torch.full((1, 3, 2, 2), math.nan))
     with pytest.raises(ValueError, match=r"FlowSplit: floating-point images must lie in \[0, 1\], got \[0, 255\]"):
         FlowSplit(flow)(torch.tensor([0.0, 255, 0]).view(1, 3, 1, 1))
 
