@@ -21,8 +21,8 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe choo
 NEIGHBOURS = 10
 CRITIC_STEPS, CRITIC_BATCH, CRITIC_RATE = 300, 512, 3e-3  # for 4096 pairs; chosen on synthetic codes of known information
 PROTOCOL = (
-    "linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, 10; "
-    "nats: separable critic, all of it by one schedule, 300 steps of 512 for 4096 pairs, other draws for test than for train"
+    f"linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, {NEIGHBOURS}; nats: separable critic, all of it "
+    f"by one schedule, {CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, other draws for test than for train"
 )
 
 

@@ -115,6 +115,14 @@ def test_standardised_columns_have_mean_0_and_deviation_1():
     assert torch.equal(standardise(x)[0], a)
 
 
+@pytest.mark.parametrize(("deviation", "kept"), [(1e-6, False), (1e-5, False), (1e-3, True)])
+def test_a_column_that_only_trembles_is_constant(deviation, kept):
+    x = torch.randn(100, 3, generator=generator())
+    x[:, 1] = 3.7 + deviation * x[:, 1]
+    (a,) = standardise(x)
+    assert a[:, 1].any() == kept and a[:, [0, 2]].all()
+
+
 @pytest.mark.parametrize("value", [0.0, 3.7, -1e4])
 def test_a_column_that_is_constant_in_training_becomes_zero_everywhere(value):
     x = torch.randn(100, 3)
@@ -336,12 +344,12 @@ class Bare(nn.Module):
 
 
 class Codes(nn.Module):
-    """An augmentation that shows of every image what it has drawn for its place in the batch, and nothing else."""
+    """An augmentation that shows of every image what it has drawn for its place in the batch; in eval mode it draws nought."""
 
     augments = True
 
     def forward(self, batch, generator):
-        code = torch.randn(len(batch), 8, 1, 1, generator=generator)
+        code = self.training * torch.randn(len(batch), 8, 1, 1, generator=generator)
         return code, code
 
 
@@ -350,14 +358,16 @@ class Halves(nn.Module):
         return batch[:, :8, None, None], batch[:, 8:, None, None]
 
 
-def test_test_views_are_drawn_anew_so_that_the_critic_cannot_know_them(brief, monkeypatch):
-    seen = []
+def test_test_views_are_drawn_anew_so_that_the_critic_cannot_know_them_and_what_is_read_out_is_not_drawn(monkeypatch):
+    seen, read = [], []
     monkeypatch.setattr(probe, "nats", lambda *parts, candidates: seen.append(parts) or 0.0)
-    part = torch.zeros(300, 3, 8, 8), {"class": torch.arange(300) % 2}
-    all_of(Bare(), Codes(), part, part, readout=(0,), candidates=50)
+    monkeypatch.setattr(probe, "_read", lambda x, labels, x_test, *_: read.append((x, x_test)) or {})
+    part, view = (torch.zeros(300, 3, 8, 8), {"class": torch.arange(300) % 2}), Codes().eval()
+    all_of(Bare(), view, part, part, readout=(0,), candidates=50)
     ((first, second), (first_test, second_test)) = seen[0]
     assert torch.equal(first, second) and torch.equal(first_test, second_test)
     assert not torch.isclose(first, first_test).all(1).any()
+    assert not any(x.any() for x in read[0]) and not view.training
 
 
 def test_views_that_are_equal_are_read_once(brief, monkeypatch):
@@ -377,6 +387,11 @@ def test_the_critic_passes_over_few_pairs_as_often_as_over_many(monkeypatch):
     for n in (128, 512):
         nats([torch.randn(n, 4)] * 2, [torch.randn(16, 4)] * 2, candidates=16)
     assert steps == 9 * [9] + 37 * [37]  # of 300 for 4096
+
+
+def test_the_protocol_says_what_is_done():
+    assert f"cosine, {probe.NEIGHBOURS};" in probe.PROTOCOL
+    assert f"{probe.CRITIC_STEPS} steps of {probe.CRITIC_BATCH} for 4096 pairs" in probe.PROTOCOL
 
 
 def test_all_of_the_critic_follows_the_schedule(monkeypatch):
