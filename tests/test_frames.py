@@ -77,6 +77,20 @@ def test_draws_are_the_generator_s_alone(clips):
     assert torch.equal(one, two) and not torch.equal(one, other)
 
 
+def test_what_is_not_shared_is_drawn_anew_each_time(clips):
+    one, other = (drawn("nothing", clips, seed)[1].tensors() for seed in (0, 1))
+    for name in one.keys() - {"velocity"}:
+        assert (one[name] != other[name]).double().mean() > 0.5, name
+
+
+def test_past_and_later_may_be_others(clips):
+    view = SharedFrames("all", past=2, later=3.5)
+    past, frame = render(clips, [1, 2], dtype=torch.uint8).flatten(1, 2), render(clips, [3.5], dtype=torch.uint8)[:, 0]
+    for training in (True, False):
+        v1, v2 = view.train(training)(clips)
+        assert torch.equal(v1, past) and torch.equal(v2, frame)
+
+
 def test_positions_that_are_not_shared_tell_nothing(clips):
     many = draw(clips.world, 4000, seed=5)
     _, other = drawn("digit", many)

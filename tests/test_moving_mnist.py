@@ -332,6 +332,7 @@ BAD_TIMES = [
     (3.0, r"got the shape \[\], wanted \[T\] or, for 3 clips, \[3, T\]; write for example range\(20\)"),
     (torch.zeros(2, 5), r"got the shape \[2, 5\], wanted \[T\] or, for 3 clips, \[3, T\]"),
     (torch.zeros(1, 5), r"got the shape \[1, 5\]"),
+    (torch.zeros(4, 5), r"got the shape \[4, 5\]"),
     (torch.zeros(3, 5, 1), r"got the shape \[3, 5, 1\]"),
     ([0.0, float("nan")], r"got 6 places that are NaN or Inf, wanted finite times; change them"),
     ([float("inf")], "wanted finite times"),

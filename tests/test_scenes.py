@@ -100,6 +100,8 @@ def test_a_world_that_nothing_can_be_drawn_from_is_told() -> None:
         (World(ink, torch.tensor([0, 2, 2]), ground, torch.tensor([0, 1])), "number the classes without gaps"),
         (World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]), size=48), "got a canvas of 48 px, wanted 8"),
         (World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]), size=7), "got a canvas of 7 px, wanted 8"),
+        (World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]), dim=-0.5), "got a brightness of -0.5, wanted 0 to 1"),
+        (World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]), dim=1.5), "got a brightness of 1.5, wanted 0 to 1"),
     ):
         with pytest.raises(ValueError, match=said):
             draw(world, 2)

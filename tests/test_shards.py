@@ -117,13 +117,19 @@ def test_the_same_arguments_write_the_same_bytes(made, tmp_path):
     assert state(tmp_path) == state(made) and len(state(made)) == 6
 
 
-def test_other_clips_would_need_another_version(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("part", "known"),
+    [
+        ("train", "ac210fd04032fa5930373726c3a679a8d2d9859ff81df44869ba4195ac2f6fd0"),
+        ("test", "7b21bb972f4657f0bea53ceeea54abf9a5f1d6e2e74367d734556c91e04a105b"),
+    ],
+)
+def test_other_clips_would_need_another_version(tmp_path, monkeypatch, part, known):
     """The clips of a world in which nothing is read or scaled, as the first version wrote them."""
     ink, ground = torch.arange(3 * 64).view(3, 8, 8).byte(), torch.arange(2 * 3 * 400).view(2, 3, 20, 20).byte()
     world = World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]), size=16)
     monkeypatch.setattr(shards, "worlds", lambda *_: (world, world))
-    write(tmp_path, **SMALL)
-    known = "ac210fd04032fa5930373726c3a679a8d2d9859ff81df44869ba4195ac2f6fd0"
+    write(tmp_path, **SMALL, part=part)
     assert (shards.VERSION, fingerprint(stored(tmp_path))) == (1, known)
 
 
