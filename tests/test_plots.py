@@ -142,10 +142,12 @@ def test_one_point_is_no_curve():
 
 
 def test_of_one_seed_no_spread_is_told():
-    rows = [row for row in curve([0.2, 0.9, 0.4]) if row["seed"] == 0]
-    said = plots.verdict(rows, "digit")
+    rows = curve([0.2, 0.9, 0.4])
+    said = plots.verdict([row for row in rows if row["seed"] == 0], "digit")
     assert said.startswith("Perhaps an inverted U, but with one seed the spread is not known: the best point is color:b (")
-    assert "±" not in said and plots.verdict(curve([0.2, 0.9, 0.4]), "digit").count("±") == 3
+    assert "±" not in said and plots.verdict(rows, "digit").count("±") == 3
+    best, ends = plots.verdict([row for row in rows if row["view"] != "color:b" or row["seed"] == 0], "digit").split("), ", 1)
+    assert "±" not in best and ends.count("±") == 2
 
 
 @pytest.mark.parametrize(
@@ -431,8 +433,9 @@ def test_there_is_no_legend_where_no_point_has_an_untrained_network(tmp_path, dr
 
 
 def test_a_run_counts_once_however_often_its_row_is_there():
-    rows = [{"key": f"{i}"} | r for i, r in enumerate(curve())]
-    assert plots.points([*rows, *rows[:5]], "digit").equals(plots.points(rows, "digit"))
+    rows = [{"key": f"{i}"} | r | {"seconds": 1.0} for i, r in enumerate(curve())]
+    for again in (rows[:5], [r | {"seconds": 2.0} for r in rows[:5]]):  # carried out a second time too
+        assert plots.points([*rows, *again], "digit").equals(plots.points(rows, "digit"))
 
 
 def test_networks_that_took_no_step_are_told_beside_their_points_and_are_none(tmp_path, drawn):
@@ -442,8 +445,9 @@ def test_networks_that_took_no_step_are_told_beside_their_points_and_are_none(tm
     assert list(at["untrained"]) == pytest.approx([0.1] + [0.4] * (len(at) - 1))
     assert at.drop(columns=["untrained", "untrained_std"]).equals(plain) and list(at["untrained_std"]) == [0] * len(at)
     assert plots.verdict(both, "digit") == plots.verdict(rows, "digit") + " Untrained, its network has 0.40 ± 0.00."
-    (spread,) = (plots.points(with_untrained(rows, lambda r: r["seed"] / 10), "digit")["untrained_std"].unique(),)
-    assert list(spread) == pytest.approx([0.1])
+    spread = plots.points(with_untrained(rows, lambda r: r["seed"] ** 2 / 10), "digit")  # 0, 0.1 and 0.4
+    assert list(spread["untrained"]) == pytest.approx([0.5 / 3] * len(at))
+    assert list(spread["untrained_std"]) == pytest.approx([math.sqrt(0.13 / 3)] * len(at))
     for draw in (plots.u_curve, plots.dial_curve):
         draw(rows, tmp_path / "bare.png", "digit")
         draw(both, tmp_path / "both.png", "digit")

@@ -159,6 +159,17 @@ def test_what_is_there_is_left_alone_and_the_rest_is_added(tmp_path, one_core, t
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
+def test_a_recipe_that_is_asked_for_twice_is_carried_out_once(tmp_path, one_core):
+    asked = []
+
+    def work(recipe, out):
+        asked.append(recipe)
+        return {"key": recipe.key}
+
+    assert infomin.sweep([TINY, TINY], tmp_path, jobs=1, bar=False, work=work) == [{"key": TINY.key}] * 2
+    assert len(asked) == 1 + 2  # and for its row once each
+
+
 def test_a_sweep_leaves_the_callers_threads_and_random_numbers_as_they_were(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)), raising=False)
     threads = torch.get_num_threads()
@@ -247,6 +258,15 @@ def test_a_run_that_fails_is_named_once_the_others_are_done(tmp_path, one_core, 
     taken = len(trained)
     assert [numbers(row) for row in go(good, tmp_path)] == [alone(recipe)[0] for recipe in good]
     assert len(trained) == taken
+
+
+def test_runs_that_were_done_before_are_others_that_are_done(tmp_path, one_core):
+    def work(recipe, out):
+        raise ValueError("no")
+
+    table.write_json(tmp_path / TINY.key / "row.json", {})
+    with pytest.raises(ValueError, match=r"^1 of 2 runs failed, the others are done; first, .* seed 1: no$"):
+        infomin.sweep([TINY, replace(TINY, seed=1)], tmp_path, jobs=1, bar=False, work=work)
 
 
 def test_a_failure_that_nobody_foresaw_does_not_lose_the_others_either(tmp_path, one_core, monkeypatch):

@@ -138,17 +138,19 @@ with table.lock(sys.argv[1]), table.atomic(sys.argv[1] + "/checkpoint.pt") as fi
 """
 
 
-def test_kill_9_leaves_the_older_file_and_the_next_lock_sweeps_up(tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"older")
+def test_kill_9_leaves_the_older_file_and_the_next_lock_sweeps_up_after_the_writer_alone(tmp_path):
+    others = [".notes.tmp", "notes.1.tmp"]
+    for name in ("checkpoint.pt", *others):
+        (tmp_path / name).write_bytes(b"older")
     writer = python(KILLED, tmp_path)
     assert writer.stdout.readline() == "half\n"
     with pytest.raises(table.Locked, match=f"{tmp_path} is in use by process {writer.pid} on .*; wait"), table.lock(tmp_path):
         pass
-    assert len(list(tmp_path.glob(".*.tmp"))) == 1  # who was refused has swept nothing
+    assert len(list(tmp_path.glob(".checkpoint.pt.*.tmp"))) == 1  # who was refused has swept nothing
     writer.send_signal(signal.SIGKILL)
     writer.communicate(timeout=30)
     with table.lock(tmp_path):
-        assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoint.pt"]
+        assert sorted(os.listdir(tmp_path)) == sorted([".lock", "checkpoint.pt", *others])
     assert (tmp_path / "checkpoint.pt").read_bytes() == b"older"
 
 
