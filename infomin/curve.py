@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -10,8 +11,9 @@ import pandas as pd
 from .table import gathered, summary
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
+FILES = ("files", "learned")  # of data and of views: what stood at a path, not only the path, makes a run
 # With the view, all that the features of a network depend on that took no step, but for the seed.
-NETWORK = ("data", "files", "size", "encoder", "width", "share_encoder", "probe_images")
+NETWORK = ("data", "files", "learned", "size", "encoder", "width", "share_encoder", "probe_images")
 
 
 def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
@@ -49,6 +51,10 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
 
 def _once(rows: Rows) -> pd.DataFrame:
     """Rows of encoders, each run once."""
+    if isinstance(rows, str | Path | Mapping):
+        raise TypeError(
+            f"rows: got a {type(rows).__name__}, wanted a list of rows or a DataFrame; take infomin.table.read(folder)"
+        )
     frame = rows if isinstance(rows, pd.DataFrame) else gathered(rows)
     if "method" in frame:
         frame = frame[frame["method"] != "game"]  # which has learned views, and no encoder to probe
@@ -84,8 +90,14 @@ def _varied(frame: pd.DataFrame) -> list[str]:
     if "key" not in frame:
         return []
     frame = frame[~_bare(frame)]
-    recipe = frame.loc[:, "key":"status"].columns.drop(["key", "view", "seed", "status"])  # a row begins with its recipe
-    return [name for name in recipe if frame[name].nunique() > 1]
+    recipe = list(frame.loc[:, "key":"status"])  # a row begins with its recipe
+    if not {"view", "seed"} <= set(recipe):
+        raise ValueError(
+            "rows: got columns in another order, wanted that of rows of a run, from key to status; leave it as it is"
+        )
+    names = [name for name in recipe if name not in ("key", "view", "seed", "status") and frame[name].nunique() > 1]
+    same = [name for name in ("view", "data") if name in frame]
+    return names + [name for name in FILES if name in frame and frame.groupby(same)[name].nunique().max() > 1]
 
 
 def means(frame: pd.DataFrame, by: str, numbers: list[str]) -> pd.DataFrame:

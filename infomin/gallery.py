@@ -47,7 +47,8 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
         for draw, row in enumerate(rows):
             shown = row if data else [inputs[0] / 255, *row]
             sheet[word if len(rows) == 1 else f"{word}, draw {draw + 1}"] = shown
-    return view_strip(sheet, path, across=max(1, round(math.sqrt(len(sheet) / 2))))  # about as high as wide
+    alike = len(set(map(len, sheet.values()))) == 1  # otherwise the longest row would make the others as wide
+    return view_strip(sheet, path, across=max(1, round(math.sqrt(len(sheet) / 2))) if alike else 1)  # about as high as wide
 
 
 def _varies(view: Any, drawn: Callable[[int], list[Tensor]]) -> bool:

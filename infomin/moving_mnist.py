@@ -134,10 +134,8 @@ def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
             "write for example range(20)"
         )
     path = clips.start[:, None] + clips.velocity[:, None] * at[..., None, None]
-    if not path.isfinite().all():
-        raise ValueError(
-            f"positions(times): got {int((~path.isfinite()).sum())} places that are NaN or Inf, wanted finite times; change them"
-        )
+    if bad := int((~path.isfinite()).sum()):
+        raise ValueError(f"positions(times): got {bad} places that are NaN or Inf, wanted finite times; change them")
     room = _room(clips.world, path.device)
     there_and_back = (2 * room).clamp(min=1)  # where there is no room, anything: the place is 0 by the last minimum
     along = path % there_and_back
@@ -206,10 +204,11 @@ def nats(clips: Clips, share: str) -> float:
     >>> round(nats(clips, "digit"), 4), round(nats(clips, "position"), 4)  # log 10, 2 (log 32 + log 2 / 32)
     (2.3026, 6.9748)
     """
+    if (digits := clips.digit.shape[1]) != 1:
+        raise ValueError(f"nats: got clips of {digits} digits, wanted one each; draw them with digits=1")
     found = nats_of_each(clips.world, share)
     if "position" in named(share):
-        room = [clips.world.size - side for side in clips.world.digits.shape[1:]]
-        found["position"] = sum(math.log(side) + math.log(2) / side for side in room if side)
+        found["position"] = sum(math.log(side) + math.log(2) / side for side in _room(clips.world).tolist() if side)
     return math.fsum(found.values())
 
 

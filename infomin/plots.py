@@ -52,7 +52,7 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
     Returns:
         the path.
     """
-    frame, at = pd.DataFrame(rows), points(rows, task)
+    at, frame = points(rows, task), pd.DataFrame(rows)
     truth = "true_nats_mean" in at
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.8) if truth else (6.4, 4.8))
@@ -245,6 +245,7 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
             place.set_axis_off()
         for line, (name, row) in zip(places, views.items(), strict=False):
             for place, view in zip(line, row, strict=False):
+                place.set_anchor("N")  # none rises above its title
                 place.imshow(_picture(view), vmin=0, vmax=1, cmap="gray")
             line[0].set_title(name, fontsize=8)
         return save(figure, path)

@@ -179,6 +179,9 @@ def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1
     """
     if len(train) < 2:
         return math.nan
+    if any(len(x) != len(part[0]) for part in (train, test) for x in part):
+        sizes = [[len(x) for x in part] for part in (train, test)]
+        raise ValueError(f"probe.nats: got {sizes} rows to train and test, wanted as many of each view; pass pairs")
     if candidates > len(test[0]):
         raise ValueError(f"probe.nats: got {candidates} candidates, wanted at most the {len(test[0])} test images; use fewer")
     pairs = combinations(zip(train, test, strict=True), 2)
@@ -186,7 +189,7 @@ def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1
 
 
 def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidates: int, seed: int) -> float:
-    (x, x_test), (y, y_test) = standardise(*first), standardise(*second)
+    (x, x_test), (y, y_test) = (standardise(*(part.float() for part in parts)) for parts in (first, second))
     steps = max(1, CRITIC_STEPS * len(x) // 4096)  # a given number of passes: more of them learn the pairs by heart
     draws = generator(seed, "critic")
     with torch_seeded(draws.initial_seed(), x.device):  # the critic's first weights and its dropout

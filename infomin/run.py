@@ -118,8 +118,7 @@ class Recipe:
 
         They are looked at when they are first asked for, and anew by each `run` and `sweep`.
         """
-        learned = (getattr(module, "digest", "") for module in parse(self.view).modules())
-        files = [told for told in (*learned, self.files) if told]
+        files = [told for told in (*_digests(parse(self.view)), self.files) if told]
         return table.key(asdict(self) | ({"files": files} if files else {}))
 
     @cached_property
@@ -137,6 +136,11 @@ _CHOICES: dict[str, Iterable[str]] = {
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
 }
+
+
+def _digests(view: Any) -> list[str]:
+    """What tells parts of a view that come from files from what they were."""
+    return [module.digest for module in view.modules() if getattr(module, "digest", "")]
 
 
 def anew(recipes: Iterable[Some]) -> list[Some]:
@@ -158,9 +162,10 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
         tensorboard: also write what is logged as TensorBoard events (needs `pip install infomin[tensorboard]`).
 
     Returns:
-        the recipe's fields; `files`, which tell data on disk from what they were; `status` (`done` or `diverged`); `i_nce`,
-        `ceiling`, `true_nats` (nats; the last where it is known), `candidates`; `acc_TASK`, `knn_TASK` (0..1) or `px_TASK`
-        (pixels); and where the row comes from: versions, commit, host, seconds (if it was cut, since it went on).
+        the recipe's fields; `files` and `learned`, which tell data on disk and learned views from what they were; `status`
+        (`done` or `diverged`); `i_nce`, `ceiling`, `true_nats` (nats; the last where it is known), `candidates`; `acc_TASK`,
+        `knn_TASK` (0..1) or `px_TASK` (pixels); and where the row comes from: versions, commit, host, seconds (if it was cut,
+        since it went on).
 
     Raises:
         ValueError: a field does not fit the others, or the run's files are damaged.
@@ -174,7 +179,7 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
 
 def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
     began = time.perf_counter()
-    view: Any = parse(recipe.view).to(device)
+    view: Any = _whole(recipe.view).to(device)
     splits = load(recipe.data, recipe.size)
     train, test = (_inputs(split, view, recipe, device) for split in splits)
     if recipe.probe_images > (most := min(split.labelled for split in splits)):
@@ -185,6 +190,8 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
     if recipe.files:
         row["files"] = recipe.files[:12]
+    if learned := _digests(view):
+        row["learned"] = "+".join(digest[:12] for digest in learned)
     if hasattr(view, "nats"):
         row["true_nats"] = view.nats(test[0])  # of the pictures that I_NCE is read on
     steps = fit(
@@ -209,6 +216,18 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
         row |= {"status": "diverged", "reason": str(reason)}
     row |= {"protocol": PROTOCOL, "precision_used": precision}
     return row | origin(device) | {"seconds": time.perf_counter() - began}
+
+
+def _whole(word: str) -> Any:
+    """The view, if it says what is asked of it hours later; that of a user may not."""
+    view = parse(word)
+    channels, readout = (tuple(getattr(view, name, ())) for name in ("channels", "readout"))
+    if not readout or not set(readout) <= set(range(len(channels))):
+        raise ValueError(
+            f"view {word!r}: got channels {channels} and readout {readout}, wanted the channels of each view, and which views "
+            "a probe reads, counted from 0; give it both"
+        )
+    return view
 
 
 def _method(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor]) -> nn.Module:

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from . import table
 from .check import known, positive
 from .run import LOG_EVERY, Recipe, anew, run
+from .views.compose import DIALS, FAMILIES
 
 PROBE = 100  # steps of the default recipe that take about as long as its probe
 
@@ -66,15 +67,18 @@ def sweep(
         table.Locked: another sweep is writing into the folder.
     """
     positive(jobs or 0, "sweep: jobs", zero=True)
+    if isinstance(recipes, Recipe):
+        raise TypeError("sweep: got a Recipe, wanted a list of them; write [recipe], or take grid")
     recipes = anew(recipes)
     cores = cpu_count()  # of this process, as its affinity and its container have it
     jobs = min(jobs or (1 if torch.cuda.is_available() else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)
     with table.lock(out), _progress(recipes, Path(out), bar):
         todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]
+        own = {name: make for name, make in FAMILIES.items() if name not in DIALS}  # a user's, of which workers do not know
         try:
             with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-                said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid(), work) for recipe in todo)
+                said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid(), work, own) for recipe in todo)
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"{out}: a process was killed, most likely for want of memory; what was done is kept: run the same command "
@@ -83,15 +87,22 @@ def sweep(
         finally:
             if jobs > 1:  # otherwise they work for the next call too, in the folder and the environment that they began in
                 get_reusable_executor().shutdown(kill_workers=True)
-        if failed := [reason for reason in said if reason]:
+        if failed := [f"{_called(r, recipes)}: {reason}" for r, reason in zip(todo, said, strict=True) if reason]:
             others = "none is done" if len(failed) == len(recipes) else "the others are done"
             raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}")
         return [work(r, out) if work else table.read_json(Path(out) / r.key / "row.json") for r in recipes]
 
 
-def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any = None) -> str | None:
+def _called(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
+    others = [field.name for field in fields(recipe) if field.name not in ("view", "seed")]
+    varied = [name for name in others if len({getattr(other, name) for other in recipes}) > 1]
+    return f"{recipe.view} with seed {recipe.seed}" + "".join(f", {name}={getattr(recipe, name)}" for name in varied)
+
+
+def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any, own: Mapping[str, Any]) -> str | None:
     """Carry out one recipe in a worker; what goes wrong with it is said once the others are done."""
     _leave_with(parent)
+    FAMILIES.update(own)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -99,7 +110,7 @@ def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any =
     except Exception as error:
         if not isinstance(error, ValueError | TypeError | OSError | table.Locked):  # nobody foresaw it
             traceback.print_exc()
-        return f"{recipe.view} with seed {recipe.seed}: {error}"
+        return str(error)
     finally:
         torch.set_num_threads(before)  # with one job this is the caller's own process
     return None

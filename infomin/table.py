@@ -214,8 +214,7 @@ def _take(handle: int, folder: Path) -> None:
     except BlockingIOError as error:
         holder = os.pread(handle, 300, 0).decode(errors="replace") or "another process"
         raise Locked(
-            f"{folder} is in use by {holder}{' (this very process)' if holder == me else ''}; "
-            "wait until it has ended, or choose another folder with --out"
+            f"{folder} is in use by {holder}{' (this very process)' * (holder == me)}; wait, or choose another folder"
         ) from error
     except OSError as error:
         raise _unwritten(error, folder / ".lock") from error

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, fields
 from importlib.metadata import entry_points
 from io import BytesIO, TextIOWrapper
@@ -17,7 +18,7 @@ import pytest
 import infomin
 from infomin import demo as demos
 from infomin import experiment as experiments
-from infomin import table, train
+from infomin import record, table, train
 from infomin.__main__ import main
 from infomin.views import FAMILIES
 
@@ -289,6 +290,16 @@ def test_tensorboard_logs_what_the_log_says(call, tmp_path):
         scalars = found.Scalars(name)
         assert [s.step for s in scalars] == [10, 20]
         assert [s.value for s in scalars] == pytest.approx([row[name] for row in log], rel=1e-6)
+
+
+def test_events_of_a_run_that_goes_on_take_the_place_of_later_ones(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for steps in ((10, 20, 30), (20, 30, 40)):
+        told = ((step, {"loss": float(step)}) for step in steps)
+        record.follow(told, tmp_path, total=40, name="run", tensorboard=True)
+        time.sleep(1)  # a file of events is named by the second
+    found = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert [scalar.step for scalar in found.Scalars("loss")] == [10, 20, 30, 40]
 
 
 def test_without_tensorboard_the_option_says_how_to_get_it(call, tmp_path, monkeypatch):

@@ -284,7 +284,7 @@ def test_a_figure_that_cannot_be_written_is_told_and_the_older_one_stays(tmp_pat
 def test_a_folder_in_use_is_told_with_its_holder(copy, capsys):
     for folder, door in ((copy, infomin.run), (copy.parent, lambda recipe, out: infomin.sweep([recipe], out, jobs=1, bar=False))):
         with table.lock(folder):
-            told([str(folder), f"in use by process {os.getpid()}", "wait", "--out"], door, RECIPE, copy.parent)
+            told([str(folder), f"in use by process {os.getpid()}", "wait, or choose another folder"], door, RECIPE, copy.parent)
     with table.lock(copy.parent):
         assert main(["sweep", "--view", "color:lab", "--out", str(copy.parent)]) == 2
     said, errors = capsys.readouterr()

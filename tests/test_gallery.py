@@ -7,6 +7,7 @@ from PIL import Image
 
 from infomin import gallery as module
 from infomin.gallery import gallery
+from infomin.plots import view_strip
 from infomin.seeds import generator
 from infomin.views import parse
 
@@ -64,6 +65,24 @@ def test_bright_and_grey_pictures_are_shown_as_they_are(shown, tmp_path):
     torch.testing.assert_close(luma[0], grey / 255, atol=0.02, rtol=0)
     assert (chroma - 0.5).abs().max() < 1e-3 and (shown[0]["color:lab"][2] - 0.5).abs().max() < 0.1
     assert (shown[0]["frequency:2"][1][0] - grey / 255).abs().mean() < 0.05
+
+
+def test_no_picture_covers_what_stands_above_it(drawn):
+    wide, square = torch.rand(3, 20, 50), torch.rand(3, 32, 32)
+    view_strip({"one": [wide, square], "two": [square, wide]}, "sheet.png")
+    for one in drawn[-1].axes:
+        assert all(one.title.get_window_extent().y0 >= other.get_window_extent().y1 - 1e-6 for other in drawn[-1].axes[2:])
+    first, beside = drawn[-1].axes[:2]
+    assert first.get_window_extent().y1 == pytest.approx(beside.get_window_extent().y1)
+
+
+def test_a_view_of_many_parts_makes_no_other_row_as_wide(monkeypatch, image, tmp_path):
+    asked = []
+    monkeypatch.setattr(module, "view_strip", lambda views, path, across: asked.append(across) or path)
+    names = [f"crop:{area}" for area in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)] + ["crop:0.2/4"]
+    for views in (names, names[:-1]):
+        gallery(views, tmp_path / "a.png", image[0], draws=1)
+    assert asked == [1, 2]
 
 
 def test_views_of_scenes_show_scenes(shown, tmp_path):

@@ -3,14 +3,14 @@
 import math
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import GAME
 
-from infomin import Learning, Recipe, grid, learn, sweep, table, train
+from infomin import Learning, Recipe, grid, learn, run, sweep, table, train
 from infomin.__main__ import main
 from infomin.methods.game import Game
 from infomin.views import parse
@@ -173,6 +173,9 @@ def test_a_recipe_s_key_knows_the_content_of_a_flow(tmp_path):
         return Recipe(**recipe).key
 
     first, other, again = key(0), key(1), key(0)
+    recipes = [Recipe(**recipe, steps=0, probe_images=64, candidates=8)]
+    told = {run(recipes[0])["learned"] for seed in (0, 1, 0) if key(seed)}
+    assert len(told) == 2 and "learned" not in run(replace(recipes[0], view="color:lab"))
     assert first == again != other and first != table.key(asdict(Recipe(**recipe)))
     for plain in (Recipe(), Recipe(view="crop:0.5+color:lab", seed=3), tiny()):
         assert plain.key == table.key(asdict(plain))

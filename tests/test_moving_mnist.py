@@ -12,7 +12,7 @@ from torch import Tensor
 
 from infomin import moving_mnist as module
 from infomin import scenes as still
-from infomin.moving_mnist import Clips, draw, positions, render
+from infomin.moving_mnist import Clips, draw, nats, positions, render
 from infomin.scenes import World, corners
 
 torch.set_num_threads(1)
@@ -91,6 +91,11 @@ def test_positions_of_binary_fractions_are_exact() -> None:
         assert found[..., axis].tolist() == exact
     touched = (found[..., 0] == 0).sum() + (found[..., 0] == 7).sum()
     assert touched > 50
+
+
+def test_the_nats_of_several_digits_are_not_known() -> None:
+    with pytest.raises(ValueError, match="nats: got clips of 3 digits, wanted one each; draw them with digits=1"):
+        nats(draw(WORLD, 4, seed=0, digits=3), "digit")
 
 
 def test_at_time_zero_digits_are_where_they_start() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -413,6 +414,70 @@ def test_an_untrained_network_tells_of_no_other_one(name):
     rows = [r for r in rows if r["steps"] or not str(r["key"]).startswith("x")]
     at = plots.points(recipe_first(rows), "digit")
     assert at["untrained"][changed].isna().all() and at["untrained"][~changed].notna().all()
+
+
+@pytest.mark.parametrize("name", ["files", "learned"])
+def test_what_other_files_gave_is_another_point(name):
+    """Of the same path: a folder whose pictures were changed, a flow that was learned anew."""
+    one, two = ([r | NETWORKS | {name: told} for r in curve()] for told in "ab")
+    rows = [*with_untrained(one, lambda r: 0.25), *with_untrained(two, lambda r: 0.5)]
+    rows = recipe_first(r | {"key": f"{i}"} for i, r in enumerate(rows))
+    at = plots.points(rows, "digit")
+    assert len(at) == 2 * len(plots.points(curve(), "digit")) and set(at["n"]) == {3}
+    assert set(at["untrained"][at["view"].str.endswith(f", {name}=a")]) == {0.25}
+    assert plots.verdict(rows, "digit").startswith(f"Several curves: rows differ in view and in {name};")
+    apart = [r for r in rows if (r[name] == "a") == (r["view"] < "color:c")]  # each view from files of its own
+    assert len(plots.points(apart, "digit")) == len(plots.points(curve(), "digit"))
+
+
+def test_rows_of_an_older_version_lack_a_field_and_are_not_averaged_over_it():
+    rows = recipe_first(
+        [r | NETWORKS | TRAINING | {"tau": tau, "key": f"{tau} {i}"} for tau in (0.1, 0.2) for i, r in enumerate(curve())]
+    )
+    old = {name: value for name, value in rows[0].items() if name != "tau"} | {"key": "old"}
+    for given in ([old, *rows], [*rows, old]):
+        assert "rows differ in view and in tau" in plots.verdict(given, "digit")
+
+
+@pytest.mark.parametrize("rows", ["runs/mine", Path("runs/mine"), {"view": "color:lab"}])
+def test_what_is_no_list_of_rows_is_told(rows, tmp_path):
+    with pytest.raises(TypeError, match=r"rows: got a .*, wanted a list of rows .* infomin.table.read"):
+        plots.u_curve(rows, tmp_path / "u.png")
+
+
+def test_the_legend_hides_no_point(tmp_path, drawn):
+    rows = curve(nats=[0.5, 3.0, 3.5, 6.0], accuracies=[0.05, 0.02, 0.1, 0.2])
+    plots.u_curve(rows, tmp_path / "low.png", "digit")
+    axes = drawn[-1].axes[0]
+    assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+
+
+def test_the_entropy_of_many_classes_lies_inside_the_figure(tmp_path, drawn):
+    plots.u_curve([r | {"entropy_digit": 12.0} for r in curve()], tmp_path / "many.png", "digit")
+    assert drawn[-1].axes[0].get_xlim()[1] > 12
+
+
+def test_many_names_make_a_higher_figure(tmp_path, drawn):
+    for n in (3, 40):
+        plots.u_curve([row(f"color:{'x' * 60}$\\frac${i}", 0.1 * i, 0.5, 0) for i in range(n)], tmp_path / "u.png", "digit")
+    few, many = (figure.axes[0].get_window_extent().height for figure in drawn[-2:])
+    assert many > 0.8 * few and drawn[-1].get_figheight() > drawn[-2].get_figheight()
+
+
+def test_one_seed_has_no_deviation(tmp_path, drawn):
+    plots.u_curve([r for r in curve() if r["seed"] == 0], tmp_path / "u.png", "digit")
+    said = [text.get_text() for text in drawn[-1].axes[0].get_legend().get_texts()]
+    assert "one seed" in said and not any("deviation" in words for words in said)
+
+
+def test_calibration_leaves_untrained_networks_and_repeated_rows_out(tmp_path, drawn):
+    rows = recipe_first(TRAINING | r for r in with_untrained(truth(curve()), lambda r: 0.1))
+    plots.calibration([r for r in rows if r["steps"]], tmp_path / "one.png")
+    plots.calibration([*rows, *rows[:2]], tmp_path / "two.png")
+    one, two = (
+        np.array([line.get_xydata() for line in figure.axes[0].lines if line.get_marker() == "o"]) for figure in drawn[-2:]
+    )
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("name", TRAINING)

@@ -259,6 +259,18 @@ def test_few_pairs_are_enough_to_say_something(n):
     assert math.isfinite(nats(codes(n, 0), codes(64, 1), candidates=64))
 
 
+def test_views_of_different_numbers_of_images_are_no_pairs():
+    train, (x, y) = codes(64, 0), codes(32, 1)
+    with pytest.raises(ValueError, match=r"probe.nats: got \[\[64, 64\], \[32, 31\]\] rows to train and test"):
+        nats(train, [x, y[1:]], candidates=16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_nats_of_other_dtypes_are_those_of_float32(brief, dtype):
+    train, test = ([x.half().to(dtype) for x in codes(n, seed)] for n, seed in ((128, 0), (64, 1)))
+    assert nats(train, test, candidates=64) == nats([x.float() for x in train], [x.float() for x in test], candidates=64)
+
+
 def test_more_candidates_than_there_are_is_an_error():
     with pytest.raises(ValueError, match=r"probe\.nats: got 65 candidates, wanted at most the 64 test images; use fewer"):
         nats(codes(64, 0), codes(64, 1), candidates=65)

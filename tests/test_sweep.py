@@ -86,6 +86,54 @@ def go(recipes, out, jobs=1):
     return infomin.sweep(recipes, out, jobs=jobs, bar=False)
 
 
+OWN = """
+import sys, torch, infomin
+from torch import nn
+
+class Halves(nn.Module):
+    def __init__(self, dial):
+        super().__init__()
+        self.channels, self.readout = (3, 3), READOUT
+    def forward(self, images, generator=None):
+        images = images.float() / 255
+        return images[..., :18], images[..., -18:]
+
+infomin.views.FAMILIES["halves"] = Halves
+if __name__ == "__main__":
+    base = infomin.Recipe(**FIELDS)
+    rows = infomin.sweep(infomin.grid(base, view=["halves:1"], seed=[0, 1]), sys.argv[1], jobs=2, bar=False)
+    print([row["status"] for row in rows])
+"""
+
+
+@pytest.mark.parametrize(
+    ("readout", "said"), [((0, 1), "['done', 'done']"), ((2,), "which views a probe reads"), ((), "give it both")]
+)
+def test_a_view_of_one_s_own_is_swept_in_several_processes(tmp_path, readout, said):
+    script = tmp_path / "own.py"
+    script.write_text(OWN.replace("READOUT", str(readout)).replace("FIELDS", repr(asdict(TINY))))
+    found = subprocess.run([sys.executable, script, tmp_path / "runs"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert said in found.stdout + found.stderr
+    assert bool(list(tmp_path.glob("runs/*/log.jsonl"))) == (readout == (0, 1))  # otherwise it is said before the first step
+
+
+def test_a_second_sweep_works_in_the_folder_that_it_is_called_in(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert len(go(infomin.grid(TINY, seed=[0, 1]), "runs", jobs=2)) == 2
+        assert len(list((tmp_path / name).glob("runs/*/row.json"))) == 2
+
+
+def test_what_failed_is_told_from_the_others(tmp_path, one_core):
+    recipes = infomin.grid(replace(TINY, share_encoder=False), share_encoder=[False, True], view=["color:lab"])
+    said = "1 of 2 runs failed, the others are done; first, color:lab with seed 0, share_encoder=True: "
+    with pytest.raises(ValueError, match=said):
+        go(recipes, tmp_path)
+    with pytest.raises(TypeError, match=r"sweep: got a Recipe, wanted a list of them; write \[recipe\]"):
+        go(TINY, tmp_path)
+
+
 # grid
 
 AXES = [{}, {"seed": [3]}, {"view": ["color:lab", "color:rgb"], "seed": [2, 0, 1]}, {"tau": [1, 2], "lr": [3], "dim": [5, 4]}]
@@ -253,7 +301,9 @@ def test_a_diverged_run_has_a_row_that_says_so_and_the_others_go_on(tmp_path, on
 def test_a_run_that_fails_is_named_once_the_others_are_done(tmp_path, one_core, alone, trained):
     bad = replace(TINY, encoder="alexnet", seed=7)  # 24 px are too few for it, which only the images show
     good = infomin.grid(TINY, seed=[0, 1])
-    with pytest.raises(ValueError, match=r"^1 of 3 runs failed.* shared:digit .*seed 7: alexnet: images must be 63 px or more"):
+    with pytest.raises(
+        ValueError, match=r"^1 of 3 runs failed.* shared:digit .*seed 7, encoder=alexnet: alexnet: images must be 63 px or more"
+    ):
         go([bad, *good], tmp_path)
     taken = len(trained)
     assert [numbers(row) for row in go(good, tmp_path)] == [alone(recipe)[0] for recipe in good]
@@ -298,7 +348,7 @@ def test_a_folder_that_another_process_sweeps_is_refused_and_nothing_is_lost(tmp
     words = [sys.executable, "-c", HOLDER, str(tmp_path), os.path.dirname(table.__file__)]  # table alone starts in no time
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        said = rf"{tmp_path} is in use by process {holder.pid} on .*; wait until it has ended, or choose another folder"
+        said = rf"{tmp_path} is in use by process {holder.pid} on .*; wait, or choose another folder"
         with pytest.raises(table.Locked, match=said):
             go([TINY, replace(TINY, seed=1)], tmp_path)
         assert main(["sweep", "--out", str(tmp_path)]) == 2

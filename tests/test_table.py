@@ -258,6 +258,25 @@ def test_without_flock_views_are_made_and_saved_and_a_lock_says_what_to_do(tmp_p
     assert "cannot lock runs: this system has no flock; on Windows work under WSL" in done.stdout and not done.stderr
 
 
+def test_a_lock_sweeps_up_nothing_but_what_writers_leave(tmp_path):
+    (tmp_path / ".cache.tmp").mkdir()
+    for name in (".notes.tmp", "mine.tmp", ".row.json.123.tmp"):
+        (tmp_path / name).write_text("")
+    with table.lock(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.tmp", ".lock", ".notes.tmp", "mine.tmp"]
+
+
+def test_a_folder_that_is_a_file_is_no_want_of_space(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OSError, match=r"cannot write row.json in .*; what was there is as it was; choose a folder that can be"):
+        table.write_json(tmp_path / "out" / "row.json", {})
+
+
+def test_columns_stand_where_they_stand_in_rows():
+    rows = [{"key": 1, "status": "done", "x": 1}, {"key": 2, "tau": 0.1, "status": "done"}, {"host": "a", "key": 3, "y": 2}]
+    assert list(table.gathered(rows)) == ["host", "key", "y", "tau", "status", "x"]
+
+
 def test_a_lock_is_released_when_the_block_raises(tmp_path):
     with pytest.raises(RuntimeError, match="inside"), table.lock(tmp_path):
         raise RuntimeError("inside")

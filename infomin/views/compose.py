@@ -217,7 +217,9 @@ def _part(word: str) -> tuple[Any, bool]:
     family, colon, dial = word.partition(":")
     known(family, FAMILIES, f"view {word!r}: its family")
     if not colon or not dial:
-        raise ValueError(f"view {word!r}: got no dial, wanted {family}:DIAL, where DIAL is {DIALS[family]}")
+        raise ValueError(
+            f"view {word!r}: got no dial, wanted {family}:DIAL, where DIAL is {DIALS.get(family, 'what it can be varied by')}"
+        )
     if family not in AUGMENTATIONS:
         return FAMILIES[family](dial), False
     dial, slash, times = dial.partition("/")
