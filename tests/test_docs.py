@@ -10,6 +10,7 @@ import subprocess
 import sys
 from math import ceil
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ import infomin
 from infomin.__main__ import build, main
 from infomin.demo import PRESETS
 from infomin.experiment import TINY
+from infomin.views import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -73,7 +75,8 @@ def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch, capsys):
         pytest.skip(code.splitlines()[0])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)  # one job on one core: one thread
-    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    with patch.dict(FAMILIES):  # what is registered there is forgotten
+        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
 
 
 def test_there_is_python_in_the_readme_that_is_run():
