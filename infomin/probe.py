@@ -21,8 +21,8 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe choo
 NEIGHBOURS = 10
 CRITIC_STEPS, CRITIC_BATCH, CRITIC_RATE = 300, 512, 3e-3  # for 4096 pairs; chosen on synthetic codes of known information
 PROTOCOL = (
-    f"linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, {NEIGHBOURS}; nats: separable critic, all of it "
-    f"by one schedule, {CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, other draws for test than for train"
+    f"linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, {NEIGHBOURS}; nats: separable critic, "
+    f"{CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, other draws for test than for train"
 )
 
 
@@ -196,9 +196,8 @@ def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidate
         critic = Separable(x.shape[1], y.shape[1]).to(x.device)
         solver = optimizer("adamw", critic, CRITIC_RATE, weight_decay=0.01)
         for step in range(steps):
-            lr = CRITIC_RATE * rate("cosine", step, steps, warmup=steps // 15)
-            for group in solver.param_groups:
-                group["lr"] = lr
+            # of the weights alone: where much is shared a scale that comes to rest with them reads 0.3 nats less
+            solver.param_groups[0]["lr"] = CRITIC_RATE * rate("cosine", step, steps, warmup=steps // 15)
             rows = torch.randint(len(x), (CRITIC_BATCH,), generator=draws).to(x.device)
             loss = -infonce_both_ways(critic(x[rows], y[rows]))
             solver.zero_grad()
