@@ -153,7 +153,10 @@ def learn(recipe: Learning, out: str | Path = "runs/learn", *, bar: bool = False
         ValueError: a field does not fit the others or the data, or the run's files are damaged.
         table.Locked: another process is carrying out this very run.
     """
-    (recipe,), device = anew([recipe]), start(None if recipe.device == "auto" else recipe.device)
+    (recipe,) = anew([recipe])
+    if not isinstance(recipe, Learning):
+        raise TypeError("learn: got a Recipe, wanted a Learning, which says how the game is played; train networks by run")
+    device = start(None if recipe.device == "auto" else recipe.device)
     if world() > 1:
         raise ValueError(
             f"learn: got {world()} processes, wanted 1: players that take turns are not spread; start it without torchrun"

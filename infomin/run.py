@@ -145,6 +145,9 @@ def _digests(view: Any) -> list[str]:
 
 def anew(recipes: Iterable[Some]) -> list[Some]:
     """The recipes, without what they remember of files; those that several name are looked at once, for they may be many."""
+    recipes = list(recipes)
+    if wrong := [type(recipe).__name__ for recipe in recipes if not isinstance(recipe, Recipe)]:
+        raise TypeError(f"recipe: got a {wrong[0]}, wanted a Recipe; write for example Recipe(view='color:lab')")
     found, told = [replace(recipe) for recipe in recipes], dict[str, str]()
     for recipe in found:
         vars(recipe)["files"] = told[recipe.data] if recipe.data in told else told.setdefault(recipe.data, recipe.files)
@@ -171,9 +174,10 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
         ValueError: a field does not fit the others, or the run's files are damaged.
         table.Locked: another process is carrying out this very run.
     """
+    (recipe,) = anew([recipe])
     if recipe.method not in METHODS:
         raise ValueError(f"run: got method {recipe.method!r}, wanted {' or '.join(METHODS)}; play games by infomin.learn(recipe)")
-    (recipe,), device = anew([recipe]), start(None if recipe.device == "auto" else recipe.device)
+    device = start(None if recipe.device == "auto" else recipe.device)
     return once(recipe.key, asdict(recipe), out, lambda folder: _carry_out(recipe, folder, device, bar, tensorboard))
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as c10d
 from helpers import Cut, cut_after
 
-from infomin import Recipe, data, dist, optim, probe, run, table, train
+from infomin import Recipe, data, dist, learn, optim, probe, run, sweep, table, train
 from infomin.methods import InfoNCE
 
 room = importlib.import_module("infomin.run")  # the name infomin.run is the function's
@@ -413,6 +413,15 @@ def test_progress_goes_to_the_screen_only_when_asked_for(row, capsys):
     assert said.out == "" and "shared:digit" in said.err and "12/12" in said.err and "I_NCE" in said.err
     run(tiny())
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("door", [run, learn, lambda word: sweep([word], "runs")])
+def test_what_is_no_recipe_is_told(door):
+    with pytest.raises(TypeError, match=r"recipe: got a str, wanted a Recipe; write for example Recipe\(view='color:lab'\)"):
+        door("color:lab")
+    if door is learn:
+        with pytest.raises(TypeError, match="learn: got a Recipe, wanted a Learning"):
+            door(Recipe())
 
 
 def test_tensorboard_that_is_not_installed_is_said(tmp_path, monkeypatch):
