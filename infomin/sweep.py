@@ -79,14 +79,13 @@ def sweep(
         try:
             with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
                 said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid(), work, own) for recipe in todo)
+            if jobs > 1:  # workers would do the next call's work too, in the folder and the environment that they began in
+                get_reusable_executor().shutdown()
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"{out}: a process was killed, most likely for want of memory; what was done is kept: run the same command "
                 f"again, with fewer than {jobs} jobs if it happens again"
             ) from error
-        finally:
-            if jobs > 1:  # otherwise they work for the next call too, in the folder and the environment that they began in
-                get_reusable_executor().shutdown(kill_workers=True)
         if failed := [f"{_called(r, recipes)}: {reason}" for r, reason in zip(todo, said, strict=True) if reason]:
             others = "none is done" if len(failed) == len(recipes) else "the others are done"
             raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}")
@@ -95,7 +94,7 @@ def sweep(
 
 def _called(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
     others = [field.name for field in fields(recipe) if field.name not in ("view", "seed")]
-    varied = [name for name in others if len({getattr(other, name) for other in recipes}) > 1]
+    varied = [name for name in others if len({getattr(other, name, None) for other in recipes}) > 1]
     return f"{recipe.view} with seed {recipe.seed}" + "".join(f", {name}={getattr(recipe, name)}" for name in varied)
 
 
