@@ -546,10 +546,11 @@ def test_a_sweep_looks_at_a_folder_once(mixed, tmp_path, monkeypatch):
     assert asked == [f"folder:{mixed}"]
 
 
-def test_a_recipe_that_was_run_before_sees_files_that_have_changed_since(mixed):
-    recipe = Recipe(data=f"folder:{mixed}", **TINY)
+def test_a_recipe_that_was_run_before_sees_files_that_have_changed_since(mixed, tmp_path):
+    shutil.copytree(mixed, tmp_path / "own")
+    recipe = Recipe(data=f"folder:{tmp_path}/own", **TINY)
     first, (before,) = recipe.files, room.anew([recipe])
-    next(mixed.glob("*/3.*")).unlink()
+    next(tmp_path.glob("own/*/3.*")).unlink()
     (after,) = room.anew([recipe])
     assert recipe.files == first == before.files != after.files
     with ignoring():
