@@ -7,15 +7,16 @@ step. `nats` says what a clip and an image that has some of its factors share. P
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .check import positive
-from .scenes import World, nats_of_each, parse
+from .scenes import Factors, World, member, nats_of_each, parse
 from .seeds import to_device, uniform_at
+from .windows import starts, windows
 
 _CHUNK = 2**21  # pixels painted at once, 512 frames of 64 px: some megabytes beside the result
 _BY_ROWS = ("cpu",)  # devices where rows are written through a view in which they overlap; others might write through a copy
@@ -23,8 +24,8 @@ PAST, LATER = 10, 20  # frames that a view of the past has, and the time of the 
 _ROWS = 8192  # rows of random words that a clip owns: the first is its background's, the others are its digits'
 
 
-@dataclass(frozen=True)
-class Clips:
+@dataclass(frozen=True, eq=False)
+class Clips(Factors):
     """A batch of B clips of D digits each: the factors of each, and the world they are drawn from.
 
     Args:
@@ -38,28 +39,12 @@ class Clips:
         crop: the canvas's top-left pixel (y, x) in the background, long `[B, 2]`.
     """
 
-    world: World
-    digit: Tensor
     digit_image: Tensor
     start: Tensor
     velocity: Tensor
     background: Tensor
     background_image: Tensor
     crop: Tensor
-
-    def __len__(self) -> int:
-        return len(self.digit)
-
-    def __getitem__(self, index: Tensor | slice) -> "Clips":
-        return Clips(self.world, **{name: value[index] for name, value in self.tensors().items()})
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The factors by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "world"}
-
-    def to(self, device: torch.device | str) -> "Clips":
-        """The same clips on a device."""
-        return Clips(self.world.to(device), **{k: v.to(device) for k, v in self.tensors().items()})
 
 
 def draw(world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, speed: float = 0.1) -> Clips:
@@ -92,7 +77,7 @@ def draw(world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, sp
     clip, row, column = (torch.arange(*ends, device="cpu") for ends in ((first, first + n), (1 + digits,), (5,)))
     words = uniform_at((clip[:, None, None] * _ROWS + row[:, None]) * 8 + column, seed, "clips")
     ground, figure = words[:, 0], words[:, 1:]
-    (kind, image), (digit, digit_image) = _member(world, "background", ground), _member(world, "digit", figure)
+    (kind, image), (digit, digit_image) = _chosen(world, "background", ground), _chosen(world, "digit", figure)
     cut = torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1
     factors = {
         "digit": digit,
@@ -215,11 +200,11 @@ def nats(clips: Clips, share: str) -> float:
 def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, subpixel: bool) -> None:
     """Fill `frames` `[n, 3, size, size]`: those of the clips numbered `clip` `[n]`, with digits at `places` `[n, D, 2]`."""
     world, size = clips.world, clips.world.size
-    ground = _windows(world.backgrounds, clips.background_image, clips.crop, size, size) * (world.dim / 255)
+    ground = windows(world.backgrounds, clips.background_image, clips.crop, size, size) * (world.dim / 255)
     torch.index_select(_stored(ground.clone(), frames.dtype), 0, clip, out=frames)  # made once a clip, and copied for each frame
     corner = places.floor().minimum(_room(world, places.device).sub(1).clamp(min=0)) if subpixel else places.round()
-    rows = clips.digit_image.index_select(0, clip)
-    stamps = world.digits.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+    image = clips.digit_image.index_select(0, clip)
+    stamps = world.digits.index_select(0, image.flatten()).unflatten(0, image.shape)
     if subpixel:
         stamps = _between(stamps, (places - corner).float(), size)
     corner = corner.long()
@@ -227,13 +212,13 @@ def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, subpixel:
         stamps = _brightest(stamps, corner, size)
     height, width = stamps.shape[2:]
     ink = stamps[:, :, None].float().div_(255)
-    seen = _stored(_windows(ground, clip[:, None], corner, height, width).mul_(1 - ink).add_(ink), frames.dtype)
-    starts = _starts(frames, torch.arange(len(frames), device=frames.device)[:, None], corner, height)
+    seen = _stored(windows(ground, clip[:, None], corner, height, width).mul_(1 - ink).add_(ink), frames.dtype)
+    rows = starts(frames, torch.arange(len(frames), device=frames.device)[:, None], corner, height)
     flat = frames.view(-1)  # windows that overlap hold the same values there
     if flat.device.type in _BY_ROWS:
-        flat.unfold(0, width, 1)[starts] = seen.view(-1, width)
+        flat.unfold(0, width, 1)[rows] = seen.view(-1, width)
     else:
-        flat.scatter_(0, (starts[:, None] + torch.arange(width, device=flat.device)).flatten(), seen.flatten())
+        flat.scatter_(0, (rows[:, None] + torch.arange(width, device=flat.device)).flatten(), seen.flatten())
 
 
 def _stored(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -257,21 +242,7 @@ def _brightest(stamps: Tensor, corner: Tensor, size: int) -> Tensor:
     room = to_device(torch.tensor([size - height, size - width], device="cpu"), stamps.device)
     sheets = F.pad(stamps, (size - width, size - width, size - height, size - height)).flatten(0, 1)[:, None]
     sheet = torch.arange(n * count, device=stamps.device).view(n, 1, count).expand(n, count, count)
-    return _windows(sheets, sheet, room + corner[:, :, None] - corner[:, None], height, width).squeeze(3).amax(2)
-
-
-def _starts(bank: Tensor, image: Tensor, corner: Tensor, height: int) -> Tensor:
-    """Where in a bank `[N, C, H, W]` the rows of windows begin: flat, for all of `[..., C, height]`."""
-    _, channels, rows, columns = bank.shape
-    channel, row = torch.arange(channels, device=bank.device)[:, None], torch.arange(height, device=bank.device)
-    image, top, left = (where[..., None, None] for where in (image, *corner.unbind(-1)))
-    return (((image * channels + channel) * rows + top + row) * columns + left).flatten()
-
-
-def _windows(bank: Tensor, image: Tensor, corner: Tensor, height: int, width: int) -> Tensor:
-    """Windows `[..., C, height, width]` of a bank `[N, C, H, W]` at `corner` `[..., 2]`, copied by whole rows of pixels."""
-    rows = bank.flatten().unfold(0, width, 1).index_select(0, _starts(bank, image, corner, height))
-    return rows.view(*corner.shape[:-1], bank.shape[1], height, width)
+    return windows(sheets, sheet, room + corner[:, :, None] - corner[:, None], height, width).squeeze(3).amax(2)
 
 
 def _room(world: World, device: torch.device | str = "cpu") -> Tensor:
@@ -279,12 +250,11 @@ def _room(world: World, device: torch.device | str = "cpu") -> Tensor:
     return to_device(torch.tensor([world.size - n for n in world.digits.shape[1:]], dtype=torch.float64, device="cpu"), device)
 
 
-def _member(world: World, name: str, words: Tensor) -> tuple[Tensor, Tensor]:
+def _chosen(world: World, name: str, words: Tensor) -> tuple[Tensor, Tensor]:
     """A class from the first of the uniform words `[..., 5]`, and a row of the bank within that class from the second."""
-    rows, start, count = world.members[name]
-    words = to_device(words[..., :2], count.device)
-    kind = (words[..., 0] * len(count)).long()
-    return kind, rows[start[kind] + (words[..., 1] * count[kind]).long()]
+    of_class, of_row = to_device(words[..., :2], world.digits.device).unbind(-1)
+    kind = (of_class * len(world.counts[name])).long()
+    return kind, member(world, name, kind, of_row)
 
 
 def _direction(turn: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ The setting follows Colorful Moving-MNIST (InfoMin), whose digits move: see `mov
 import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from .check import known
 from .seeds import to_device
+from .windows import windows
 
 FACTORS = ("digit", "digit_image", "position", "background", "background_image", "background_crop")
 ALL = "digit_image-position-background_crop"  # the finest level of each factor: together they fix every pixel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """What scenes are made of: two banks of pictures and a canvas.
 
@@ -94,41 +95,41 @@ class World:
         return replace(self, **parts)
 
 
-@dataclass(frozen=True)
-class Scenes:
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What batches of scenes and of clips have in common: tensors with a row for each, and a world."""
+
+    world: World
+    digit: Tensor
+
+    def __len__(self) -> int:
+        return len(self.digit)
+
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        return type(self)(self.world, **{name: value[index] for name, value in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The factors by name."""
+        return {name: value for name, value in vars(self).items() if name != "world"}
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        return type(self)(self.world.to(device), **{name: value.to(device) for name, value in self.tensors().items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes(Factors):
     """A batch of scenes: the factors of each, and the world they are drawn from.
 
     Classes (`digit`, `background`) and `position` are what tasks ask for; `digit_image` and `background_image` are rows of the
     world's banks; `crop` `[B, 2]` is the top-left pixel (y, x) of the canvas in the background. All long; all but `crop` `[B]`.
     """
 
-    world: World
-    digit: Tensor
     digit_image: Tensor
     position: Tensor
     background: Tensor
     background_image: Tensor
     crop: Tensor
-
-    def __len__(self) -> int:
-        return len(self.digit)
-
-    def __getitem__(self, index: Tensor | slice) -> "Scenes":
-        return Scenes(self.world, **{name: value[index] for name, value in self.tensors().items()})
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The factors by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "world"}
-
-    def to(self, device: torch.device | str) -> "Scenes":
-        """The same scenes on a device."""
-        return Scenes(self.world.to(device), **{k: v.to(device) for k, v in self.tensors().items()})
-
-
-def together(*batches: Scenes) -> Scenes:
-    """Batches of scenes of one world, put into one batch."""
-    names = batches[0].tensors()
-    return Scenes(batches[0].world, **{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
 
 
 def draw(world: World, n: int, generator: torch.Generator | None = None) -> Scenes:
@@ -150,10 +151,10 @@ def draw(world: World, n: int, generator: torch.Generator | None = None) -> Scen
     room = to_device(torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1, device)
     factors = {
         "digit": digit,
-        "digit_image": _member(world, "digit", digit, generator),
+        "digit_image": member(world, "digit", digit, _uniform((n,), device, generator)),
         "position": _choose(_values(world, "position"), (n,), device, generator),
         "background": background,
-        "background_image": _member(world, "background", background, generator),
+        "background_image": member(world, "background", background, _uniform((n,), device, generator)),
         "crop": _choose(room, (n, 2), device, generator),
     }
     return Scenes(world, **factors)
@@ -176,7 +177,8 @@ def partner(scenes: Scenes, share: str, generator: torch.Generator | None = None
     # A class that is shared at class level needs an image of that class: the one drawn above belongs to another.
     for name in ("digit", "background"):
         if name in keep:
-            parts[f"{name}_image"] = _member(scenes.world, name, parts[name], generator)
+            uniform = _uniform((len(scenes),), parts[name].device, generator)
+            parts[f"{name}_image"] = member(scenes.world, name, parts[name], uniform)
     return Scenes(scenes.world, **parts)
 
 
@@ -251,21 +253,11 @@ def nats_of_each(world: World, share: str) -> dict[str, float]:
 def render(scenes: Scenes) -> Tensor:
     """Draw scenes: `[B]` scenes -> float32 `[B, 3, size, size]` in [0, 1]; white ink over a dimmed crop of the background."""
     world, size = scenes.world, scenes.world.size
-    height, width = world.digits.shape[1:]
-    top, left = corners(scenes).unbind(1)
-    ink = _windows(world.sheets, scenes.digit_image, size - height - top, size - width - left, size)
-    ground = _windows(world.backgrounds, scenes.background_image, scenes.crop[:, 0], scenes.crop[:, 1], size)
+    room = to_device(torch.tensor([size - side for side in world.digits.shape[1:]], device="cpu"), world.digits.device)
+    ink = windows(world.sheets, scenes.digit_image, room - corners(scenes), size, size)
+    ground = windows(world.backgrounds, scenes.background_image, scenes.crop, size, size)
     alpha = ink.float().div_(255)  # bytes become floats first: arithmetic of mixed dtypes is slow on a CPU
     return ground.float().mul_(world.dim / 255).mul_(1 - alpha).add_(alpha)
-
-
-def _windows(bank: Tensor, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Square windows `[B, C, size, size]` of a bank `[N, C, H, W]`, copied by whole rows of pixels: to look up each is slow."""
-    _, channels, height, width = bank.shape
-    channel, row = torch.arange(channels, device=bank.device)[:, None], torch.arange(size, device=bank.device)
-    image, top, left = (where[:, None, None] for where in (image, top, left))
-    start = ((image * channels + channel) * height + top + row) * width + left
-    return bank.flatten().unfold(0, size, 1).index_select(0, start.flatten()).view(len(image), channels, size, size)
 
 
 def corners(scenes: Scenes) -> Tensor:
@@ -282,14 +274,19 @@ def _values(world: World, factor: str) -> int:
 
 
 def _choose(counts: Tensor | int, size: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Whole numbers uniform in 0..count-1, drawn on the CPU; float64, so that no value of a small count is favoured."""
-    return (to_device(torch.rand(size, dtype=torch.float64, device="cpu", generator=generator), device) * counts).long()
+    """Whole numbers uniform in 0..count-1."""
+    return (_uniform(size, device, generator) * counts).long()
 
 
-def _member(world: World, name: str, classes: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A row of a bank for each class, uniform among the rows of that class."""
+def _uniform(size: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Numbers in [0, 1), drawn on the CPU; float64, so that no value of a small count is favoured."""
+    return to_device(torch.rand(size, dtype=torch.float64, device="cpu", generator=generator), device)
+
+
+def member(world: World, name: str, classes: Tensor, uniform: Tensor) -> Tensor:
+    """Rows of a bank, `digit` or `background`: those that numbers in [0, 1) pick among the rows of each class; long."""
     rows, start, count = world.members[name]
-    return rows[start[classes] + _choose(count[classes], classes.shape, classes.device, generator)]
+    return rows[start[classes] + (uniform * count[classes]).long()]
 
 
 def _same_residue(scenes: Scenes, name: str, modulus: int, generator: torch.Generator | None) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..check import images as check_images
 from ..check import unit
 from ..seeds import to_device
+from ..windows import windows as cut
 from .door import door
 from .draws import below, whole_number
 
@@ -24,7 +25,11 @@ def windows(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     >>> windows(torch.arange(16).view(1, 1, 4, 4), torch.tensor([1]), torch.tensor([2]), 2).flatten()
     tensor([ 6,  7, 10, 11])
     """
-    image = torch.arange(len(images), device=images.device)[:, None, None, None]
+    image = torch.arange(len(images), device=images.device)
+    if not images.requires_grad:
+        return cut(images, image, torch.stack([top, left], 1), size, size)
+    # the gradient of rows that overlap in memory would take `size` times the memory of the images
+    image = image[:, None, None, None]
     channel = torch.arange(images.shape[1], device=images.device)[:, None, None]
     span = torch.arange(size, device=images.device)
     row, column = (top[:, None] + span)[:, None, :, None], (left[:, None] + span)[:, None, None, :]

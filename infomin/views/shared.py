@@ -10,7 +10,7 @@ from ..moving_mnist import LATER, PAST, Clips, named, positions
 from ..moving_mnist import draw as draw_clips
 from ..moving_mnist import nats as clip_nats
 from ..moving_mnist import render as render_clips
-from ..scenes import Scenes, nats, parse, partner, render, together
+from ..scenes import Scenes, nats, parse, partner, render
 
 
 class SharedFactors(nn.Module):
@@ -49,7 +49,9 @@ class SharedFactors(nn.Module):
                 f"SharedFactors({self.share}): got {type(scenes).__name__}, wanted scenes.Scenes, whose factors can be "
                 "redrawn; draw them with scenes.draw, or use data='digits'"
             )
-        v1, v2 = render(together(scenes, partner(scenes, self.share, generator))).chunk(2)  # drawn at once: half the calls
+        other = partner(scenes, self.share, generator).tensors()
+        both = {name: torch.cat([factor, other[name]]) for name, factor in scenes.tensors().items()}
+        v1, v2 = render(Scenes(scenes.world, **both)).chunk(2)  # drawn at once: half the calls
         return vouch(v1), vouch(v2)
 
     def nats(self, scenes: Scenes) -> float:
