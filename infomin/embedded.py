@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .picture import resized
 from .scenes import World
 from .seeds import generator
 
@@ -52,14 +53,9 @@ def _tiles(side: int, across: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     tiles, photo, is_test = [], [], []
     for i, image in enumerate(_photographs()):
         cell = min(image.shape[1:]) // across
-        cells = (
-            image.unfold(1, cell, cell).unfold(2, cell, cell).permute(1, 2, 0, 3, 4)
-        )  # cut first, so that scaling mixes no two
+        cells = image.unfold(1, cell, cell).unfold(2, cell, cell).permute(1, 2, 0, 3, 4)
         rows, columns = cells.shape[:2]
-        small = F.interpolate(
-            cells.flatten(0, 1).float(), size=(side, side), mode="bilinear", antialias=True, align_corners=False
-        )
-        tiles.append(small.round().to(torch.uint8))
+        tiles.append(resized(cells.flatten(0, 1), side))  # cut first, so that scaling mixes no two
         photo += [i] * (rows * columns)
         is_test += [(r + c) % 3 == 2 for r in range(rows) for c in range(columns)]
     return torch.cat(tiles), torch.tensor(photo), torch.tensor(is_test)

@@ -1,11 +1,14 @@
-"""One image file of any kind as 8-bit RGB pixels, upright: grey, palette, CMYK, 16 bits, transparent or turned."""
+"""One image file of any kind as 8-bit RGB pixels, upright: grey, palette, CMYK, 16 bits, transparent or turned; and scaling."""
 
 import os
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from torch import Tensor
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of others, PIL hands some to programs outside
 SIXTEEN = 2**16 - 1
@@ -40,6 +43,27 @@ def decode(path: str | os.PathLike[str], size: int) -> Bytes:
         # the square alone: scaled whole, a picture of 1 x 100,000 px would take gigabytes
         square = _rgb(image).resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
         return np.asarray(_turned(square, image)).transpose(2, 0, 1)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images scaled to a square, bilinearly and with antialias where they shrink; as they are if they have that size.
+
+    Args:
+        images: uint8 `[N, C, H, W]`.
+        size: side in pixels.
+
+    Returns:
+        uint8 `[N, C, size, size]`, contiguous.
+
+    >>> resized(torch.full((2, 3, 96, 64), 7, dtype=torch.uint8), 32).unique()
+    tensor([7], dtype=torch.uint8)
+    """
+    if images.shape[2:] == (size, size):
+        return images.contiguous()
+    scaled = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
+    for some, into in zip(images.split(1000), scaled.split(1000), strict=True):  # they are floats while they are scaled
+        into[:] = F.interpolate(some.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False).round()
+    return scaled
 
 
 def upright(path: str | os.PathLike[str]) -> Image.Image:

@@ -25,7 +25,7 @@ from .digest import digest
 from .embedded import DIGIT
 from .embedded import worlds as embedded
 from .folder import parts
-from .picture import decode
+from .picture import decode, resized
 from .scenes import World
 from .seeds import generator
 from .stored import root
@@ -247,15 +247,9 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
 def _scaled(ink: Tensor, side: int) -> Tensor:
     """Digits uint8 `[N, h, w]`, with blank margins where they are not square, scaled to `[N, side, side]`."""
     height, width = ink.shape[1:]
-    if height == width == side:
-        return ink.contiguous()
-    square, scaled = max(height, width), torch.empty(len(ink), side, side, dtype=torch.uint8)
+    square = max(height, width)
     top, left = (square - height) // 2, (square - width) // 2
-    margins = (left, square - width - left, top, square - height - top)
-    for some, into in zip(ink.split(1024), scaled.split(1024), strict=True):  # they are floats while they are scaled
-        padded = F.pad(some, margins)[:, None].float()
-        into[:] = F.interpolate(padded, size=(side, side), mode="bilinear", antialias=True, align_corners=False)[:, 0].round()
-    return scaled
+    return resized(F.pad(ink, (left, square - width - left, top, square - height - top))[:, None], side)[:, 0]
 
 
 def _stl10(where: Path) -> list[Source]:

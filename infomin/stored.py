@@ -9,14 +9,13 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
+
+from .picture import Bytes, resized
 
 # The archive, from which it is read: its makers give a checksum of that and of none of the files in it.
 CIFAR10 = ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
 
-Bytes: TypeAlias = NDArray[np.uint8]
 Parts: TypeAlias = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -109,11 +108,7 @@ def scaled(arrays: Sequence[Bytes], size: int) -> Tensor:
     rest = images
     for array in arrays:
         for start in range(0, len(array), 1000):
-            some = torch.from_numpy(np.array(array[start : start + 1000]))
-            if some.shape[2] != size:
-                some = F.interpolate(
-                    some.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False
-                ).round()
+            some = resized(torch.from_numpy(np.array(array[start : start + 1000])), size)
             rest[: len(some)] = some
             rest = rest[len(some) :]
     return images
