@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from infomin.encoders import ENCODERS, FIRST_CACHE, Encoder, Grid, build, channels_last
+from infomin.encoders import ENCODERS, Encoder, Grid, build
 
 SIDE = {"tiny": 32, "alexnet": 64, "resnet18": 12, "resnet50": 8}
 SMALL = {"tiny": 1.0, "alexnet": 0.1, "resnet18": 0.25, "resnet50": 0.25}
@@ -189,20 +189,3 @@ def test_unknown_names_and_bad_numbers_are_errors_that_say_what_is_wanted() -> N
         build("tiny", 3, 0)
     with pytest.raises(ValueError, match=r"tiny\(channels\): got 0"):
         build("tiny", 0)
-
-
-LARGE = 2 * FIRST_CACHE // 64**2  # channels of 64 px that are too much for the first cache
-
-
-@pytest.mark.parametrize(
-    "shape", [(3, LARGE, 64, 64), (2, LARGE, 72, 67), (2, LARGE, 65, 65), (1, 2, 256, 256), (2, 1, 256, 256), (0, LARGE, 64, 64)]
-)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_channels_last_moves_pixels_and_changes_none(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    x = torch.randint(256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    for images in (x, x.flip(0), x.mT.contiguous().mT, torch.cat([x, x], 1)[:, : shape[1]]):
-        got, wanted = channels_last(images), images.contiguous(memory_format=torch.channels_last)
-        assert torch.equal(got, wanted)
-        assert got.is_contiguous(memory_format=torch.channels_last)
-    odd = torch.cat([torch.zeros(3, dtype=dtype), x.flatten()])[3:].view(shape)  # at an address that eight do not divide
-    assert torch.equal(channels_last(odd), x)
