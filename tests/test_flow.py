@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from infomin.views import couplings
 from infomin.views import flow as rooms
 from infomin.views.color import SPACES, ColorSplit
-from infomin.views.flow import FlowSplit, PixelFlow, Reverse, reverse_gradient
+from infomin.views.flow import FlowSplit, PixelFlow
 
 torch.set_num_threads(1)
 F64 = torch.float64
@@ -652,34 +652,6 @@ def test_splits_that_are_none(split: str | list) -> None:
 def test_the_default_split_needs_three_channels() -> None:
     with pytest.raises(ValueError, match=r"got '0-12', wanted the channels 0 to 3 once each.*'0-123'"):
         FlowSplit(PixelFlow(channels=4))
-
-
-# gradient reversal
-
-
-@pytest.mark.parametrize("factor", [1.0, 0.25, 0.0])
-def test_reversal_is_the_identity_whose_gradient_is_negative(factor: float) -> None:
-    x = torch.randn(3, 4, generator=seeded(0), dtype=F64, requires_grad=True)
-    for y in (reverse_gradient(x, factor), Reverse(factor)(x)):
-        assert torch.equal(y, x) and y is not x
-        numeric = torch.autograd.functional.jacobian(lambda v: v.square().sum(), x.detach())
-        torch.testing.assert_close(torch.autograd.grad(y.square().sum(), x)[0], -factor * numeric)
-    if factor:  # twice is the identity, to the second order too
-        assert torch.autograd.gradgradcheck(lambda v: reverse_gradient(reverse_gradient(v, factor), 1 / factor).pow(3), x)
-        assert torch.autograd.gradcheck(lambda v: reverse_gradient(reverse_gradient(v, factor), 1 / factor).pow(3), x)
-
-
-def test_reversal_lets_one_loss_play_min_against_max() -> None:
-    """Of (a - b)^2, a descends and b, behind the reversal, ascends."""
-    a, b = torch.tensor(1.0, requires_grad=True), torch.tensor(0.0, requires_grad=True)
-    (a - reverse_gradient(b)).square().backward()
-    assert a.grad == 2 and b.grad == 2  # a moves towards b, which moves away
-
-
-def test_a_reversal_takes_no_negative_factor() -> None:
-    assert Reverse().factor == 1
-    with pytest.raises(ValueError, match=r"Reverse\(factor\): got -1, wanted a finite number of 0 or more"):
-        Reverse(-1)
 
 
 def test_no_other_file_imports_nflows() -> None:

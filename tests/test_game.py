@@ -10,7 +10,7 @@ from infomin.critics import cosine
 from infomin.data import order
 from infomin.encoders import build
 from infomin.methods import InfoNCE
-from infomin.methods.game import MODES, Game
+from infomin.methods.game import MODES, Game, reverse_gradient
 from infomin.views import parse
 from infomin.views.flow import FlowSplit, PixelFlow
 
@@ -256,3 +256,19 @@ def test_critics_that_wait_are_as_they_were_once_the_step_is_done(batch):
     found(batch[0]), found(batch[0])  # twice the same move
     found.after_step()
     assert critics[1].requires_grad and not critics[0].requires_grad
+
+
+def test_reversal_is_the_identity_whose_gradient_is_negative() -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    y = reverse_gradient(x)
+    assert torch.equal(y, x) and y is not x
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), x)[0], -2 * x.detach())
+    twice = lambda v: reverse_gradient(reverse_gradient(v)).pow(3)  # noqa: E731 the identity, to the second order too
+    assert torch.autograd.gradcheck(twice, x) and torch.autograd.gradgradcheck(twice, x)
+
+
+def test_reversal_lets_one_loss_play_min_against_max() -> None:
+    """Of (a - b)^2, a descends and b, behind the reversal, ascends."""
+    a, b = torch.tensor(1.0, requires_grad=True), torch.tensor(0.0, requires_grad=True)
+    (a - reverse_gradient(b)).square().backward()
+    assert a.grad == 2 and b.grad == 2  # a moves towards b, which moves away

@@ -15,7 +15,6 @@ from ..bounds import infonce_both_ways
 from ..check import known, positive
 from ..critics import Projection, cosine
 from ..encoders import build
-from ..views.flow import reverse_gradient
 from .step import Step
 
 MODES = ("unsupervised", "supervised", "semi-supervised")
@@ -171,3 +170,27 @@ class Game(nn.Module):
     def _go_on(self) -> None:
         while self._waiting:
             self._waiting.pop().requires_grad_()
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -grad
+
+
+def reverse_gradient(x: Tensor) -> Tensor:
+    """Hand `x` on as it is, and its gradient back with the other sign: what comes before is trained against what comes after.
+
+    Source: Ganin and Lempitsky, Unsupervised Domain Adaptation by Backpropagation, gradient reversal layer.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> reverse_gradient(x).sum().backward()
+    >>> x.grad
+    tensor([-1., -1.])
+    """
+    reversed_: Tensor = _Reverse.apply(x)
+    return reversed_

@@ -16,7 +16,7 @@ from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCoupling
 from torch import Tensor, nn
 
 from ..check import images as check_images
-from ..check import kind, known, positive, unit
+from ..check import kind, known, unit
 from ..seeds import generator as seeded
 from ..seeds import to_device
 from ..table import Where
@@ -252,43 +252,3 @@ def learned(file: str) -> FlowSplit:
     views = FlowSplit(PixelFlow.load(file)).eval().requires_grad_(False)
     views.digest = sha256(Path(file).read_bytes()).hexdigest()
     return views
-
-
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return -ctx.factor * grad, None
-
-
-def reverse_gradient(x: Tensor, factor: float = 1.0) -> Tensor:
-    """Hand `x` on as it is, and its gradient back times -factor: what comes before is trained against what comes after.
-
-    Source: Ganin and Lempitsky, Unsupervised Domain Adaptation by Backpropagation, gradient reversal layer.
-
-    >>> x = torch.ones(2, requires_grad=True)
-    >>> reverse_gradient(x, 0.5).sum().backward()
-    >>> x.grad
-    tensor([-0.5000, -0.5000])
-    """
-    return _Reverse.apply(x, factor)
-
-
-class Reverse(nn.Module):
-    """`reverse_gradient` as a module; `factor` may be changed between steps.
-
-    Args:
-        factor: of the gradient, 0 or more; 0 stops it.
-    """
-
-    def __init__(self, factor: float = 1.0) -> None:
-        super().__init__()
-        self.factor = positive(factor, "Reverse(factor)", zero=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any tensor, as it is."""
-        return reverse_gradient(x, self.factor)
