@@ -1,11 +1,11 @@
-"""Augmentations, one after the other, from plain crops to InfoMin Aug: each takes away what two views share (InfoMin).
+"""Augmentations, one after the other, from plain crops to SimCLR's and InfoMin Aug: two views share ever less (InfoMin).
 
     python experiments/augmentations.py                                  # 5 minutes on 2 cores, no download
     python experiments/augmentations.py --save experiments/figures       # the same, and the committed rows and figure
     python experiments/augmentations.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
 
-Expected from the paper (ImageNet): InfoMin Aug is best. Here the task is a white digit over
-photographs: what changes the background's look should help, mirrored digits should hurt.
+Expected from the paper (ImageNet): InfoMin Aug is best. Here the task is a white digit over photographs: what changes the
+background's look should help, mirrored digits should hurt.
 """
 
 from typing import Any

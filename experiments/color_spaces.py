@@ -34,4 +34,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 if __name__ == "__main__":
-    command(PRESETS, "color_spaces", about=__doc__)
+    command(PRESETS, "color_spaces", dial="colour space, first channel | the others", about=__doc__)

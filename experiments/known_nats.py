@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from infomin import plots, sweep, table
+from infomin.curve import summary
 from infomin.demo import recipes
 from infomin.experiment import script
 
@@ -31,8 +32,8 @@ def main(preset: str = "quick", out: str = "runs/known_nats", jobs: int = 0, sav
         jobs: Processes at a time; 0 means one per core.
         save: Folder to put known_nats.jsonl and known_nats.png into as well.
     """
-    rows = sweep(recipes(preset, VIEWS), out, jobs=jobs or None)
-    at = table.summary(pd.DataFrame(rows), "view", ["true_nats", "i_nce"])
+    rows = sweep(recipes(preset, VIEWS), out, jobs=jobs)
+    at = summary(pd.DataFrame(rows), "view", ["true_nats", "i_nce"])
     at["share of the truth"] = at["i_nce_mean"] / at["true_nats_mean"]
     print(at.to_string(index=False, float_format="%.3f"))
     plots.calibration(rows, Path(out) / "known_nats.png")

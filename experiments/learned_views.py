@@ -18,6 +18,7 @@ import pandas as pd
 
 from infomin import Learning, Recipe, grid, learn, portrait, sweep, table
 from infomin.check import known
+from infomin.curve import summary
 from infomin.data import load
 from infomin.experiment import STL10, TINY, script
 from infomin.methods.game import MODES
@@ -108,12 +109,12 @@ def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, 
         jobs: Processes at a time; 0 means one per core.
         save: Folder to put rows, figures, and in a folder learned_views the generators of the first seed into as well.
     """
-    learned = sweep(games(preset), f"{out}/games", jobs=jobs or None, work=learn)
+    learned = sweep(games(preset), f"{out}/games", jobs=jobs, work=learn)
     plan = second(preset, learned)
-    done = sweep([recipe for recipe, _ in plan], f"{out}/runs", jobs=jobs or None)
+    done = sweep([recipe for recipe, _ in plan], f"{out}/runs", jobs=jobs)
     rows = [row | facts for row, (_, facts) in zip(done, plan, strict=True)]
     task, kinds = learned[0]["task"], ["generator", "space", "flow"]
-    at = table.summary(pd.DataFrame(rows), kinds, [f"acc_{task}", f"knn_{task}", "i_nce"])
+    at = summary(pd.DataFrame(rows), kinds, [f"acc_{task}", f"knn_{task}", "i_nce"])
     print(at.to_string(index=False, float_format="%.3f", na_rep=""))
     with table.atomic(f"{out}/table.csv") as file:
         file.write(at.to_csv(index=False).encode())

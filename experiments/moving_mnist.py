@@ -20,6 +20,7 @@ import pandas as pd
 
 from infomin import Recipe, portrait, sweep, table
 from infomin.check import known
+from infomin.curve import summary
 from infomin.experiment import TINY, script
 
 DIGIT, PLACE, GROUND = "digit_image", "position", "background_crop"  # the very digit and background of the later frame
@@ -65,7 +66,7 @@ def main(
         save: Folder to put rows (.jsonl) and figure (.png) into as well.
     """
     plan = [(name, recipe) for name, some in recipes(preset, digits, backgrounds).items() for recipe in some]
-    done = sweep([recipe for _, recipe in plan], out, jobs=jobs or None)
+    done = sweep([recipe for _, recipe in plan], out, jobs=jobs)
     rows = [row | {"shared": name} for row, (name, _) in zip(done, plan, strict=True)]
     frame = pd.DataFrame(rows)
     for name in [name for name in frame if name.startswith("acc_")]:
@@ -73,7 +74,7 @@ def main(
     columns = {"error_digit": "digit, error", "error_background": "background, error", "px_place": "place, error [px]"}
     columns = {name: label for name, label in columns.items() if name in frame}  # of a single class there is no error
     for end, encoder in {"": "of single images", "_past": "of the past"}.items():
-        at = table.summary(frame, "shared", [*(name + end for name in columns), "i_nce", "true_nats"])
+        at = summary(frame, "shared", [*(name + end for name in columns), "i_nce", "true_nats"])
         print(f"The encoder {encoder}:", at.to_string(index=False, float_format="%.3f", na_rep=""), sep="\n")
         with table.atomic(f"{out}/table{end}.csv") as file:
             file.write(at.to_csv(index=False).encode())

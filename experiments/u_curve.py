@@ -25,7 +25,7 @@ def main(preset: str = "quick", out: str = "runs/demo", jobs: int = 0, save: str
         jobs: Processes at a time; 0 means one per core.
         save: Folder to put u_curve.jsonl and u_curve.png into as well.
     """
-    rows = demo(out, preset, jobs or None)
+    rows = demo(out, preset, jobs)
     if save:
         table.write_rows(Path(save) / "u_curve.jsonl", rows)
         plots.u_curve(rows, Path(save) / "u_curve.png", TASK)

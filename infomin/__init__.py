@@ -26,5 +26,8 @@ else:
             return import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __all__ = ["Learning", "Recipe", "__version__", "grid", "infonce", "learn", "plots", "run", "shards", "sweep", "table", "views"]

@@ -179,7 +179,7 @@ def _do_run(options: Namespace) -> None:
 
 def _do_sweep(options: Namespace) -> None:
     recipes = grid(Recipe(), **{name: options[name] for name in FIELDS})
-    report(sweep(recipes, options.out, jobs=options.jobs or None), options.out)
+    report(sweep(recipes, options.out, jobs=options.jobs), options.out)
 
 
 def _do_plot(options: Namespace) -> None:
@@ -217,7 +217,7 @@ def _do_views(options: Namespace) -> None:
 
 
 ACTIONS: dict[str, Callable[[Namespace], Any]] = {
-    "demo": lambda options: demo(options.out, options.preset, options.jobs or None),
+    "demo": lambda options: demo(options.out, options.preset, options.jobs),
     "run": _do_run,
     "sweep": _do_sweep,
     "plot": _do_plot,

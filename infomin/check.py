@@ -104,7 +104,9 @@ def known(name: str, names: Iterable[str], what: str) -> str:
 
 def positive(value: float, what: str, *, zero: bool = False) -> float:
     """Return a finite number above zero (or at least zero); otherwise say so in a ValueError."""
-    good = isinstance(value, Real) and (value >= 0 if zero else value > 0) and value < float("inf")
+    good = (
+        isinstance(value, Real) and not isinstance(value, bool) and (value >= 0 if zero else value > 0) and value < float("inf")
+    )
     if not good:
         raise ValueError(f"{what}: got {value!r}, wanted a finite number {'of 0 or more' if zero else 'above 0'}; change it")
     return value

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from .table import gathered, summary
+from .table import gathered
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
 FILES = ("files", "learned")  # of data and of views: what stood at a path, not only the path, makes a run
@@ -104,6 +104,36 @@ def means(frame: pd.DataFrame, by: str, numbers: list[str]) -> pd.DataFrame:
     """Means and deviations over seeds in the order of the first number, without the groups that have diverged throughout."""
     found = summary(frame, by, numbers).dropna(subset=["i_nce_mean"])
     return found.sort_values(f"{numbers[0]}_mean", kind="stable").reset_index(drop=True)
+
+
+def summary(frame: pd.DataFrame, by: str | Sequence[str], columns: str | Sequence[str]) -> pd.DataFrame:
+    """Mean and standard deviation over seeds, a row per group in the order of first appearance.
+
+    Args:
+        frame: rows as `table.read` returns them.
+        by: the column or columns that make a group, for example `view`.
+        columns: the numbers to summarise, each in its own unit.
+
+    Returns:
+        `by`, `<column>_mean` and `<column>_std` for each column, `n`, `diverged`. Rows whose `status` is "diverged" only count in
+        `diverged`. std divides by n - 1, so it is NaN for one seed: unknown, not zero. Where another row lacks a number, that
+        mean and std are NaN, since n would not be true of them.
+
+    Raises:
+        ValueError: a column that the frame does not have.
+    """
+    by, columns = ([names] if isinstance(names, str) else list(names) for names in (by, columns))
+    if missing := [name for name in [*by, *columns] if name not in frame]:
+        raise ValueError(f"summary: got unknown columns {', '.join(missing)}, wanted some of {', '.join(frame)}; pick from those")
+    groups = []
+    for values, rows in frame.groupby(by, sort=False, dropna=False):
+        done = rows[rows["status"] != "diverged"] if "status" in rows else rows
+        group = dict(zip(by, values, strict=True))
+        for name in columns:
+            numbers = done[name].astype(float)
+            group |= {f"{name}_mean": numbers.mean(skipna=False), f"{name}_std": numbers.std(skipna=False)}
+        groups.append(group | {"n": len(done), "diverged": len(rows) - len(done)})
+    return pd.DataFrame(groups)
 
 
 def dial_values(names: Sequence[str]) -> list[float] | None:

@@ -27,7 +27,7 @@ TRAIN, TEST = 8192, 4096  # images of an embedded set
 PART = 2**28  # bytes that a part of the photos may take
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One part of a data set.
 

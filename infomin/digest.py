@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from .folder import find
@@ -16,10 +17,9 @@ def words(name: str) -> tuple[str, str]:
     ('folder:me@home', 'photos')
     """
     rest = name.removeprefix("clips:")
-    places = [at for at, letter in enumerate(rest) if letter == "@"] or [len(rest)]
-    ends = {at: rest[at + 1 :] for at in places}
-    cut = next((at for at, end in ends.items() if end in ("photos", "stl10") or end.startswith("folder:")), places[0])
-    return rest[:cut], ends[cut]
+    found = re.fullmatch("(.*?)@(photos|stl10|folder:.*)", rest, re.DOTALL)
+    digits, _, backgrounds = rest.partition("@")
+    return (found[1], found[2]) if found else (digits, backgrounds)
 
 
 def digest(data: str) -> str:

@@ -57,11 +57,14 @@ def experiment(
     Returns:
         the rows.
     """
-    fields = {**presets[known(preset, presets, "preset")], **{name: value for name, value in overrides.items() if value}}
+    fields = {
+        **presets[known(preset, presets, "preset")],
+        **{name: value for name, value in overrides.items() if value not in ("", None)},
+    }
     views, seeds, task = (fields.pop(name) for name in ("views", "seeds", "task"))
     recipes = grid(Recipe(**fields), seed=range(seeds), view=views)
     known(task, tasks(recipes[0].data), "task")  # now: hours later, the rows would have to be reported again
-    rows = sweep([*recipes, *untrained(recipes)], out, jobs=jobs or None)
+    rows = sweep([*recipes, *untrained(recipes)], out, jobs=jobs)
     report(rows, out, task, dial, save)
     return rows
 

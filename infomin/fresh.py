@@ -19,7 +19,7 @@ from .views import Then
 AT_A_TIME = 256  # images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Rows of a training set, each long `[N]`: who may see which images.
 
@@ -88,7 +88,7 @@ def mixed(
     return at
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stand:
     """What generators are measured with; everything is drawn from one seed, so that two of them differ in themselves alone.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .check import positive
+from .check import kind, positive
 from .data import load
 from .picture import upright
 from .plots import view_strip
@@ -34,6 +34,7 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
     Raises:
         ValueError: an unknown view, one that the image is too small for, or an image that cannot be read.
     """
+    kind(draws, int, "gallery: draws")
     positive(draws, "gallery: draws")
     made, sheet = {word: parse(word) for word in views}, {}
     for word, view in made.items():

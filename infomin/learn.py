@@ -17,7 +17,7 @@ from .fresh import Rows, Stand, divide, fresh, judged, mixed
 from .methods import Game, InfoNCE
 from .methods.game import MODES
 from .optim import SCHEDULES, optimizer, rate
-from .origin import commit, fast_bf16, origin
+from .origin import commit, origin
 from .record import follow, once
 from .referee import best, gradient_norms, stretch, verdict
 from .run import LOG_EVERY, Recipe, anew
@@ -122,7 +122,7 @@ class Learning(Recipe):
                 "those that are not held out; change one of them"
             )
         view: Any = parse(self.view)
-        if tuple(view.channels) != (3, 3) or getattr(view, "takes", "images") == "scenes":
+        if tuple(view.channels) != (3, 3) or getattr(view, "takes", "images") != "images":
             raise ValueError(
                 f"recipe: view: got {self.view!r}, wanted what is drawn of images twice, three channels each, for example "
                 "crop:0.5; change it"
@@ -191,7 +191,7 @@ def _play(recipe: Learning, folder: Path, device: torch.device, bar: bool, tenso
         precision=stand.precision,
         log_every=LOG_EVERY,
         optimizer=solver,
-        rate=lambda step: [rate(name, step, recipe.steps, round(recipe.warmup * recipe.steps)) for name in schedules],
+        rate=lambda step: [rate(name, step, recipe.steps, recipe.warmup_steps) for name in schedules],
         checkpoint=folder / "checkpoint.pt",
     )
     row = {"key": recipe.key, **asdict(recipe), "task": task, "status": "done", "precision_used": stand.precision}
@@ -216,7 +216,7 @@ def _stand(recipe: Learning, part: Part, rows: Rows, device: torch.device) -> St
         batch=recipe.batch,
         lr=FRESH_RATE,
         candidates=recipe.candidates,
-        precision=recipe.precision if recipe.precision != "auto" else "bf16" if fast_bf16(device) else "fp32",
+        precision=recipe.precision_on(device),
         seed=recipe.seed,
     )
 
@@ -230,14 +230,15 @@ def _game(recipe: Learning, classes: int) -> Game:
 
 def _optimizer(game: Game, recipe: Learning) -> tuple[torch.optim.Optimizer, list[str]]:
     """One optimiser, whose groups are the players', and each group's schedule."""
-    groups: list[dict[str, Any]] = []
+    solvers: list[torch.optim.Optimizer] = []
     schedules: list[str] = []
     for player, parameters in game.players().items():
         suffix, decay = "" if player == "critics" else f"_{player}", 0.0 if player == "generator" else recipe.weight_decay
-        own = optimizer(recipe.optimizer, parameters, getattr(recipe, f"lr{suffix}"), decay, recipe.momentum)
-        groups += own.param_groups
-        schedules += [getattr(recipe, f"schedule{suffix}")] * len(own.param_groups)
-    return type(own)(groups, lr=recipe.lr), schedules  # type: ignore[call-arg]
+        solvers.append(optimizer(recipe.optimizer, parameters, getattr(recipe, f"lr{suffix}"), decay, recipe.momentum))
+        schedules += [getattr(recipe, f"schedule{suffix}")] * len(solvers[-1].param_groups)
+    for group in (group for solver in solvers[1:] for group in solver.param_groups):
+        solvers[0].add_param_group(group)
+    return solvers[0], schedules
 
 
 def _watched(

@@ -22,6 +22,7 @@ __all__ = ["calibration", "dial_curve", "points", "u_curve", "verdict", "view_st
 DISC = 10  # points between the middles of two numbers, and of a number and a point
 LINE = 0.16  # inches that a line of the key is high
 INK, SOFT, ACCENT = "#1b1b1e", "#8a8f98", "#c1121f"
+THERE = "\n(at the $I_{NCE}$ of the trained one)"  # its accuracy is held against that point, its own I_NCE is another
 REGIMES = (("missing information", "#e8f1f8"), ("excess noise", "#fdf0e3"))
 # What makes pictures of equal rows differ: the program's version and the time.
 UNDATED: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -75,7 +76,7 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     axes.axvline(ceiling, color=SOFT, lw=1, ls=":", label=f"ceiling log K = {ceiling:.2f} nats")
     done = trained(frame[frame["status"] != "diverged"])
-    _untrained(axes, at["i_nce_mean"], at, line="true_nats_mean" in at)
+    _untrained(axes, at["i_nce_mean"], at, line="true_nats_mean" in at, note=THERE)
     several = at["n"].max() > 1
     axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, label="a seed" if several else None, zorder=3)
     bars = {"xerr": at["i_nce_std"].fillna(0), "yerr": at["spread"], "color": INK, "lw": 1.2, "capsize": 2.5, "zorder": 2}
@@ -83,7 +84,7 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
         at["i_nce_mean"],
         at[f"acc_{task}_mean"],
         fmt="-" if "true_nats_mean" in at else "none",
-        label="mean and deviation over seeds" if several else "one seed",
+        label="mean ± standard deviation over seeds" if several else "one seed",
         **bars,
     )
     _numbered(axes, at["i_nce_mean"], at[f"acc_{task}_mean"])
@@ -111,11 +112,11 @@ def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
     axes.legend(loc="upper left", fontsize=7.5, bbox_to_anchor=(0, 0.92))
 
 
-def _untrained(axes: Axes, x: pd.Series, at: pd.DataFrame, *, line: bool) -> None:
-    """What the network of each point reaches before it is trained, where rows tell."""
+def _untrained(axes: Axes, x: pd.Series, at: pd.DataFrame, *, line: bool, note: str = "") -> None:
+    """What the network of each point reaches before it is trained, where rows tell; drawn at the point's own `x`."""
     if "untrained" in at and at["untrained"].notna().any():
         form: Any = {"color": SOFT, "mfc": "white", "ms": 4, "lw": 1, "capsize": 2, "zorder": 2, "fmt": "o:" if line else "o"}
-        axes.errorbar(x, at["untrained"], yerr=at["untrained_std"].fillna(0), label="the same network untrained", **form)
+        axes.errorbar(x, at["untrained"], yerr=at["untrained_std"].fillna(0), label=f"the same network untrained{note}", **form)
 
 
 def _numbered(axes: Axes, x: pd.Series, y: pd.Series) -> None:
@@ -179,7 +180,7 @@ def calibration(rows: Rows, path: str | Path) -> Path:
 
 
 def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> Path:
-    """A sweep in one figure: I_NCE and accuracy against the dial, and accuracy against I_NCE, with deviations over seeds.
+    """A sweep in one figure: I_NCE and accuracy against the dial, and accuracy against I_NCE; mean ± standard deviation.
 
     Args:
         rows: as `run` returns them.
@@ -220,7 +221,7 @@ def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: boo
     form: Any = {"color": INK, "ecolor": SOFT, "lw": 1, "capsize": 2.5, "fmt": "-" if line else "none"}
     axes.errorbar(x, y, xerr=at["i_nce_std"].fillna(0), yerr=at["spread"], **form)
     _numbered(axes, x, y)
-    _untrained(axes, x, at, line=line)
+    _untrained(axes, x, at, line=line, note=THERE)
     if axes.get_xlim()[0] < entropy < axes.get_xlim()[1]:
         axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     if axes.get_legend_handles_labels()[0]:

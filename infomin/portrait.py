@@ -14,9 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .curve import Rows
+from .curve import Rows, summary
 from .plots import ACCENT, INK, SOFT, STYLE, save
-from .table import summary
 
 COLORS = ("#1b1b1e", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # told apart by the colour-blind too
 MARKERS = "osD^v<>p"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from itertools import combinations
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from tqdm import tqdm
 
 from .bounds import infonce_both_ways
 from .critics import Separable
-from .encoders import channels_last
 from .optim import optimizer, rate
 from .seeds import generator, torch_seeded
 
@@ -22,7 +22,7 @@ NEIGHBOURS = 10
 CRITIC_STEPS, CRITIC_BATCH, CRITIC_RATE = 300, 512, 3e-3  # for 4096 pairs; chosen on synthetic codes of known information
 PROTOCOL = (
     f"linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, {NEIGHBOURS}; nats: separable critic, "
-    f"{CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, other draws for test than for train"
+    f"{CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, augmentations drawn anew for test"
 )
 
 
@@ -52,7 +52,9 @@ def features(
     parts = []
     try:
         for i in range(0, len(inputs), batch):
-            views = [channels_last(v) for v in view(inputs[i : i + batch], generator(seed, "probe", i))]
+            views = [
+                v.contiguous(memory_format=torch.channels_last) for v in view(inputs[i : i + batch], generator(seed, "probe", i))
+            ]
             with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
                 parts.append([h.flatten(1).float() for h in method.features(views)])
     finally:
@@ -84,12 +86,11 @@ def linear(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, pen
     train, test = standardise(train, test)
     classes, cut = int(labels.max()) + 1, len(train) * 4 // 5
     weights = train.new_zeros(classes, train.shape[1] + 1)
-    scores, fits = [], []
+    fits = []
     for penalty in sorted(penalties, reverse=True):  # from stiff to loose, each starting where the last one ended
         weights = logistic(train[:cut], labels[:cut], penalty, weights)
-        scores.append(_accuracy(weights, train[cut:], labels[cut:]))
-        fits.append((penalty, weights))
-    penalty, weights = fits[max(range(len(scores)), key=scores.__getitem__)]
+        fits.append((_accuracy(weights, train[cut:], labels[cut:]), penalty, weights))
+    _, penalty, weights = max(fits, key=itemgetter(0))
     return _accuracy(logistic(train, labels, penalty, weights), test, test_labels)
 
 
@@ -149,8 +150,8 @@ def localisation(
     """
     train, test = standardise(train, test)
     cut = len(train) * 4 // 5
-    errors = [_distance(train[:cut], places[:cut], train[cut:], places[cut:], penalty) for penalty in penalties]
-    return _distance(train, places, test, test_places, penalties[min(range(len(errors)), key=errors.__getitem__)])
+    halves = train[:cut], places[:cut], train[cut:], places[cut:]
+    return _distance(train, places, test, test_places, min(penalties, key=lambda penalty: _distance(*halves, penalty)))
 
 
 def _distance(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, penalty: float) -> float:

@@ -121,6 +121,15 @@ class Recipe:
         files = [told for told in (*_digests(parse(self.view)), self.files) if told]
         return table.key(asdict(self) | ({"files": files} if files else {}))
 
+    @property
+    def warmup_steps(self) -> int:
+        """How many steps the warm-up has."""
+        return round(self.warmup * self.steps)
+
+    def precision_on(self, device: torch.device) -> str:
+        """`fp32` or `bf16`: what `auto` means on this device."""
+        return self.precision if self.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
+
     @cached_property
     def files(self) -> str:
         """What tells data on disk from what they were; empty for other data."""
@@ -190,7 +199,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
         raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
     method = _method(recipe, view.channels, splits[0].labels).to(device).to(memory_format=torch.channels_last)
     method = spread(method, device)
-    precision = recipe.precision if recipe.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
+    precision = recipe.precision_on(device)
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
     if recipe.files:
         row["files"] = recipe.files[:12]
@@ -207,7 +216,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
         precision=precision,
         log_every=LOG_EVERY,
         optimizer=optimizer(recipe.optimizer, nn.ModuleList([method, view]), recipe.lr, recipe.weight_decay),
-        rate=lambda step: rate(recipe.schedule, step, recipe.steps, round(recipe.warmup * recipe.steps)),
+        rate=lambda step: rate(recipe.schedule, step, recipe.steps, recipe.warmup_steps),
         checkpoint=folder and folder / "checkpoint.pt",
     )
     try:

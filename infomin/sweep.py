@@ -21,7 +21,7 @@ from tqdm import tqdm
 from . import table
 from .check import known, positive
 from .run import LOG_EVERY, Recipe, anew, run
-from .views.compose import DIALS, FAMILIES
+from .views.compose import BUILT_IN, FAMILIES
 
 PROBE = 100  # steps of the default recipe that take about as long as its probe
 
@@ -75,7 +75,7 @@ def sweep(
     threads = max(1, cores // jobs)
     with table.lock(out), _progress(recipes, Path(out), bar):
         todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]
-        own = {name: make for name, make in FAMILIES.items() if name not in DIALS}  # a user's, of which workers do not know
+        own = {name: make for name, make in FAMILIES.items() if BUILT_IN.get(name) is not make}  # workers do not know them
         try:
             with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
                 said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid(), work, own) for recipe in todo)
@@ -86,7 +86,7 @@ def sweep(
                 f"{out}: a process was killed, most likely for want of memory; what was done is kept: run the same command "
                 f"again, with fewer than {jobs} jobs if it happens again"
             ) from error
-        if failed := [f"{_called(r, recipes)}: {reason}" for r, reason in zip(todo, said, strict=True) if reason]:
+        if failed := [f"{_called(r, recipes)}: {reason}" for r, reason in zip(todo, said, strict=True) if reason is not None]:
             others = "none is done" if len(failed) == len(recipes) else "the others are done"
             raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}")
         return [work(r, out) if work else table.read_json(Path(out) / r.key / "row.json") for r in recipes]
@@ -109,7 +109,7 @@ def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any, 
     except Exception as error:
         if not isinstance(error, ValueError | TypeError | OSError | table.Locked):  # nobody foresaw it
             traceback.print_exc()
-        return str(error)
+        return str(error) or type(error).__name__
     finally:
         torch.set_num_threads(before)  # with one job this is the caller's own process
     return None

@@ -14,7 +14,6 @@ import socket
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -218,8 +217,18 @@ def _take(handle: int, folder: Path) -> None:
         ) from error
     except OSError as error:
         raise _unwritten(error, folder / ".lock") from error
-    for part in folder.glob(".*.[0-9]*.tmp"):  # nobody else writes here now, so these are what a killed process left
-        part.unlink(missing_ok=True)
+    for part in folder.glob(".*.[0-9]*.tmp"):  # a table or a figure may be written without the lock
+        if not _lives(part.suffixes[-2][1:]):
+            part.unlink(missing_ok=True)
+
+
+def _lives(process: str) -> bool:
+    """Whether there is such a process on this machine."""
+    try:
+        os.kill(int(process), 0)
+    except (OSError, OverflowError, ValueError) as error:
+        return isinstance(error, PermissionError)  # another user's
+    return True
 
 
 def read(folder: Where) -> "pd.DataFrame":
@@ -262,39 +271,10 @@ def gathered(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     import pandas as pd
 
     columns: list[str] = []
-    for before, name in (pair for names in dict.fromkeys(map(tuple, rows)) for pair in pairwise(("", *names))):
-        if name not in columns:
-            columns.insert(columns.index(before) + 1 if before else 0, name)
+    for names in dict.fromkeys(map(tuple, rows)):
+        place = 0
+        for name in names:
+            if name not in columns:
+                columns.insert(place, name)
+            place = columns.index(name) + 1
     return pd.DataFrame(rows, columns=columns)
-
-
-def summary(frame: "pd.DataFrame", by: str | Sequence[str], columns: str | Sequence[str]) -> "pd.DataFrame":
-    """Mean and standard deviation over seeds, a row per group in the order of first appearance.
-
-    Args:
-        frame: rows as `read` returns them.
-        by: the column or columns that make a group, for example `view`.
-        columns: the numbers to summarise, each in its own unit.
-
-    Returns:
-        `by`, `<column>_mean` and `<column>_std` for each column, `n`, `diverged`. Rows whose `status` is "diverged" only count in
-        `diverged`. std divides by n - 1, so it is NaN for one seed: unknown, not zero. Where another row lacks a number, that
-        mean and std are NaN, since n would not be true of them.
-
-    Raises:
-        ValueError: a column that the frame does not have.
-    """
-    import pandas as pd
-
-    by, columns = ([names] if isinstance(names, str) else list(names) for names in (by, columns))
-    if missing := [name for name in [*by, *columns] if name not in frame]:
-        raise ValueError(f"summary: got unknown columns {', '.join(missing)}, wanted some of {', '.join(frame)}; pick from those")
-    groups = []
-    for values, rows in frame.groupby(by, sort=False, dropna=False):
-        done = rows[rows["status"] != "diverged"] if "status" in rows else rows
-        group = dict(zip(by, values, strict=True))
-        for name in columns:
-            numbers = done[name].astype(float)
-            group |= {f"{name}_mean": numbers.mean(skipna=False), f"{name}_std": numbers.std(skipna=False)}
-        groups.append(group | {"n": len(done), "diverged": len(rows) - len(done)})
-    return pd.DataFrame(groups)

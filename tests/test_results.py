@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from infomin.table import summary
+from infomin.curve import summary
 
 ROOT = Path(__file__).parents[1]
 SPACES = {"rgb": "RGB", "ydbdr": "YDbDr"}
@@ -28,9 +28,10 @@ def cell(row: pd.Series, column: str) -> str:
 
 def learned_views() -> str:
     stage_two = rows("learned_views").dropna(subset="generator")
-    columns = ["acc_digit", "i_nce"]
+    columns = ["acc_digit", "knn_digit", "i_nce"]
     at = summary(stage_two, ["generator", "flow", "space"], columns).set_index(["generator", "flow", "space"])
-    head = ["views", *(f"{what}, from {shown}" for shown in SPACES.values() for what in ("accuracy", "I_NCE"))]
+    numbers = ("accuracy", "neighbours", "I_NCE")
+    head = ["views", *(f"{what}, from {shown}" for shown in SPACES.values() for what in numbers)]
     body = [
         [
             f"{name}, {flow}" if flow else name,

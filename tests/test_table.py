@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from infomin import table
+from infomin.curve import summary
 
 
 def python(code, *arguments):
@@ -373,7 +374,7 @@ def test_summary_is_the_mean_and_the_sample_deviation_of_each_group():
     data = {view: rng.normal(size=n) for view, n in zip(views, (2, 5, 1), strict=True)}
     rows = [{"view": view, "task": "digit", "accuracy": x} for view in views for x in data[view]]
     rows = [rows[0], *rng.permutation(rows[1:])]
-    out = table.summary(pd.DataFrame(rows), "view", "accuracy").set_index("view")
+    out = summary(pd.DataFrame(rows), "view", "accuracy").set_index("view")
     assert list(out) == ["accuracy_mean", "accuracy_std", "n", "diverged"]
     assert list(out.index) == list(dict.fromkeys(row["view"] for row in rows))
     for view, x in data.items():
@@ -389,7 +390,7 @@ def test_diverged_rows_are_counted_and_nothing_else():
         {"view": "a", "dial": None, "x": None, "status": "diverged"},
         {"view": "a", "dial": None, "x": 3.0, "status": "done"},
     ]
-    out = table.summary(pd.DataFrame(rows), ["view", "dial"], ["x"])
+    out = summary(pd.DataFrame(rows), ["view", "dial"], ["x"])
     assert out.view.tolist() == ["a", "b"] and out.dial.isna().tolist() == [True, False]
     assert out.n.tolist() == [2, 0] and out.diverged.tolist() == [1, 1]
     assert out.x_mean.tolist() == pytest.approx([2.0, math.nan], nan_ok=True)
@@ -398,7 +399,7 @@ def test_diverged_rows_are_counted_and_nothing_else():
 
 def test_a_number_missing_from_a_finished_row_is_not_hidden():
     frame = pd.DataFrame([{"view": "a", "x": 1.0, "y": 1.0}, {"view": "a", "x": 2.0}])
-    out = table.summary(frame, "view", ["x", "y"]).iloc[0]
+    out = summary(frame, "view", ["x", "y"]).iloc[0]
     assert out.x_mean == 1.5 and math.isnan(out.y_mean) and math.isnan(out.y_std)
     with pytest.raises(ValueError, match="got unknown columns z, wanted some of view, x, y"):
-        table.summary(frame, "view", ["x", "z"])
+        summary(frame, "view", ["x", "z"])

@@ -1,4 +1,4 @@
-"""From words to views: `crop:0.2+color:lab` is one. Parts joined by `+` follow each other, those joined by `|` stand abreast."""
+"""From words to views, `crop:0.2+color:lab`: parts joined by `+` follow each other, those joined by `|` stand side by side."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -168,6 +168,7 @@ FAMILIES: dict[str, Callable[[str], Any]] = {
     "flow": learned,
     **AUGMENTATIONS,
 }
+BUILT_IN = dict(FAMILIES)  # for a user may add to the families, and put another in the place of one
 DIALS = {
     "color": "the colour space, and after a slash how its channels are split: color:lab, color:ydbdr/01-2",
     "shared": "the factors that both views show: shared:nothing, shared:digit%5, shared:digit-position, shared:all",
@@ -220,10 +221,11 @@ def _part(word: str) -> tuple[Any, bool]:
         raise ValueError(
             f"view {word!r}: got no dial, wanted {family}:DIAL, where DIAL is {DIALS.get(family, 'what it can be varied by')}"
         )
-    if family not in AUGMENTATIONS:
-        return FAMILIES[family](dial), False
+    make = FAMILIES[family]
+    if not (family in AUGMENTATIONS if make is BUILT_IN.get(family) else getattr(make, "augments", False)):
+        return make(dial), False
     dial, slash, times = dial.partition("/")
-    made = AUGMENTATIONS[family](dial)
+    made: Any = make(dial)
     view: Any = reduce(Then, made) if isinstance(made, list) else made
     if slash and (not times.isdecimal() or int(times) < 1 or len(view.channels) > 1):
         raise ValueError(
