@@ -7,6 +7,7 @@ stl10 is 2.6 GB to download and 3 GB on disk, cifar10 162 MB, emnist 560 MB, mni
 are raw IDX files, digits for clips: `--data clips:mnist@photos`. Exit status: 0 when all is there, 2 when something is missing.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -83,13 +84,13 @@ def fetch(name: str, where: Path) -> str | None:
 
 def main(words: list[str] | None = None) -> int:
     """Fetch what the command line names; returns the exit status."""
-    parser = ArgumentParser(prog="fetch.py", description=(__doc__ or "").splitlines()[0])
+    parser = ArgumentParser(prog="fetch.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="+", choices=list(SETS), help=f"What to fetch: {', '.join(SETS)}.")
     parser.add_argument(
         "--root", type=str, default="", help="Where to; by default INFOMIN_DATA, or data in the working directory."
     )
     options = parser.parse_args(words)
-    where, missing = Path(options.root).expanduser() if options.root else root(), False
+    where, missing = Path(os.path.expanduser(options.root)) if options.root else root(), False
     for name in dict.fromkeys(options.names):
         wrong = fetch(name, where)
         missing |= wrong is not None

@@ -124,7 +124,7 @@ def main(
         kind: What patches are written as: png, or jpg of quality 95.
     """
     positive(side, "side"), positive(per_image, "per_image"), positive(seed, "seed", zero=True)
-    folder, to = Path(source).expanduser(), Path(out).expanduser()
+    folder, to = (Path(os.path.expanduser(path)) for path in (source, out))
     if not folder.is_dir():
         raise FileNotFoundError(f"source: got no folder {folder}, wanted one with photographs; correct the path")
     names = [Path(path).relative_to(folder).as_posix() for path in find(folder, [os.path.realpath(to)])]

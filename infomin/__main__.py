@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from . import table
 from .demo import demo
 from .dist import main_process, stop
-from .experiment import report, write_anything
+from .experiment import quiet, report, write_anything
 from .gallery import gallery
 from .learn import Learning, learn, writable
 from .run import Recipe, run
@@ -237,6 +237,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except UnicodeDecodeError as error:
         print(f"infomin{name}: config: got a file that is not text ({error}), wanted YAML; see --print_config", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output has gone, as `head` does
+        quiet()
+        return 141
     except (ValueError, TypeError, OSError, table.Locked) as error:
         print(f"infomin{name}: {error}", file=sys.stderr)
         return 2

@@ -39,7 +39,7 @@ def digest(data: str) -> str:
     ''
     """
     named = words(data) if data.startswith("clips:") else (data,)
-    found = [(kind, Path(path).expanduser()) for kind, _, path in (word.partition(":") for word in named)]
+    found = [(kind, Path(os.path.expanduser(path))) for kind, _, path in (word.partition(":") for word in named)]
     told = [_images(path) if kind == "folder" else _idx(path) for kind, path in found if kind in ("folder", "idx")]
     return hashlib.sha256(repr(told).encode()).hexdigest() if told else ""
 
@@ -53,6 +53,8 @@ def _images(folder: Path) -> list[str]:
 def _ends(path: str) -> str:
     """A file's size and ends; nothing of one that cannot be opened, which is told of when it is read."""
     try:
+        if not os.path.isfile(path):  # to open a pipe would wait for ever
+            return ""
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             first = file.read(END)

@@ -1,5 +1,6 @@
 """An experiment: one base recipe, the views to try, some seeds; out come a table, a figure and a sentence."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -107,7 +108,7 @@ def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "",
 def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
     """Run a script: its arguments are those of `main`, a mistake is told in one line, and the process ends.
 
-    The exit status is what `main` returns, 0 for None; 2 for a mistake, 130 when interrupted.
+    The exit status is what `main` returns, 0 for None; 2 for a mistake, 130 when interrupted, 141 when nobody reads the output.
 
     Args:
         main: with a docstring that says what each argument is for.
@@ -118,6 +119,9 @@ def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
     said = " ".join(part for part in (about or "").split("\n\n") if not part.startswith(" "))
     try:
         sys.exit(auto_cli(main, description=said))
+    except BrokenPipeError:  # who read the output has gone, as `head` does
+        quiet()
+        sys.exit(141)
     except (ValueError, TypeError, OSError, table.Locked) as error:
         print(f"{file}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -127,10 +131,19 @@ def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
 
 
 def write_anything() -> None:
-    """Let what standard output cannot write, such as the ± of a table where all has to be ASCII, become a question mark."""
+    """Let what standard output cannot write, such as the ± of a table where all has to be ASCII, become a question mark.
+
+    And let what is told on the standard error of a process that has none be told to nobody.
+    """
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 it stays open
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a notebook's is another
             stream.reconfigure(errors="replace")
+
+
+def quiet() -> None:
+    """Send the rest of the output nowhere: to flush it at the end would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(
@@ -161,12 +174,15 @@ def report(
     at = plots.points(rows, task)
     at = by_dial(at, rows) if dial else at
     with table.atomic(Path(out) / "table.csv") as file:
-        file.write(at.to_csv(index=False).encode())
+        file.write(at.to_csv(index=False).encode(errors="surrogateescape"))  # a path in a view may be any bytes
 
     def draw(path: Path) -> Path:
         return plots.dial_curve(rows, path, task, dial) if dial else plots.u_curve(rows, path, task)
 
     picture = draw(Path(out) / ("dial_curve.png" if dial else "u_curve.png"))
+    if save:
+        table.write_rows(Path(f"{save}.jsonl"), frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
+        draw(Path(f"{save}.png"))
     print(
         at.drop(columns=["spread"])
         .rename(columns=lambda name: name.removesuffix("_mean"))
@@ -181,6 +197,3 @@ def report(
         )
     if "files" in frame and (frame.groupby("data")["files"].nunique() > 1).any():
         print("The files of the data were not the same for all rows (see their files); keep rows apart by their folder.")
-    if save:
-        table.write_rows(Path(f"{save}.jsonl"), frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
-        draw(Path(f"{save}.png"))

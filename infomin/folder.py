@@ -168,7 +168,7 @@ def parts(folder: str, size: int) -> tuple[tuple[Files, Tensor], tuple[Files, Te
         FileNotFoundError: there is no such folder.
         ValueError: it holds no images, too few for a test, a test without `train`, or the test has a class that training has not.
     """
-    who, root = f"data 'folder:{folder}'", Path(folder).expanduser()
+    who, root = f"data 'folder:{folder}'", Path(os.path.expanduser(folder))
     if not root.is_dir():
         raise FileNotFoundError(f"{who}: got no folder {root}, wanted one with image files; correct the path")
     whole = not (root / "train").is_dir()

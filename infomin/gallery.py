@@ -36,6 +36,7 @@ def gallery(views: Sequence[str], path: str | Path = "views.png", image: str | P
     """
     kind(draws, int, "gallery: draws")
     positive(draws, "gallery: draws")
+    positive(seed, "gallery: seed", zero=True)
     made, sheet = {word: parse(word) for word in views}, {}
     for word, view in made.items():
         data = {"scenes": ("digits", 32), "clips": ("clips", 64)}.get(getattr(view, "takes", "images"))

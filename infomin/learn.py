@@ -167,9 +167,9 @@ def learn(recipe: Learning, out: str | Path = "runs/learn", *, bar: bool = False
 
 
 def writable(path: table.Where) -> None:
-    """Raise a ValueError unless `flow:PATH` can be written, as a view is: `+` and `|` join views."""
-    if {"+", "|"} & set(str(path)):
-        raise ValueError(f"learn: got the path {str(path)!r}, wanted one without + and |, which join views; choose another")
+    """Raise a ValueError unless `flow:PATH` can be written, as a view is: `+` and `|` join views, and commas their list."""
+    if {"+", "|", ","} & set(str(path)):
+        raise ValueError(f"learn: got the path {str(path)!r}, wanted one without + | and comma, which join views; choose another")
 
 
 def _play(recipe: Learning, folder: Path, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:

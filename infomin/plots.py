@@ -267,7 +267,7 @@ def _picture(view: Tensor) -> Any:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure atomically; equal figures give equal bytes."""
     path = Path(path)
-    form = known(path.suffix.removeprefix("."), UNDATED, f"figure {path}: kind of picture")
+    form = known(path.suffix.lower().removeprefix("."), UNDATED, f"figure {path}: kind of picture")
     _apart(figure)
     with atomic(path) as file:
         figure.savefig(file, format=form, metadata=UNDATED[form])

@@ -1,10 +1,11 @@
 """A run's folder: its recipe, its log, its row. What is there already is not done again."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from . import table
@@ -23,10 +24,12 @@ def once(
         work: from the run's folder, or None, to the row.
 
     Raises:
+        ValueError: torch is set so that no training can be done.
         table.Locked: another process is at this very run.
     """
     if out is None:
-        return work(None)
+        with _undisturbed():
+            return work(None)
     folder = Path(out) / key
     if (folder / "row.json").exists():  # asked before the lock, by all processes alike: rows are written whole
         return table.read_json(folder / "row.json")
@@ -34,11 +37,22 @@ def once(
     with table.lock(folder) if writes else nullcontext():
         if writes:
             table.write_json(folder / "recipe.json", recipe)
-        row = work(folder)
+        with _undisturbed():
+            row = work(folder)
         if writes:
             table.write_json(folder / "row.json", row)
     wait()  # a process that asked for this row again before it is written would start anew, alone
     return row
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A run's numbers are those of its recipe: an autocast around it would change them, and not the key that they are kept by."""
+    if torch.is_inference_mode_enabled() or torch.get_default_dtype() != torch.float32:
+        mode = "inference mode" if torch.is_inference_mode_enabled() else f"the default dtype {torch.get_default_dtype()}"
+        raise ValueError(f"run: got {mode}, wanted torch as it is when it is imported; call it outside, or set that back")
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def follow(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from . import table
 from .check import kind, known, positive
+from .critics import HEADS
 from .data import Part, Split, allowed, batches, first, load
 from .digest import digest
 from .dist import agree, main_process, spread, start
@@ -140,6 +141,7 @@ Some = TypeVar("Some", bound=Recipe)
 _CHOICES: dict[str, Iterable[str]] = {
     "method": METHODS,
     "encoder": ENCODERS,
+    "head": HEADS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "precision": ("auto", "fp32", "bf16"),

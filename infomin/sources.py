@@ -158,7 +158,7 @@ def _digits(where: Path, word: str, side: int) -> list[Source]:
     head, _, rest = word.partition(":")
     if head == "folder":
         return _folder(word, side, grey=True)
-    prefix, folder, todo = ANY, Path(rest).expanduser(), "correct the path, or rename the files"
+    prefix, folder, todo = ANY, Path(os.path.expanduser(rest)), "correct the path, or rename the files"
     if head in STORED:
         name, download = STORED[head]
         prefix, folder = f"emnist-{rest}-" if rest else "", where / name / "raw"

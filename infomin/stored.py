@@ -21,7 +21,7 @@ Parts: TypeAlias = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 def root() -> Path:
     """Where downloaded sets lie: the environment variable INFOMIN_DATA, or `data` in the working directory."""
-    return Path(os.environ.get("INFOMIN_DATA") or "data").expanduser()
+    return Path(os.path.expanduser(os.environ.get("INFOMIN_DATA") or "data"))
 
 
 @lru_cache(maxsize=1)

@@ -66,6 +66,8 @@ def atomic(path: Where) -> Iterator[BinaryIO]:
 
 def _unwritten(error: OSError, path: Path) -> OSError:
     space = "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        space = "there is a file where a folder is wanted; "
     do = f"{space}choose a folder that can be written, then run the same command again"
     said = f"cannot write {path.name} in {path.parent}: {error.strerror or error}; what was there is as it was; {do}"
     return OSError(error.errno or errno.EIO, said)

@@ -414,3 +414,21 @@ def test_a_task_that_the_data_do_not_have_is_said_before_anything_is_trained(tmp
         experiments.experiment(presets, "quick", tmp_path)
     with pytest.raises(ValueError, match="task: got 'place', wanted one of digit, background, position"):
         experiments.experiment(presets, "quick", tmp_path, data="digits", task="place")
+
+
+CLOSED = """
+import os, sys
+from infomin import experiment, sweep
+from infomin.experiment import TINY
+reads, writes = os.pipe()
+os.close(reads)
+os.dup2(writes, 1)
+presets = {"tiny": {**TINY, "views": ["color:rgb", "color:lab"], "seeds": 1, "task": "digit"}}
+experiment.script(lambda: experiment.experiment(presets, "tiny", "runs", jobs=1, save="saved"), "")
+"""
+
+
+def test_what_is_saved_is_there_though_nobody_reads_the_table(tmp_path):
+    done = subprocess.run([sys.executable, "-c", CLOSED], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 141 and "Broken pipe" not in done.stderr, done.stderr
+    assert (tmp_path / "saved.jsonl").exists() and (tmp_path / "saved.png").exists()

@@ -121,6 +121,7 @@ def test_every_module_and_every_public_thing_says_what_it_is(path):
 
 def test_the_public_names_are_there_and_documented():
     assert sorted(infomin.__all__) == infomin.__all__ and len(set(infomin.__all__)) == len(infomin.__all__)
+    assert set(infomin.__all__) <= set(dir(infomin))
     for name in infomin.__all__:
         thing = getattr(infomin, name)
         assert isinstance(thing, str) or len(inspect.getdoc(thing).split()) >= 4, name

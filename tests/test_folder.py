@@ -663,3 +663,13 @@ def test_the_command_line_takes_a_folder(mixed, tmp_path):
 def test_a_recipe_wants_a_path_after_folder(name):
     with pytest.raises(ValueError, match=f"recipe: data: got '{name}', wanted one of digits, photos, .*, folder:PATH; pick one"):
         Recipe(data=name)
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "z.png")
+    assert len(digest(f"folder:{tmp_path}")) == 64
+
+
+def test_a_home_that_is_not_known_is_a_folder_that_is_not_there():
+    with pytest.raises(FileNotFoundError, match="got no folder ~nosuch/x"):
+        parts("folder:~nosuch/x".removeprefix("folder:"), 32)

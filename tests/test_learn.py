@@ -185,10 +185,10 @@ def test_the_bar_and_events_are_there_only_if_they_were_asked_for(tmp_path, monk
 
 
 def test_precision_is_left_to_the_hardware_unless_it_is_given(tmp_path, monkeypatch):
-    stands = []
+    stands, runs = [], sys.modules["infomin.run"]
     monkeypatch.setattr(room, "fresh", lambda generator, stand: stands.append(stand.precision) or 1.0)
     for fast in (True, False):
-        monkeypatch.setattr(room, "fast_bf16", lambda _, fast=fast: fast)
+        monkeypatch.setattr(runs, "fast_bf16", lambda _, fast=fast: fast)
         learn(tiny(precision="auto", steps=1), tmp_path / str(fast))
     assert stands[0] == "bf16" and stands[-1] == "fp32"
 

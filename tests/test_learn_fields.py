@@ -12,6 +12,7 @@ from infomin import Learning, data, learn, optim, run, train
 from infomin.encoders import build
 from infomin.fresh import divide
 from infomin.methods.game import MODES, Game
+from infomin.views import FAMILIES, SharedFrames
 from infomin.views.flow import PixelFlow
 
 torch.set_num_threads(1)
@@ -240,3 +241,9 @@ def test_only_labels_that_are_bought_are_read(tmp_path, monkeypatch, mode):
         assert found["all"][0] == found["judged"][0] == found["none"][0]
     else:
         assert found["all"][2] != found["none"][2] and found["judged"][0] != found["none"][0]
+
+
+def test_views_of_clips_are_refused_as_those_of_scenes_are(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "now", lambda dial: SharedFrames(dial, past=1))
+    with pytest.raises(ValueError, match="recipe: view: got 'now:all', wanted what is drawn of images twice"):
+        tiny(view="now:all")

@@ -53,9 +53,10 @@ def test_a_batch_is_its_images_with_their_draws():
 def test_windows_are_slices_and_have_their_gradient():
     images = torch.rand(5, 2, 9, 8, dtype=torch.float64, requires_grad=True)
     top, left = torch.tensor([0, 1, 5, 2, 3]), torch.tensor([4, 0, 2, 4, 1])
-    found = windows(images, top, left, 4)
-    for i in range(5):
-        assert torch.equal(found[i], images[i, :, top[i] : top[i] + 4, left[i] : left[i] + 4])
+    for wanted in (images, images.detach(), images.detach().contiguous(memory_format=torch.channels_last), images.detach().mT.mT):
+        found = windows(wanted, top, left, 4)
+        for i in range(5):
+            assert torch.equal(found[i], images[i, :, top[i] : top[i] + 4, left[i] : left[i] + 4])
     assert torch.autograd.gradcheck(lambda x: windows(x, top, left, 4), images)
 
 

@@ -388,7 +388,9 @@ def with_untrained(rows, accuracy):
 
 def hollow(figure):
     """The points of untrained networks in a figure."""
-    bars = [bar for axes in figure.axes for bar in axes.containers if bar.get_label() == "the same network untrained"]
+    bars = [
+        bar for axes in figure.axes for bar in axes.containers if str(bar.get_label()).startswith("the same network untrained")
+    ]
     return [bar.lines[0] for bar in bars]
 
 

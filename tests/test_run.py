@@ -509,3 +509,26 @@ def test_two_processes_go_on_where_they_were_cut_and_read_a_row_that_exists(tmp_
 
 if __name__ == "__main__":
     worker(Path(sys.argv[1]))
+
+
+def test_what_surrounds_a_run_changes_no_bit_of_it():
+    alone = run(Recipe(**TINY))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        inside = run(Recipe(**TINY))
+    assert {**inside, "seconds": 0} == {**alone, "seconds": 0}
+
+
+def test_a_run_that_cannot_be_is_told_before_its_first_step():
+    with torch.inference_mode(), pytest.raises(ValueError, match="run: got inference mode, wanted torch as it is when"):
+        run(Recipe(**TINY))
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match=r"run: got the default dtype torch.float64, wanted"):
+            run(Recipe(**TINY))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_head_that_is_not_known_is_told_by_the_recipe():
+    with pytest.raises(ValueError, match="recipe: head: got 'abc', wanted one of none, linear, mlp"):
+        Recipe(head="abc")

@@ -404,3 +404,11 @@ def test_a_factor_named_twice_is_an_error(share: str) -> None:
 def test_a_bad_share_is_an_error_at_every_door(function: object) -> None:
     with pytest.raises(ValueError, match="wanted one of"):
         function(SCENES[:1], "digits")  # type: ignore[operator]
+
+
+def test_scenes_are_rows_and_compare_as_what_they_are() -> None:
+    some = SCENES[3:5]
+    assert isinstance(some, Scenes) and len(some) == 2 and some.world is WORLD
+    assert list(some.tensors()) == ["digit", "digit_image", "position", "background", "background_image", "crop"]
+    assert all(torch.equal(value, getattr(SCENES, name)[3:5]) for name, value in some.tensors().items())
+    assert some == some and some != SCENES[3:5]  # tensors have no truth value by which they could be told apart

@@ -117,6 +117,43 @@ def test_a_view_of_one_s_own_is_swept_in_several_processes(tmp_path, readout, sa
     assert bool(list(tmp_path.glob("runs/*/log.jsonl"))) == (readout == (0, 1))  # otherwise it is said before the first step
 
 
+MINE = """
+import sys
+import infomin
+from infomin.views import ColorSplit
+
+class Mine(ColorSplit):
+    def __init__(self, dial):
+        super().__init__("rgb", "012")
+        self.channels, self.readout = (3, 3), (0, 1)
+
+    def forward(self, images, generator=None):
+        (view,) = super().forward(images)
+        return view, view
+
+infomin.views.FAMILIES["color"] = Mine
+if __name__ == "__main__":
+    rows = infomin.sweep(infomin.grid(infomin.Recipe(**FIELDS), view=["color:any"], seed=[0, 1]), sys.argv[1], jobs=2, bar=False)
+    print([row["status"] for row in rows])
+"""
+
+
+def test_a_view_in_the_place_of_a_built_in_one_is_the_one_that_workers_take(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(MINE.replace("FIELDS", repr(asdict(TINY))))
+    found = subprocess.run([sys.executable, script, tmp_path / "runs"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "['done', 'done']" in found.stdout, found.stderr
+
+
+def _fails_without_a_word(recipe, out):
+    raise MemoryError
+
+
+def test_an_error_without_a_text_is_told_by_its_name(tmp_path, one_core):
+    with pytest.raises(ValueError, match=r"1 of 1 runs failed, none is done; first, .*: MemoryError"):
+        infomin.sweep([TINY], tmp_path, jobs=1, bar=False, work=_fails_without_a_word)
+
+
 def test_a_second_sweep_works_in_the_folder_that_it_is_called_in(tmp_path, monkeypatch):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -260,16 +260,24 @@ def test_without_flock_views_are_made_and_saved_and_a_lock_says_what_to_do(tmp_p
 
 
 def test_a_lock_sweeps_up_nothing_but_what_writers_leave(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
     (tmp_path / ".cache.tmp").mkdir()
-    for name in (".notes.tmp", "mine.tmp", ".row.json.123.tmp"):
+    for name in (".notes.tmp", "mine.tmp", f".row.json.{gone.pid}.tmp", ".row.json.99999999999999999999.tmp"):
         (tmp_path / name).write_text("")
     with table.lock(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.tmp", ".lock", ".notes.tmp", "mine.tmp"]
 
 
+def test_a_table_is_written_while_another_takes_the_lock(tmp_path):
+    with table.atomic(tmp_path / "table.csv") as file, table.lock(tmp_path):
+        file.write(b"whole")
+    assert (tmp_path / "table.csv").read_bytes() == b"whole"
+
+
 def test_a_folder_that_is_a_file_is_no_want_of_space(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(OSError, match=r"cannot write row.json in .*; what was there is as it was; choose a folder that can be"):
+    with pytest.raises(OSError, match=r"cannot write row.json in .*; what was there is as it was; there is a file where"):
         table.write_json(tmp_path / "out" / "row.json", {})
 
 

@@ -548,6 +548,30 @@ def test_a_chain_of_augmentations_is_drawn_anew_for_each_view() -> None:
     assert torch.equal(luma, parse("color:lab")(crops[0])[0]) and torch.equal(chroma, parse("color:lab")(crops[0])[1])
 
 
+class Noise(torch.nn.Module):
+    """An augmentation of a user's."""
+
+    channels, readout, augments = (3,), (0,), True
+
+    def __init__(self, dial: str) -> None:
+        super().__init__()
+        self.amount = float(dial)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor]:
+        return (images + self.amount * torch.rand(images.shape, generator=generator),)
+
+
+@pytest.mark.parametrize("name", ["noise", "crop"])  # a family of its own, and one in the place of a built-in one
+def test_an_augmentation_of_a_user_is_drawn_anew_as_a_built_in_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, name, Noise)
+    for words, draws in (("", 2), ("/1", 1), ("/3", 3)):
+        views = parse(f"{name}:0.5{words}")(IMAGES, seed(0))
+        assert len(views) == draws and len({float(view.sum()) for view in views}) == draws
+    one, two = (parse(f"{name}:0.5{words}+color:rgb") for words in ("/1", ""))
+    noise = Noise("0.5")(IMAGES, seed(0))[0]
+    assert torch.equal(one.first(IMAGES, seed(0))[0], noise) and len(one.first.channels) == 1 and len(two.first.channels) == 2
+
+
 # --- words ---
 
 

@@ -6,6 +6,7 @@ The couplings are nflows' (no other file imports it): they hold the parameters a
 same numbers a piece of the images at a time.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -249,6 +250,7 @@ def learned(file: str) -> FlowSplit:
     It is frozen, and `.digest` is the file's sha256. Flows of other than 3 channels are a ValueError; for those and for other
     splits write FlowSplit(PixelFlow.load(file), split).
     """
+    file = os.path.expanduser(file)
     views = FlowSplit(PixelFlow.load(file)).eval().requires_grad_(False)
     views.digest = sha256(Path(file).read_bytes()).hexdigest()
     return views

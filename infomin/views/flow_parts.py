@@ -101,7 +101,7 @@ def read(path: Where) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"{path}: got no file, wanted one that PixelFlow.save or infomin learn-views --save wrote; see its path, in which a "
-            "view has neither + nor |"
+            "view has neither + nor |, and a list of views on the command line no comma"
         )
     data = Path(path).read_bytes()
     try:
