@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -137,6 +138,11 @@ def test_dtype_is_kept(dtype: torch.dtype) -> None:
     assert infonce(draw(3, 4).to(dtype)).dtype == dtype and infonce_both_ways(draw(3, 3).to(dtype)).dtype == dtype
 
 
+def test_partners_are_counted_on_the_device_of_the_scores() -> None:
+    scores = torch.zeros(4, 4, device="meta")  # which takes no numbers of another device
+    assert infonce(scores).device == infonce_both_ways(scores).device == scores.device
+
+
 @pytest.mark.parametrize("shape", [(5, 4), (4,), (), (2, 3, 3), (0, 4)])
 def test_wrong_shapes_say_what_is_wanted(shape: tuple[int, ...]) -> None:
     with pytest.raises(
@@ -145,9 +151,10 @@ def test_wrong_shapes_say_what_is_wanted(shape: tuple[int, ...]) -> None:
         infonce(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (4, 3)])
-def test_both_ways_wants_a_square(shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=rf"infonce_both_ways: scores must be \[K, K\], got \[{shape[0]}, {shape[1]}\]; give"):
+@pytest.mark.parametrize("shape", [(3, 4), (4, 3), (4,), (), (3, 3, 3)])
+def test_both_ways_wants_a_square(shape: tuple[int, ...]) -> None:
+    got = re.escape(str(list(shape)))
+    with pytest.raises(ValueError, match=rf"infonce_both_ways: scores must be \[K, K\], got {got}; give"):
         infonce_both_ways(torch.zeros(shape))
 
 

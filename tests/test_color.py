@@ -1,6 +1,7 @@
 """Colour conversions against scikit-image, their laws, and ColorSplit."""
 
 import copy
+import re
 from itertools import chain, permutations, product
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_low_and_high_are_the_extremes_over_the_cube(name: str) -> None:
     if name == "hsv":
         slack[0] = 2e-3  # a hue is below 1
     assert ((values.amin(1) - low).abs() < slack).all() and ((values.amax(1) - high).abs() < slack).all()
-    assert len(SPACES[name].names) == 3
+    assert len(SPACES[name].names) == 3 and "".join(SPACES[name].names).lower() == name
 
 
 @every_space
@@ -170,6 +171,13 @@ def test_grey_has_no_hue_and_black_no_chroma() -> None:
     hue, saturation, value = rgb_to_hsv(x).unbind(1)
     assert not hue.any() and not saturation.any() and torch.equal(value, x[:, 0])
     assert not torch.autograd.grad(hue.sum(), x)[0].any()
+
+
+@pytest.mark.parametrize("turns", [-2, -1, 1, 3])
+def test_a_hue_that_has_turned_about_is_the_same(turns: int) -> None:
+    hsv = rgb_to_hsv(CUBE)
+    turned = hsv + hsv.new_tensor([turns, 0, 0]).view(3, 1, 1)
+    torch.testing.assert_close(SPACES["hsv"].to_rgb(turned), CUBE, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -341,8 +349,10 @@ def test_bad_images_are_named(images: object, error: type[Exception], message: s
 @every_space
 def test_bad_colours_are_named(name: str) -> None:
     for function in (SPACES[name].from_rgb, SPACES[name].to_rgb):
-        with pytest.raises(ValueError, match=r"must have the shape \[\.\.\., 3, H, W\], got \[2, 8, 8, 3\]"):
-            function(torch.rand(2, 8, 8, 3))
+        for shape in ((2, 8, 8, 3), (3, 8), (3,), ()):
+            got = re.escape(str(list(shape)))
+            with pytest.raises(ValueError, match=rf"must have the shape \[\.\.\., 3, H, W\], got {got}"):
+                function(torch.rand(shape))
         with pytest.raises(TypeError, match=r"got torch\.int64"):
             function(torch.zeros(2, 3, 8, 8, dtype=torch.int64))
 
@@ -370,6 +380,7 @@ def test_compiles_whole_and_ignores_autocast(name: str) -> None:
 def test_module_has_no_state_and_takes_a_generator() -> None:
     view = ColorSplit("lab", "02-1", "cmc")
     assert repr(view) == "ColorSplit('lab', split='02-1', norm='cmc')"
+    assert repr(ColorSplit()) == "ColorSplit('lab', split='0-12', norm='range')"
     assert not view.state_dict() and not list(view.parameters())
     x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(8), requires_grad=True)
     g = torch.Generator().manual_seed(9)

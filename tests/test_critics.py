@@ -43,13 +43,16 @@ def test_cosine_has_the_right_gradient_and_survives_a_zero() -> None:
     assert zero.grad is not None and zero.grad.isfinite().all()
 
 
-def test_cosine_scores_are_float32_inside_autocast() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_cosine_scores_are_float32_inside_autocast_and_outside(dtype: torch.dtype) -> None:
     z = draw(16, 32)
-    with torch.autocast("cpu", torch.bfloat16):
+    rough = z.to(dtype)
+    with torch.autocast("cpu", dtype):
         inside = cosine(z, z, 0.07)
-        half = cosine(z.bfloat16(), z.bfloat16(), 0.07)
+        half = cosine(rough, rough, 0.07)
     assert inside.dtype == torch.float32 and torch.equal(inside, cosine(z, z, 0.07))
-    assert torch.equal(half, cosine(z.bfloat16().float(), z.bfloat16().float(), 0.07))
+    for scores in (half, cosine(rough, rough, 0.07)):
+        assert scores.dtype == torch.float32 and torch.equal(scores, cosine(rough.float(), rough.float(), 0.07))
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, math.inf, math.nan])
@@ -86,13 +89,15 @@ def test_projections_differ_as_their_names_say() -> None:
     assert gap["linear"] < 1e-5 < 1e-2 < gap["mlp"]
     assert sum(p.numel() for p in Projection(12, 5, "linear").parameters()) == 12 * 5 + 5
     assert sum(p.numel() for p in Projection(12, 5, "mlp").parameters()) == 12 * 12 + 12 + 12 * 5 + 5
+    assert [tuple(p.shape) for p in Projection(12).parameters()] == [(128, 12), (128,)]  # unless more is said
 
 
 def test_projection_errors_say_what_is_wanted() -> None:
     with pytest.raises(ValueError, match=r"Projection\(head\): got 'deep', wanted one of none, linear, mlp"):
         Projection(12, 5, "deep")
-    with pytest.raises(ValueError, match="dim must equal the features, got dim=5 and features=12; use dim=12"):
-        Projection(12, 5, "none")
+    for dim in (5, 13):  # a head that is none can neither take away nor add
+        with pytest.raises(ValueError, match=f"dim must equal the features, got dim={dim} and features=12; use dim=12"):
+            Projection(12, dim, "none")
 
 
 def test_separable_scores_each_pair_by_itself() -> None:
@@ -104,6 +109,13 @@ def test_separable_scores_each_pair_by_itself() -> None:
     with torch.no_grad():
         critic.log_scale.add_(math.log(2))
     torch.testing.assert_close(critic(x, y), 2 * scores)
+
+
+def test_separable_starts_with_ten_times_the_cosine_of_its_networks_and_learns_the_scale() -> None:
+    critic = Separable(6, 9, dim=4, hidden=16).eval()
+    x, y = draw(5, 6), draw(7, 9, seed=1)
+    torch.testing.assert_close(critic(x, y), 10 * cosine(critic.g(x), critic.h(y), tau=1.0))
+    assert any(p is critic.log_scale for p in critic.parameters()) and "log_scale" in critic.state_dict()
 
 
 def test_separable_trains_every_parameter_and_drops_more_of_wide_features() -> None:
