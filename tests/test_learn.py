@@ -169,6 +169,7 @@ def test_what_the_recipe_says_reaches_the_players_and_their_referee(tmp_path, mo
     said = (stand.candidates, stand.seed, stand.precision, stand.steps, stand.batch, stand.lr)
     assert said == (48, 3, "bf16", 7, 24, room.FRESH_RATE)
     assert (game.tau, game.weight, game.mode, game.task) == (0.07, 2.5, "semi-supervised", "label")
+    assert repr(stand.crops) == repr(parse("crop:0.7")) and [c[-1].out_features for c in game.classifiers] == [10, 10]
     critics = stand.critics((1, 2))
     assert critics.tau == 0.07 and not torch.equal(*(next(room._game(tiny(seed=s), 10).encoders.parameters()) for s in (0, 1)))
     for heads in (critics.heads, game.heads):
@@ -187,10 +188,48 @@ def test_the_bar_and_events_are_there_only_if_they_were_asked_for(tmp_path, monk
 def test_precision_is_left_to_the_hardware_unless_it_is_given(tmp_path, monkeypatch):
     stands, runs = [], sys.modules["infomin.run"]
     monkeypatch.setattr(room, "fresh", lambda generator, stand: stands.append(stand.precision) or 1.0)
-    for fast in (True, False):
+    for fast, precision in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(runs, "fast_bf16", lambda _, fast=fast: fast)
-        learn(tiny(precision="auto", steps=1), tmp_path / str(fast))
-    assert stands[0] == "bf16" and stands[-1] == "fp32"
+        row = learn(tiny(precision="auto", steps=1), tmp_path / str(fast))
+        assert stands[-1] == row["precision_used"] == precision and row["precision"] == "auto"
+    assert stands[0] == "bf16"
+
+
+@pytest.mark.parametrize(("word", "asked"), [("auto", None), ("cpu", "cpu"), ("cuda", "cuda")])
+def test_the_device_is_the_recipe_s_or_left_to_the_hardware(tmp_path, monkeypatch, word, asked):
+    found = []
+    monkeypatch.setattr(room, "start", lambda device: found.append(device) or torch.device("cpu"))
+    monkeypatch.setattr(room, "_play", lambda *_: {"file": None})
+    learn(tiny(device=word), tmp_path)
+    assert found == [asked]
+
+
+def test_the_colours_that_are_watched_are_those_of_images_held_out_and_the_same_for_all_seeds(tmp_path, monkeypatch):
+    seen, stands, stretch = [], [], room.stretch
+    monkeypatch.setattr(room, "stretch", lambda flow, colors: seen.append(colors) or stretch(flow, colors))
+    monkeypatch.setattr(room, "fresh", lambda generator, stand: stands.append(stand) or 1.0)
+    for seed in (0, 1):
+        learn(tiny(mode="unsupervised", steps=1, seed=seed), tmp_path)
+    known = set(map(tuple, stands[0].held.permute(0, 2, 3, 1).reshape(-1, 3).tolist()))
+    found = (255 * seen[0][0, :, 0]).round().int().T.tolist()
+    assert set(map(tuple, found)) <= known and all(torch.equal(colors, seen[0]) for colors in seen)
+
+
+def test_the_kept_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    """A process that ends while the file is written leaves none that a view would take for it."""
+
+    def cut(part, path):
+        if Path(path).name == room.FILE:
+            raise Cut
+        return replace(part, path)
+
+    replace = table.os.replace
+    monkeypatch.setattr(room, "fresh", lambda *_: 1.0)
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(table.os, "replace", cut)
+        learn(tiny(mode="unsupervised", steps=1), tmp_path)
+    assert not list(tmp_path.rglob(room.FILE)) and not list(tmp_path.rglob("row.json"))
+    assert Path(learn(tiny(mode="unsupervised", steps=1), tmp_path)["file"]).exists()
 
 
 def test_the_stretch_is_that_of_colours_in_the_cube(tmp_path, monkeypatch):

@@ -149,7 +149,7 @@ def test_every_player_has_its_rate_and_its_schedule(tmp_path, monkeypatch, mode)
     monkeypatch.setattr(train, "_step", watching)
     measured(monkeypatch, 1.0)
     learn(tiny(mode=mode, schedule="constant", schedule_generator="step", schedule_classifiers="cosine", lr=3e-3, momentum=0.7,
-               lr_generator=7e-3, lr_classifiers=5e-3, weight_decay=0.25, warmup=0.25), tmp_path)  # fmt: skip
+               lr_generator=7e-3, lr_classifiers=5e-3, weight_decay=0.25, warmup=0.3), tmp_path)  # fmt: skip
     wanted = {"critics": ("constant", 3e-3, {0.25, 0.0}), "generator": ("step", 7e-3, {0.0}),
               "classifiers": ("cosine", 5e-3, {0.25, 0.0})}  # fmt: skip
     assert len(seen) == 12 and set(seen[0]) == set(wanted) - {"supervised": {"critics"}, "unsupervised": {"classifiers"}}.get(
@@ -158,7 +158,7 @@ def test_every_player_has_its_rate_and_its_schedule(tmp_path, monkeypatch, mode)
     for at, players in enumerate(seen):
         for name, found in players.items():
             schedule, top, decays = wanted[name]
-            now = top * optim.rate(schedule, at, 12, 3)
+            now = top * optim.rate(schedule, at, 12, 4)  # 3.6, rounded
             assert all(rate == pytest.approx(now) for rate, _ in found) and {decay for _, decay in found} == decays
 
 

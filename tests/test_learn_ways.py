@@ -1,5 +1,6 @@
 """A game that diverges keeps what was good before; the ways in: command line, sweep; and recipes that use what was learned."""
 
+import hashlib
 import math
 import os
 import sys
@@ -162,6 +163,15 @@ def test_a_sweep_plays_games_in_workers(tmp_path, monkeypatch, jobs):
     assert told(rows[0]) == told(learn(recipes[0], tmp_path))
     monkeypatch.setattr(room, "_play", lambda *_: pytest.fail("played again"))
     assert sweep(recipes, tmp_path / "swept", jobs=1, bar=False, work=learn) == rows
+
+
+def test_a_row_names_each_flow_of_its_view(tmp_path):
+    for seed in (0, 1):
+        PixelFlow(hidden=2, seed=seed).save(tmp_path / f"{seed}.safetensors")
+    view = "|".join(f"flow:{tmp_path}/{seed}.safetensors" for seed in (0, 1))
+    row = run(Recipe(view=view, size=24, steps=0, probe_images=64, candidates=8, data="photos"))
+    digests = [hashlib.sha256((tmp_path / f"{seed}.safetensors").read_bytes()).hexdigest()[:12] for seed in (0, 1)]
+    assert row["learned"] == "+".join(digests) and digests[0] != digests[1]
 
 
 def test_a_recipe_s_key_knows_the_content_of_a_flow(tmp_path):

@@ -17,8 +17,10 @@ import torch
 import torch.distributed as c10d
 from helpers import Cut, cut_after
 
-from infomin import Recipe, data, dist, learn, optim, probe, run, sweep, table, train
+from infomin import Learning, Recipe, data, dist, learn, optim, probe, run, sweep, table, train
 from infomin.methods import InfoNCE
+from infomin.views import SharedFactors
+from infomin.views.compose import FAMILIES
 
 room = importlib.import_module("infomin.run")  # the name infomin.run is the function's
 
@@ -145,6 +147,7 @@ MISFITS = {
     "one candidate": ({"candidates": 1}, r"candidates: got 1, wanted 2 to 96"),
     "few to probe": ({"probe_images": 9, "candidates": 9}, r"probe_images: got 9, wanted 10 neighbours or more; use more"),
     "many to probe": ({"probe_images": 4097}, r"probe_images: got 4097, wanted at most the 4096 of 'digits'; use fewer"),
+    "seed": ({"seed": 2**63}, r"seed: got 9223372036854775808, wanted one below 2\*\*63; take a smaller one"),
     "warm-up": ({"warmup": 1.5}, r"warmup: got 1\.5, wanted a share of the steps, 0 to 1; change it"),
 }
 
@@ -158,6 +161,18 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(monkeypatch, case)
     change, message = MISFITS[case]
     with pytest.raises(ValueError, match=message):
         run(tiny(**change))
+
+
+@pytest.mark.parametrize(
+    "edge", [{"seed": 2**63 - 1}, {"warmup": 1.0}, {"candidates": 10, "probe_images": 10}, {"probe_images": 4096}], ids=str
+)
+def test_what_just_fits_is_taken(handed, edge):
+    assert {name: run(tiny(**edge))[name] for name in edge} == edge
+
+
+def test_a_recipe_of_no_words_has_the_key_that_its_rows_on_disk_have():
+    """A default that changes gives rows of the same words another meaning: whoever changes one says so, and changes this."""
+    assert (Recipe().key, Learning().key) == ("4ae2a460d3fa", "ae081b267888")
 
 
 def test_every_field_changes_the_key(monkeypatch):
@@ -252,15 +267,80 @@ def test_the_probe_learns_from_training_images_and_is_asked_about_others(handed)
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_probe_computes_as_the_training_did(handed, precision):
-    run(tiny(precision=precision))
-    assert handed["probed"]["precision"] == precision
+    row = run(tiny(precision=precision))
+    assert handed["probed"]["precision"] == handed["precision"] == row["precision_used"] == precision
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_precision_is_left_to_the_hardware_unless_it_is_given(handed, monkeypatch, fast, precision):
+    monkeypatch.setattr(room, "fast_bf16", lambda _: fast)
+    row = run(tiny(precision="auto"))
+    assert handed["probed"]["precision"] == handed["precision"] == row["precision_used"] == precision
+    assert row["precision"] == "auto"
+
+
+@pytest.mark.parametrize(("word", "asked"), [("auto", None), ("cpu", "cpu"), ("cuda", "cuda")])
+def test_the_device_is_the_recipe_s_or_left_to_the_hardware(handed, monkeypatch, word, asked):
+    found = []
+    monkeypatch.setattr(room, "start", lambda device: found.append(device) or torch.device("cpu"))
+    run(tiny(device=word))
+    assert found == [asked]
+
+
+def test_weights_are_those_of_the_seed(handed):
+    """Not of batches and views alone, which are its own as well."""
+    made = []
+    for seed in (0, 1, 0):
+        run(tiny(seed=seed))
+        made.append(torch.cat([p.detach().flatten() for p in handed["method"].parameters()]))
+    assert torch.equal(made[0], made[2]) and not torch.equal(made[0], made[1])
+
+
+def test_true_nats_are_those_of_the_pictures_that_i_nce_is_read_on(handed, monkeypatch):
+    monkeypatch.setattr(SharedFactors, "nats", lambda self, scenes: float(len(scenes)))
+    train_part, test = data.load("digits", 32)
+    assert len(train_part) != len(test) == run(tiny())["true_nats"]
+
+
+class Own(torch.nn.Module):
+    """A user's view: the images twice, the second times a number that can be learned."""
+
+    channels, readout = (3, 3), (0, 1)
+
+    def __init__(self, readout=(0, 1)):
+        super().__init__()
+        self.readout, self.factor = readout, torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, images, generator=None):
+        return images / 255, images / 255 * self.factor
+
+
+def test_what_a_view_can_learn_is_learned_with_the_networks(handed, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "own", lambda _: Own())
+    run(tiny(view="own:x", data="photos"))
+    learned = [p for group in handed["optimizer"].param_groups for p in group["params"]]
+    assert {id(p) for p in learned} == {id(p) for part in ("method", "view") for p in handed[part].parameters()}
+    assert any(p is handed["view"].factor for p in learned)
+
+
+@pytest.mark.parametrize("readout", [(), (2,), (0, 5), (-1,)])
+def test_a_view_whose_readout_is_none_of_its_views_is_told_before_anything_is_trained(untrained, monkeypatch, readout):
+    monkeypatch.setitem(FAMILIES, "own", lambda _: Own(readout))
+    with pytest.raises(ValueError, match=r"view 'own:x': got channels \(3, 3\) and readout .*, wanted the channels of each view"):
+        run(tiny(view="own:x", data="photos"))
+
+
+@pytest.mark.parametrize("bar", [False, True])
+def test_the_probe_shows_its_progress_only_when_asked_for(handed, bar):
+    run(tiny(), bar=bar)
+    assert handed["probed"]["bar"] is bar
 
 
 def test_every_field_gets_where_it_belongs(handed):
-    run(tiny(optimizer="lars", lr=0.7, weight_decay=0.3, tau=0.05, dim=9, head="mlp", schedule="step", warmup=0.25))
+    run(tiny(optimizer="lars", lr=0.7, weight_decay=0.3, tau=0.05, dim=9, head="mlp", schedule="step", warmup=0.3))
     assert type(handed["optimizer"]).__name__ == "LARS" and handed["steps"] == 12 and handed["precision"] == "fp32"
     assert [(group["lr"], group["weight_decay"]) for group in handed["optimizer"].param_groups] == [(0.7, 0.3), (0.7, 0.0)]
-    assert [handed["rate"](step) for step in range(12)] == [optim.rate("step", step, 12, 3) for step in range(12)]
+    assert [handed["rate"](step) for step in range(12)] == [optim.rate("step", step, 12, 4) for step in range(12)]  # 3.6, rounded
     method = handed["method"]
     assert method.tau == 0.05 and len(method.encoders) == 1 and method.encoders[0].features == 128
     assert [tuple(layer.weight.shape) for layer in method.heads[0] if hasattr(layer, "weight")] == [(128, 128), (9, 128)]
