@@ -10,7 +10,7 @@ import torch
 from helpers import launch
 from torch import nn
 
-from infomin import dist
+from infomin import dist, encoders
 from infomin.methods import METHODS, InfoNCE
 from infomin.methods.step import Step
 
@@ -162,6 +162,15 @@ def test_the_order_of_views_and_of_images_is_of_no_account(channels):
     for order in permutations(range(len(channels))):
         torch.testing.assert_close(method([views[i] for i in order]).loss, want, atol=1e-5, rtol=0)
     torch.testing.assert_close(method(rows(views, torch.randperm(6))).loss, want, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("encoder", "width"), [("tiny", 0.25), ("tiny", 1.0), ("resnet18", 0.25)])
+def test_the_encoders_are_those_of_the_name_and_width_and_the_rest_is_given_unless_told(encoder, width):
+    method = InfoNCE((1, 2), encoder, width)
+    for found, channels in zip(method.encoders, (1, 2), strict=True):
+        wanted = encoders.build(encoder, channels, width)
+        assert [p.shape for p in found.parameters()] == [p.shape for p in wanted.parameters()]
+    assert method.tau == 0.1 and [head.features for head in method.heads] == [64, 64]
 
 
 @each_shape

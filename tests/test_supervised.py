@@ -9,6 +9,7 @@ from helpers import launch
 from torch.nn.parallel import DistributedDataParallel
 
 from infomin import Recipe, dist, run
+from infomin.encoders import build
 from infomin.methods import Supervised
 
 torch.set_num_threads(1)
@@ -49,7 +50,8 @@ def test_labels_that_are_unknown_count_for_nothing():
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_its_state_comes_back_and_every_parameter_has_a_gradient(shared):
-    found, twin = method(shared=shared), method(shared=shared)
+    found = method(shared=shared)
+    twin = Supervised((3, 3), "tiny", 0.25, shared, tasks=TASKS | {"place": 2 * TASKS["place"]})  # made for other places
     found(views(), None, TASKS).loss.backward()
     found.after_step()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in found.parameters())
@@ -66,30 +68,66 @@ def test_halves_of_a_batch_average_to_the_whole():
     torch.testing.assert_close(sum(halves) / 2, found(given, None, labels).loss)
 
 
+KNOWN = [[0, 2, 1, -1], [-1, -1, 1, -1]]  # to the first process two labels and the second one, or none and one
+
+
+def gradient(found, digits, part=slice(None)):
+    labels = {task: y[part] for task, y in (TASKS | {"digit": torch.tensor(digits)}).items()}
+    step = found([v[part] for v in views()], None, labels)
+    step.loss.backward()
+    return {"stats": step.stats, "gradients": [p.grad for p in found.parameters()]}
+
+
 def worker(path):
-    """What each of two processes finds with its half of the images: of three known labels the first one has two."""
+    """What each of two processes finds with its half of the images."""
     dist.start("cpu")
     mine = slice(2 * dist.rank(), 2 * dist.rank() + 2)
-    found = DistributedDataParallel(method().eval())
-    step = found([v[mine] for v in views()], None, {task: labels[mine] for task, labels in TASKS.items()})
-    step.loss.backward()
-    torch.save({"stats": step.stats, "gradients": [p.grad for p in found.parameters()]}, path)
+    torch.save([gradient(DistributedDataParallel(method().eval()), digits, mine) for digits in KNOWN], path)
     dist.stop()
 
 
 def test_two_processes_have_one_process_s_gradient_however_known_labels_are_spread(tmp_path):
-    whole = method().eval()
-    step = whole(views(), None, TASKS)
-    step.loss.backward()
-    for found in launch(__file__, tmp_path, 2):
-        torch.testing.assert_close(found["stats"], step.stats)
-        torch.testing.assert_close(found["gradients"], [p.grad for p in whole.parameters()], atol=1e-6, rtol=1e-4)
+    whole = [gradient(method().eval(), digits) for digits in KNOWN]
+    for each in launch(__file__, tmp_path, 2):
+        for found, wanted in zip(each, whole, strict=True):
+            torch.testing.assert_close(found["stats"], wanted["stats"])
+            torch.testing.assert_close(found["gradients"], wanted["gradients"], atol=1e-6, rtol=1e-4)
 
 
 def test_features_are_the_encoders():
     found, given = method().eval(), views()
     for h, encoder, view in zip(found.features(given), found.encoders, given, strict=True):
         assert torch.equal(h, encoder(view))
+
+
+@pytest.mark.parametrize(("encoder", "width"), [("tiny", 0.25), ("tiny", 1.0), ("resnet18", 0.25)])
+def test_the_networks_are_those_of_the_name_and_width_and_have_an_output_for_each_class_and_number(encoder, width):
+    found = Supervised((1, 2), encoder, width, tasks=TASKS)
+    for network, heads, channels in zip(found.encoders, found.heads, (1, 2), strict=True):
+        wanted = build(encoder, channels, width)
+        assert [p.shape for p in network.parameters()] == [p.shape for p in wanted.parameters()]
+        assert {task: head.out_features for task, head in heads.items()} == {"digit": 3, "place": 2}
+
+
+def test_places_may_be_below_zero_and_all_the_same():
+    """They are no classes, of which -1 is none; and what does not vary is not divided by."""
+    places = TASKS["place"] - 100
+    places[:, 1] = -7
+    found = Supervised((3,), "tiny", 0.25, tasks={"place": places}).eval()
+    step = found(views(1), None, {"place": places})
+    wanted = torch.stack([(places[:, 0] - places[:, 0].mean()) / places[:, 0].std(), torch.zeros(4)], 1)
+    torch.testing.assert_close(step.loss, F.mse_loss(found.heads[0]["place"](found.features(views(1))[0]), wanted))
+
+
+def test_a_loss_inside_autocast_is_that_of_float32():
+    for place in (TASKS["place"], TASKS["place"].double()):
+        with torch.autocast("cpu", torch.bfloat16):
+            step = method()(views(), None, TASKS | {"place": place})
+        assert step.loss.dtype == torch.float32 and all(value.dtype == torch.float32 for value in step.stats.values())
+    found, places = Supervised((3,), "tiny", 0.25, tasks={"place": TASKS["place"]}).eval(), TASKS["place"]
+    with torch.autocast("cpu", torch.bfloat16):  # what is wanted is not rounded, what is found is
+        loss, rough = found(views(1), None, {"place": places}).loss, found.heads[0]["place"](found.features(views(1))[0])
+    torch.testing.assert_close(loss, F.mse_loss(rough.float(), (places - places.mean(0)) / places.std(0)), rtol=1e-6, atol=0)
 
 
 def test_nothing_to_learn_is_told():
