@@ -330,6 +330,26 @@ def test_a_view_whose_readout_is_none_of_its_views_is_told_before_anything_is_tr
         run(tiny(view="own:x", data="photos"))
 
 
+def test_trained_is_the_method_that_is_spread_over_processes(handed, monkeypatch):
+    spread = []
+    monkeypatch.setattr(room, "spread", lambda method, _: spread.append(torch.nn.ModuleList([method])) or spread[0])
+    run(tiny())
+    assert handed["method"] is spread[0]
+
+
+def test_the_probe_reads_the_views_beside_the_readout_if_there_are_some(handed):
+    for view, beside in (("frames:digit", {"past": (0,)}), ("color:rgb/012", None)):
+        run(tiny(view=view, data="clips", share_encoder=False, method="supervised"))
+        assert handed["probed"]["beside"] == beside
+
+
+def test_of_several_data_each_recipe_has_its_own_files(monkeypatch):
+    monkeypatch.setattr(room, "digest", lambda name: f"those of {name}")
+    names = ["digits", "photos", "digits", "clips"]
+    recipes = room.anew([Recipe(data=name) for name in names])
+    assert [recipe.files for recipe in recipes] == [f"those of {name}" for name in names]
+
+
 @pytest.mark.parametrize("bar", [False, True])
 def test_the_probe_shows_its_progress_only_when_asked_for(handed, bar):
     run(tiny(), bar=bar)
