@@ -11,8 +11,9 @@ Learning?", NeurIPS 2020. (I_NCE: van den Oord et al., "Representation Learning 
     python experiments/minimal.py
 
 It takes 21 seconds of one CPU core. Seen with seed 0, from nothing to everything shared: accuracy .30, .72, .91, .80, .22 at an
-I_NCE of 0, .76, 1.68, 1.89, 2.04 nats. Seeds 1 and 2 have the same shape: .88 and .81 in the middle, .26 and less at the ends.
-150 steps leave I_NCE below the nats that are shared; with seed 2 the fourth row, at 0.70, is even below the third.
+I_NCE of 0, .76, 1.68, 1.89, 2.04 nats; another number of threads moves them by .02. Seeds 1 and 2 have the same shape: .88 and
+.81 in the middle, .26 and less at the ends. 150 steps leave I_NCE below the nats that are shared; with seed 2 the fourth row, at
+0.70, is even below the third.
 """
 
 import argparse

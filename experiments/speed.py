@@ -184,7 +184,7 @@ def _peers() -> tuple[nn.Module, nn.Module]:
             v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8),
             v2.RandomGrayscale(0.2),
             v2.RandomApply([v2.GaussianBlur(7, (0.1, 2))], 0.5),
-            v2.ToDtype(torch.float32, scale=True),  # last, for bytes are crossed faster
+            v2.ToDtype(torch.float32, scale=True),  # last, because bytes are processed faster
         ]
     )
     batchwise = kornia.AugmentationSequential(

@@ -9,7 +9,7 @@ where ours go too, and into memory that was used before. All of it twice: as a p
 it frees (infomin.allocator), as our runs do; then new memory was used before.
 
 Before that a data set of 10,000 clips is written to disk: clips a second, and the most memory after a quarter as many and after
-all; how it is timed says speed.py.
+all; speed.py explains how it is timed.
 
 Missed on 2 cores (figures/speed_clips.jsonl): 100 times the simulation, which would be faster than copying the frames, ours is 4
 and 8 times; and a quarter of the copy into used memory (0.04, and 0.1 where memory is kept), for a digit's pixels pass through a

@@ -1,4 +1,4 @@
-"""Speed of pixel-wise flows, as ratios against the libraries they could be made with; how it is timed says speed.py.
+"""Speed of pixel-wise flows, as ratios against the libraries they could be made with; speed.py explains how it is timed.
 
     python experiments/speed_flow.py           # 4 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
 

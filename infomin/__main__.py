@@ -25,7 +25,7 @@ from .views.compose import DIALS
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 FIELDS = [field.name for field in fields(Recipe)]
-UNUSED = {"method", "share_encoder", "probe_images"}  # fields of a recipe that a game makes nothing of
+UNUSED = {"method", "share_encoder", "probe_images"}  # fields of a recipe that a game does not use
 LEARNING = [field.name for field in fields(Learning) if field.name not in UNUSED]
 
 

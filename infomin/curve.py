@@ -19,8 +19,8 @@ NETWORK = ("data", "files", "learned", "size", "encoder", "width", "share_encode
 def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     """One point per value of `by`: means and deviations over seeds, in order of information.
 
-    Rows of no step are no points: the mean of their accuracy, and its deviation, are the columns `untrained` and `untrained_std`
-    of the points that have their view, data and network, whatever these were trained with.
+    Untrained rows (steps=0) are no points: the mean and standard deviation of their accuracy are the columns `untrained` and
+    `untrained_std` of the points that have their view, data and network, whatever these were trained with.
 
     Args:
         rows: as `run` returns them or `table.read` reads them; diverged ones only count.
@@ -62,7 +62,7 @@ def _once(rows: Rows) -> pd.DataFrame:
 
 
 def _bare(frame: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows are those of networks that took no step, beside others that did."""
+    """Which rows are those of untrained networks, if there are trained ones beside them."""
     bare = frame["steps"] == 0 if "steps" in frame else pd.Series(False, frame.index)
     return bare & (not bare.all())
 
@@ -151,7 +151,7 @@ def dial_values(names: Sequence[str]) -> list[float] | None:
 
 
 def by_dial(at: pd.DataFrame, rows: Rows) -> pd.DataFrame:
-    """Points of rows in the order of their dial, if it is a number (then in a column `dial`); otherwise in that of the rows."""
+    """Points of rows in the order of their dial, if it is a number (then in a column `dial`), otherwise as the rows come."""
     values = dial_values(list(at["view"]))
     if values is None:
         frame = labelled(rows)

@@ -218,7 +218,7 @@ def _photo_patches(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-@lru_cache(maxsize=2)  # `told` and `where` are asked for by no line: they tell files from others of their names
+@lru_cache(maxsize=2)  # `told` and `where` are parts of this cache's key alone: other files of the same names are read again
 def _clips(
     size: int, digits: str = "digits", backgrounds: str = "photos", told: str = "", where: Path | None = None
 ) -> tuple[Split, Split]:

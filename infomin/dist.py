@@ -1,4 +1,4 @@
-"""One process or many, the same numbers: a gather whose gradient is exact, and who is who.
+"""One process or many, the same numbers: a gather whose gradient is exact, and each process's rank.
 
 Launched by torchrun, every process holds a part of the batch, gathers the embeddings of all parts and computes the loss of the
 whole batch. `gather` hands back to each part the sum of the gradients of all these losses, `world` times the gradient of one;

@@ -137,7 +137,7 @@ def fresh(generator: nn.Module, stand: Stand) -> float:
         optimizer=optimizer("adamw", critics, stand.lr),
         rate=lambda step: rate("cosine", step, stand.steps, stand.steps // 20),
     )
-    deque(steps, maxlen=0)  # nobody looks on
+    deque(steps, maxlen=0)  # the statistics are not needed
     critics.eval()
     blocks = range(0, len(stand.held) - stand.candidates + 1, stand.candidates)
     with torch.no_grad(), torch.autocast(stand.held.device.type, torch.bfloat16, enabled=stand.precision == "bf16"):

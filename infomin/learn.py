@@ -244,7 +244,7 @@ def _optimizer(game: Game, recipe: Learning) -> tuple[torch.optim.Optimizer, lis
 def _watched(
     steps: Iterator[tuple[int, dict[str, float]]], game: Game, stand: Stand, recipe: Learning, folder: Path
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """What the game says of itself, and with it what a referee sees; generators that are measured are written down."""
+    """What the game says of itself, and with it what a referee sees; measured generators are saved."""
     pixels = stand.held.permute(1, 0, 2, 3).flatten(1)
     colors = pixels[:, torch.randint(pixels.shape[1], (COLORS,), generator=seeded(0, "colors"))][None, :, None] / 255
 

@@ -95,7 +95,7 @@ def write(
     config |= {name: float(positive(config[name], f"write({name})", zero=True)) for name in ("speed", "dim")}
     known(part, PARTS, "write(part)")
     world = worlds(digits, backgrounds, size, digit, dim)[part == "test"]
-    draw(world, 0, seed, digits=digits_per_clip)  # a mistake is told before there is a folder
+    draw(world, 0, seed, digits=digits_per_clip)  # fails before the folder is made
     with lock(folder):
         return _complete(Path(folder), _begun(Path(folder), config, world), world, bar)
 

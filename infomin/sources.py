@@ -97,7 +97,7 @@ def worlds(
     return _worlds(root().absolute(), told, digits, backgrounds, size, digit, float(dim))
 
 
-@lru_cache(maxsize=2)  # `told` is asked for by no line: it tells files from what they were
+@lru_cache(maxsize=2)  # `told` is part of the key of this cache alone: files that have changed are read again
 def _worlds(where: Path, told: str, digits: str, backgrounds: str, size: int, digit: int, dim: float) -> tuple[World, World]:
     if digits == "digits":  # of the canvas on which they are of this size
         inks = [(world.digits, world.digit_class) for world in embedded(round(digit * 32 / DIGIT))]

@@ -100,7 +100,7 @@ def fit(
                 pause = SAVE_EVERY * max(1.0, SAVE_SLOWLY * (saved - began))
             if bad:
                 raise Diverged(reason)
-    finally:  # as they were, for whoever trains on
+    finally:  # restore the rates for those who train further
         for group, base in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = base
 

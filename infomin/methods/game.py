@@ -136,7 +136,7 @@ class Game(nn.Module):
         """Cross entropy of the labelled images, summed over both views, and the share that is right; 0 if none has a label."""
         some = (labels >= 0).nonzero()[:, 0]
         if not len(some):
-            return v1[:0].sum() + v2[:0].sum(), v1.new_zeros(())  # a nought that can be gone back from
+            return v1[:0].sum() + v2[:0].sum(), v1.new_zeros(())  # a zero that still has a gradient
         with torch.set_grad_enabled(moves and torch.is_grad_enabled()):
             scores = [
                 classifier(v.index_select(0, some)).float() for classifier, v in zip(self.classifiers, (v1, v2), strict=True)

@@ -73,7 +73,7 @@ class Supervised(nn.Module):
             return F.mse_loss(found, wanted.to(found.dtype))
         usual = mean((labels >= 0).sum().to(found.dtype))  # over processes, as gradients are: one that knows more weighs more
         total = F.cross_entropy(found, labels, ignore_index=-1, reduction="sum")
-        return total / usual.clamp(min=1 / world())  # below that nobody knows a label, and the total is 0
+        return total / usual.clamp(min=1 / world())  # less means that no process has a label, and then the total is 0
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What a probe reads: `[B, D]` of each view."""

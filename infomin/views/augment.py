@@ -4,7 +4,7 @@ Each augmentation is a view generator with one view, `forward(images, generator=
 and works on the batch at once. `draw` and `at` are its two halves, so that what was drawn can be kept, changed or shown.
 
 They are written out, not taken from torchvision, which draws once for a batch, nor from kornia, which draws for each sample: its
-SimCLR takes about three times as long on a CPU, for its colour jitter, by way of HSV, takes five times as long.
+SimCLR takes twice as long on a CPU (experiments/speed.py), for its colour jitter goes by way of HSV.
 """
 
 import re

@@ -82,7 +82,7 @@ def there(x: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
 
 
 def back(y: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
-    """What `through` gives on the way back, also in pieces; but if a gradient is wanted, which is seldom, all layers are kept."""
+    """What `through` gives on the way back, also in pieces; but if a gradient is wanted, which is rare, all layers are kept."""
     with exact(y.device.type):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *_parts(chain))):
             return through(y, chain, inverse=True)
@@ -116,7 +116,7 @@ class _There(torch.autograd.Function):
                 for coupling in chain:
                     coupling.change(state, old[image, :, pixel], log_det[image, None, pixel])
                 y[image, :, pixel] = state[:, :-1]
-        end = y.clone() if any(ctx.needs_input_grad) else y  # whom y is given to may write to it
+        end = y.clone() if any(ctx.needs_input_grad) else y  # the caller may write to y in place
         ctx.save_for_backward(x, end, old, *parts)
         ctx.order, ctx.chain = order, chain
         if not any(coupling.scales for coupling in chain):

@@ -62,7 +62,7 @@ def door(forward: Forward) -> Forward:
         views = tuple(view[0] for view in views) if images.dim() == 3 else views
         return tuple(map(vouch, views)) if sure else views
 
-    # By its code a compiler tells functions apart, and of each it keeps few variants: all views would be one to it.
+    # torch.compile keeps few variants for each code object; without a name of its own every view would share one.
     named: Any = call
     named.__code__ = named.__code__.replace(co_name=forward.__qualname__)
     return call
