@@ -38,7 +38,7 @@ def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, 
             f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8) if "
             "they are in 0..255, and otherwise scale them to [0, 1]"
         )
-    if not torch.compiler.is_compiling() and x.is_floating_point() and not vouched(x):
+    if not torch.compiler.is_compiling() and x.is_floating_point() and not x.is_meta and not vouched(x):
         _values(x, who, unit)
     return x
 

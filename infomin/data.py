@@ -24,7 +24,7 @@ from .sources import worlds as banks
 from .stored import Parts, cifar10, root, stl10
 
 TRAIN, TEST = 8192, 4096  # images of an embedded set
-PART = 2**28  # bytes that a part of the photos may take
+MOST_BYTES = 2**28  # bytes that a part of the photos may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,7 @@ def _digit_scenes(size: int) -> tuple[Split, Split]:
 
 @lru_cache(maxsize=2)
 def _photo_patches(size: int) -> tuple[Split, Split]:
-    most = PART // (3 * size**2)
+    most = MOST_BYTES // (3 * size**2)
 
     def split(world: World, n: int, part: str) -> Split:
         # the same scenes with no ink: one blank digit a class is enough

@@ -22,7 +22,7 @@ from .seeds import generator, to_device
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 AHEAD = 2  # batches that are read in advance
 ENDS = ("test", "val")
-PARTS = {"train", "training", "testing", "valid", "validation", *ENDS}  # however written, names that a class hardly has
+PART_NAMES = {"train", "training", "testing", "valid", "validation", *ENDS}  # however written, names that a class hardly has
 _named: set[str] = set()  # unreadable files that this process has spoken of
 
 Reading: TypeAlias = tuple[Bytes, list[Future[int]]]
@@ -176,7 +176,7 @@ def parts(folder: str, size: int) -> tuple[tuple[Files, Tensor], tuple[Files, Te
     others = (
         train if whole else [Path(path).name for path in _entries(os.fspath(root))[0] if Path(path).name not in ("train", *ENDS)]
     )
-    if lone := sorted(name for name in others if name.lower() in PARTS and (not whole or len(train) > 1)):
+    if lone := sorted(name for name in others if name.lower() in PART_NAMES and (not whole or len(train) > 1)):
         raise ValueError(
             f"{who}: got a folder {lone[0]!r} {'and no' if whole else 'beside'} 'train', wanted 'train' with 'test' or 'val', "
             "written so, or none of them; rename it, or move the classes into 'train'"

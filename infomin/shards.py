@@ -30,7 +30,7 @@ from .table import Where, atomic, lock, write_json
 from .version import __version__
 
 MANIFEST, FORMAT, VERSION = "manifest.json", "infomin.ClipShards", 1  # a new version whenever other bytes would be written
-PARTS = {"train": 0, "test": 2**46}  # numbers of their first clips in the sequence of a seed: they share no path either
+FIRST_CLIP = {"train": 0, "test": 2**46}  # numbers of their first clips in the sequence of a seed: they share no path either
 AGAIN = "run the command that wrote it again, which makes anew what is missing or damaged"
 
 
@@ -93,7 +93,7 @@ def write(
         kind(config[name], int, f"write({name})")
         positive(config[name], f"write({name})", zero=name == "seed")
     config |= {name: float(positive(config[name], f"write({name})", zero=True)) for name in ("speed", "dim")}
-    known(part, PARTS, "write(part)")
+    known(part, FIRST_CLIP, "write(part)")
     world = worlds(digits, backgrounds, size, digit, dim)[part == "test"]
     draw(world, 0, seed, digits=digits_per_clip)  # fails before the folder is made
     with lock(folder):
@@ -293,7 +293,7 @@ def _complete(folder: Path, facts: dict[str, Any], world: World, bar: bool) -> l
 def _shard(i: int, config: Mapping[str, Any], world: World) -> tuple[int, bytes]:
     """The number of clips in a shard, and its bytes."""
     first, times = i * config["shard"], range(config["frames"])
-    n, start = min(config["shard"], config["clips"] - first), PARTS[config["part"]] + first
+    n, start = min(config["shard"], config["clips"] - first), FIRST_CLIP[config["part"]] + first
     clips = draw(world, n, config["seed"], first=start, digits=config["digits_per_clip"], speed=config["speed"])
     tensors = {"frames": render(clips, times, dtype=torch.uint8), "positions": positions(clips, times).float(), **clips.tensors()}
     # one entry, for safetensors puts several in an order that it draws anew each time

@@ -30,14 +30,14 @@ from .scenes import World
 from .seeds import generator
 from .stored import root
 
-PART = 2**28  # bytes that the digits, or the backgrounds, of a part may take
+MOST_BYTES = 2**28  # bytes that the digits, or the backgrounds, of a part may take
 STL10_SIDE = 96
 EMNIST = tuple(f"emnist:{split}" for split in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"))
 DIGITS = ("digits", "mnist", "fashion", *EMNIST, "idx:PATH", "folder:PATH")
 BACKGROUNDS = ("photos", "stl10", "folder:PATH")
 STORED = {"mnist": ("MNIST", "mnist"), "fashion": ("FashionMNIST", "fashion_mnist"), "emnist": ("EMNIST", "emnist")}
 FETCH = "run python data_tools/fetch.py {}, or set INFOMIN_DATA to the folder that holds it"
-ANY, PARTS = "(.*-)?", ("train-images-idx3-ubyte", "(t10k|test)-images-idx3-ubyte")  # in the names of IDX files
+ANY, IDX_IMAGES = "(.*-)?", ("train-images-idx3-ubyte", "(t10k|test)-images-idx3-ubyte")  # in the names of IDX files
 TYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}  # of IDX
 
 
@@ -125,7 +125,7 @@ def known_words(digits: str, backgrounds: str) -> None:
 def _banks(who: str, sources: Sequence[Source], size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pictures, of `size` bytes each, and classes of a training and a test part, both numbered alike from 0."""
     classes = torch.cat([source.labels for source in sources]).unique()
-    names, most = sources[1].names | sources[0].names, PART // size
+    names, most = sources[1].names | sources[0].names, MOST_BYTES // size
     if len(classes) > most:
         raise ValueError(f"{who}: got {len(classes)} classes, wanted at most {most} of pictures so large; make them smaller")
     for name, source in zip(("training", "test"), sources, strict=True):
@@ -168,7 +168,7 @@ def _digits(where: Path, word: str, side: int) -> list[Source]:
         ink, labels = _labelled(folder, who, todo)
         test = _place(labels) % 5 == 4
         return [_source(ink[part], labels[part], finish) for part in (~test, test)]
-    found = [_labelled(_find(folder, prefix + part, who, todo), who, todo) for part in PARTS]
+    found = [_labelled(_find(folder, prefix + part, who, todo), who, todo) for part in IDX_IMAGES]
     # EMNIST's files hold each image column by column
     return [_source(ink.transpose(1, 2) if head == "emnist" else ink, labels, finish) for ink, labels in found]
 

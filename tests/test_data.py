@@ -111,7 +111,7 @@ def test_photos_are_scenes_whose_digits_have_no_ink(size: int) -> None:
 
 
 def test_large_photos_are_fewer_and_show_more_detail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "PART", 40 * 3 * 128**2)
+    monkeypatch.setattr(data, "MOST_BYTES", 40 * 3 * 128**2)
     data._photo_patches.cache_clear()
     train, test = load("photos", 128)
     small = load("photos", 96)[0]

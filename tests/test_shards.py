@@ -21,7 +21,7 @@ from infomin import shards, sources, table
 from infomin.checkpoint import fingerprint
 from infomin.moving_mnist import Clips, draw, positions, render
 from infomin.scenes import World
-from infomin.shards import PARTS, ClipShards, preview, verify, write
+from infomin.shards import FIRST_CLIP, ClipShards, preview, verify, write
 from infomin.sources import worlds
 
 torch.set_num_threads(1)
@@ -89,7 +89,7 @@ def test_the_files_hold_the_clips_that_are_drawn(tmp_path, more):
     how = SMALL | more
     write(tmp_path, **how)
     world, times = worlds(size=16, digit=8, dim=how.get("dim", 0.5))[how.get("part") == "test"], range(how["frames"])
-    count, first = how.get("digits_per_clip", 1), PARTS[how.get("part", "train")]
+    count, first = how.get("digits_per_clip", 1), FIRST_CLIP[how.get("part", "train")]
     clips = draw(world, how["clips"], how.get("seed", 0), first=first, digits=count, speed=how.get("speed", 0.1))
     wanted = {"frames": render(clips, times, dtype=torch.uint8), "positions": positions(clips, times).float(), **clips.tensors()}
     found = stored(tmp_path)

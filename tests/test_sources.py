@@ -572,11 +572,11 @@ def test_a_part_takes_so_many_bytes_at_most(tmp_path: Path, monkeypatch: pytest.
     made, read = glyphs(tmp_path / "glyphs"), []
     act = sources.decode
     monkeypatch.setattr(sources, "decode", lambda path, size: (read.append(path), act(path, size))[1])
-    monkeypatch.setattr(sources, "PART", 12 * 3 * 48**2)
+    monkeypatch.setattr(sources, "MOST_BYTES", 12 * 3 * 48**2)
     for digits, backgrounds in (("digits", f"folder:{tmp_path}/glyphs"), (f"folder:{tmp_path}/glyphs", "photos")):
         sources._worlds.cache_clear(), read.clear()
         if digits != "digits":
-            monkeypatch.setattr(sources, "PART", 12 * 20**2)
+            monkeypatch.setattr(sources, "MOST_BYTES", 12 * 20**2)
         train, test = worlds(digits, backgrounds, size=24, digit=20)
         classes = [world.digit_class if digits != "digits" else world.background_class for world in (train, test)]
         assert classes[0].bincount().tolist() == [2] * 6 and classes[1].bincount().tolist() == [1] * 6
@@ -585,10 +585,10 @@ def test_a_part_takes_so_many_bytes_at_most(tmp_path: Path, monkeypatch: pytest.
 
 def test_more_classes_than_pictures_fit_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path)
-    monkeypatch.setattr(sources, "PART", 9 * 28**2)
+    monkeypatch.setattr(sources, "MOST_BYTES", 9 * 28**2)
     with pytest.raises(ValueError, match="got 10 classes, wanted at most 9 of pictures so large; make them smaller"):
         worlds(f"idx:{tmp_path}")
-    monkeypatch.setattr(sources, "PART", 10 * 28**2)
+    monkeypatch.setattr(sources, "MOST_BYTES", 10 * 28**2)
     train, test = worlds(f"idx:{tmp_path}")
     assert train.digit_class.sort().values.tolist() == test.digit_class.sort().values.tolist() == list(range(10))
 
