@@ -407,6 +407,14 @@ def test_the_probe_tells_how_far_it_is(call, tmp_path):
     assert status == 0 and "probe: 100%" in errors and "6/6" in errors  # two parts, I_NCE, three tasks
 
 
+def test_an_override_of_nought_takes_the_place_of_the_preset_s(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "sweep", lambda recipes, *_, **__: [recipe.steps for recipe in recipes])
+    monkeypatch.setattr(experiments, "report", lambda *_: None)
+    presets = {"quick": {"views": ["color:lab"], "seeds": 1, "task": "digit", "steps": 7}}
+    for steps, wanted in ((0, 0), ("", 7), (None, 7), (3, 3)):
+        assert experiments.experiment(presets, "quick", tmp_path, steps=steps)[0] == wanted
+
+
 def test_a_task_that_the_data_do_not_have_is_said_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "sweep", lambda *_, **__: pytest.fail("it was carried out"))
     presets = {"quick": {"views": ["color:lab"], "seeds": 1, "task": "digit", "data": "photos"}}

@@ -114,5 +114,8 @@ def test_an_image_that_cannot_be_read_is_told(name, content, message, tmp_path):
 def test_a_view_that_the_image_is_too_small_for_is_told(image, tmp_path):
     with pytest.raises(ValueError, match=r"PatchPair.*128 px or more on each side, got 40x50"):
         gallery(["patch:64"], tmp_path / "a.png", image[0])
-    with pytest.raises(ValueError, match="gallery: draws: got 0"):
-        gallery(["color:lab"], tmp_path / "a.png", image[0], draws=0)
+    for draws in (0, 2.5, True):
+        with pytest.raises(ValueError, match=f"gallery: draws: got {draws}"):
+            gallery(["color:lab"], tmp_path / "a.png", image[0], draws=draws)
+    with pytest.raises(ValueError, match="gallery: seed: got -1"):
+        gallery(["color:lab"], tmp_path / "a.png", image[0], seed=-1)
