@@ -225,7 +225,7 @@ def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: boo
     if axes.get_xlim()[0] < entropy < axes.get_xlim()[1]:
         axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize=7.5)
+        axes.legend(loc="best", fontsize=7.5, frameon=True, edgecolor="none")  # lines end where its words begin
     axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}")
 
 
