@@ -1,6 +1,6 @@
 """Augmentations, one after the other, from plain crops to SimCLR's and InfoMin Aug: two views share ever less (InfoMin).
 
-    python experiments/augmentations.py                                  # 5 minutes on 2 cores, no download
+    python experiments/augmentations.py                                  # 6 minutes on 2 cores, no download
     python experiments/augmentations.py --save experiments/figures       # the same, and the committed rows and figure
     python experiments/augmentations.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
 

@@ -1,6 +1,6 @@
 """Colorful Moving-MNIST: what the past of a clip shares with one image is what is learned, and nothing else (InfoMin).
 
-    python experiments/moving_mnist.py                                  # 10 minutes on 2 cores; no download
+    python experiments/moving_mnist.py                                  # 8 minutes on 2 cores; no download
     python experiments/moving_mnist.py --save experiments/figures       # the same, and the committed rows and figure
     python experiments/moving_mnist.py --digits idx:PATH --backgrounds folder:PATH      # other pictures
     python experiments/moving_mnist.py --preset paper                   # MNIST over STL-10, for a GPU

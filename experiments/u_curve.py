@@ -1,6 +1,6 @@
 """The inverted U: accuracy against I_NCE as two views share from nothing to everything (InfoMin).
 
-    python experiments/u_curve.py                                  # 5 minutes on 2 cores, no download; the same as `infomin demo`
+    python experiments/u_curve.py                                  # 6 minutes on 2 cores, no download; the same as `infomin demo`
     python experiments/u_curve.py --save experiments/figures       # the same, and the committed rows and figure
 
 Scenes show a handwritten digit at one of nine places over a photograph. Each view family member shares what the one before it
