@@ -19,10 +19,10 @@ augment   SimCLR's views of 256 stored uint8 images of 64 px (crop, flip, jitter
           lightly's SimCLRTransform in a DataLoader with two workers, from PIL images, goal 3 or more. Lightly makes two views
           of an image and normalises them, so ours runs twice.
 
-Missed on 2 cores (figures/speed.jsonl): Lab against scikit-image, 6.1 instead of 8 (4.8 on one thread), because the table
+Missed on 2 cores (figures/speed.jsonl): Lab against scikit-image, 6.1 instead of 8 (5.0 on one thread), because the table
 look-up of uint8 runs on one thread and the rest is bound by exponentials; two matrix products in chunks came to about 8, but a
-user's TF32 setting would then round the colours. And three that another processor, with AMX, has reached: lightly's pipeline
-(3.9), kornia's views (2.0) and lightly's (2.6).
+user's TF32 setting would then round the colours. And three that another processor, with AMX, has reached: the loop on Lab (1.17),
+kornia's views (2.1) and lightly's (2.6).
 """
 
 import os

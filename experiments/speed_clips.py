@@ -12,7 +12,7 @@ Before that a data set of 10,000 clips is written to disk: clips a second, and t
 all; speed.py explains how it is timed.
 
 Missed on 2 cores (figures/speed_clips.jsonl): 100 times the simulation, which would be faster than copying the frames, ours is 4
-and 8 times; and a quarter of the copy into used memory (0.04, and 0.1 where memory is kept), for a digit's pixels pass through a
+and 9 times; and a quarter of the copy into used memory (0.1, and 0.2 where memory is kept), for a digit's pixels pass through a
 dozen of torch's operations, each a copy at best.
 """
 

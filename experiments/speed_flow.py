@@ -9,8 +9,8 @@ parameters, their gradients), ours over nflows' on the images (goal 0.60 or less
 
 Times twice: as a process begins, where much of theirs goes into new pages for their large layers; and where the process keeps
 the memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then additive couplings of one layer
-reach the goal, and the others miss it with 0.4 to 0.6 (figures/speed_flow.jsonl; on a processor without AVX-512 all do, with 0.5
-to 0.8): most of the time is products of matrices, ours and theirs.
+reach the goal, and the others miss it with 0.6 to 0.9 (figures/speed_flow.jsonl; 0.4 to 0.6 on another day of this processor):
+most of the time is products of matrices, ours and theirs.
 
 Last, a round of the semi-supervised game, forward and backward of all players, over its four encoders alone with the same losses
 on views that are there already (goal 1.5 or less): with half-width ResNet-18s at 64 px, and with the tiny encoder at 32 px. The
