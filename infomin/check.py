@@ -29,7 +29,7 @@ def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, 
     if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
         cure = "put the channels second, or change how many there are" if x.dim() == 4 else "add a batch axis with images[None]"
         raise ValueError(f"{who}: images must have the shape [B, {channels or 'C'}, H, W], got {list(x.shape)}; {cure}")
-    if not len(x):
+    if x.shape[0] == 0:  # len() would fix the batch that torch.export leaves open
         raise ValueError(f"{who}: images must be at least one, got {list(x.shape)}; leave empty batches out")
     if 0 in x.shape or min(x.shape[2:]) < smallest:
         raise ValueError(f"{who}: images must be {smallest} px or more on each side, got {list(x.shape)}; use larger images")

@@ -124,8 +124,10 @@ def test_the_command_line_writes_the_file_and_says_how_to_use_it(tmp_path, capsy
 
 
 def test_a_file_that_no_view_could_name_is_not_begun(tmp_path, capsys):
-    assert main(["learn-views", *AS_WORDS, f"--out={tmp_path / 'games'}", f"--save={tmp_path / 'a+b.safetensors'}"]) == 2
-    assert "wanted one without + and |, which join views" in capsys.readouterr().err and not (tmp_path / "games").exists()
+    for name in ("a+b", "a|b", "a,b"):
+        assert main(["learn-views", *AS_WORDS, f"--out={tmp_path / 'games'}", f"--save={tmp_path / name}.safetensors"]) == 2
+        assert "wanted one without + | and comma, which join views" in capsys.readouterr().err
+        assert not (tmp_path / "games").exists()
 
 
 def test_the_command_line_says_if_nothing_was_worth_keeping(tmp_path, monkeypatch, capsys):
