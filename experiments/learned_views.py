@@ -38,7 +38,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "seeds": 3,
         "view": "crop:0.5",
         "game": {"steps": 200, "batch": 64, "size": 24},
-        "run": {"steps": 150, "batch": 64, "probe_images": 2048},
+        "run": {"steps": 600, "batch": 64, "probe_images": 2048},
     },
     "paper": {
         "seeds": 5,

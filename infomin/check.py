@@ -44,7 +44,7 @@ def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, 
 
 
 def vouch(x: Tensor) -> Tensor:
-    """Note on images of our own making that they lie in [0, 1], so that no check reads them again until they are written to.
+    """Note on images that they lie in [0, 1], so that no check reads them again until they are written to.
 
     >>> images = vouch(torch.rand(1, 3, 2, 2))
     >>> vouched(images), vouched(images + 1), vouched(images.add_(1))
@@ -77,7 +77,7 @@ def forget(x: Tensor, what: str) -> None:
 
 
 def _values(x: Tensor, who: str, unit: bool) -> None:
-    low, high = (v.item() for v in torch.aminmax(x.detach()))
+    low, high = torch.stack(torch.aminmax(x.detach())).tolist()  # a GPU is waited for once, not twice
     if not (low > -float("inf") and high < float("inf")):  # false for NaN too: aminmax hands it on
         raise ValueError(
             f"{who}: images must be finite, got {int((~torch.isfinite(x)).sum())} pixels that are NaN or Inf; "
@@ -87,6 +87,10 @@ def _values(x: Tensor, who: str, unit: bool) -> None:
         raise ValueError(
             f"{who}: floating-point images must lie in [0, 1], got [{low:.4g}, {high:.4g}]; divide by 255 or pass uint8"
         )
+    if low >= 0 and high <= 1:
+        vouch(x)
+    else:  # a copy may have a note that does not hold for it
+        forget(x, "vouched")
 
 
 def unit(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

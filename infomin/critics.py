@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .check import known, positive
+from .exact import exact
 
 
 def cosine(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
@@ -36,7 +37,7 @@ def cosine(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
             f"cosine: embeddings must be [B, D] and [K, D], got {list(z1.shape)} and {list(z2.shape)}; "
             "flatten them or project both to one size"
         )
-    with torch.autocast(z1.device.type, enabled=False):
+    with exact(z1.device.type):
         return F.normalize(_exact(z1), dim=1) @ F.normalize(_exact(z2), dim=1).T / tau
 
 

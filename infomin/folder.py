@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +24,7 @@ ENDS = ("test", "val")
 PART_NAMES = {"train", "training", "testing", "valid", "validation", *ENDS}  # however written, names that a class hardly has
 _named: set[str] = set()  # unreadable files that this process has spoken of
 
-Reading: TypeAlias = tuple[Bytes, list[Future[int]]]
+Reading: TypeAlias = tuple[Tensor, list[Future[int]]]
 
 
 class Files:
@@ -91,8 +90,10 @@ class Files:
         return at
 
     def _begin(self, rows: Tensor) -> Reading:
-        images = np.empty((len(rows), 3, self.size, self.size), np.uint8)
-        return images, [self._pool.submit(self._fill, image, row) for image, row in zip(images, rows.tolist(), strict=True)]
+        onto_gpu = self.device.type == "cuda"  # which fetches pinned memory by itself
+        images = torch.empty(len(rows), 3, self.size, self.size, dtype=torch.uint8, device="cpu", pin_memory=onto_gpu)
+        pairs = zip(images.numpy(), rows.tolist(), strict=True)
+        return images, [self._pool.submit(self._fill, image, row) for image, row in pairs]
 
     def _end(self, reading: Reading) -> tuple[Tensor, Tensor]:
         images, jobs = reading
@@ -101,7 +102,7 @@ class Files:
             if self.paths[row] not in _named:
                 _named.add(self.paths[row])
                 warnings.warn(f"{self.paths[row]}: cannot be read ({reason}); the next image takes its place", stacklevel=2)
-        return to_device(torch.from_numpy(images), self.device), to_device(shown, self.device)
+        return to_device(images, self.device), to_device(shown, self.device)
 
     def _fill(self, image: Bytes, row: int) -> int:
         """Read a row, or the next one that can be read, into `image`; the row that it was."""

@@ -99,8 +99,8 @@ def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: 
     the dashed one goes from black to white. The vertical axis is the first channel.
 
     Args:
-        maps: name -> images `[B, 3, H, W]` in [0, 1] to as many channels, each pixel by itself.
-        image: `[3, H, W]`, uint8 or in [0, 1].
+        maps: name -> images `[B, 3, H, W]` in [0, 1], on the CPU, to as many channels, each pixel by itself.
+        image: `[3, H, W]`, uint8 or in [0, 1], on the CPU.
         path: the picture.
     """
     picture = (image / 255 if image.dtype == torch.uint8 else image)[None].float()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from .bounds import infonce_both_ways
 from .critics import Separable
 from .optim import optimizer, rate
-from .seeds import generator, torch_seeded
+from .seeds import generator, to_device, torch_seeded
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe chooses from
 NEIGHBOURS = 10
@@ -199,7 +199,7 @@ def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidate
         for step in range(steps):
             # of the weights alone: where much is shared a scale that comes to rest with them reads 0.3 nats less
             solver.param_groups[0]["lr"] = CRITIC_RATE * rate("cosine", step, steps, warmup=steps // 15)
-            rows = torch.randint(len(x), (CRITIC_BATCH,), generator=draws).to(x.device)
+            rows = to_device(torch.randint(len(x), (CRITIC_BATCH,), generator=draws), x.device)
             loss = -infonce_both_ways(critic(x[rows], y[rows]))
             solver.zero_grad()
             loss.backward()

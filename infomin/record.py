@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from . import table
 from .dist import main_process, wait
+from .exact import exact
 
 
 def once(
@@ -47,11 +48,16 @@ def once(
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A run's numbers are those of its recipe: an autocast around it would change them, and not the key that they are kept by."""
-    if torch.is_inference_mode_enabled() or torch.get_default_dtype() != torch.float32:
-        mode = "inference mode" if torch.is_inference_mode_enabled() else f"the default dtype {torch.get_default_dtype()}"
-        raise ValueError(f"run: got {mode}, wanted torch as it is when it is imported; call it outside, or set that back")
-    with torch.enable_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    """A run's numbers are those of its recipe: what is set around it would change them, and not the key that they are kept by."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    odd = {
+        "inference mode": torch.is_inference_mode_enabled(),
+        f"the default dtype {dtype}": dtype != torch.float32,
+        f"the default device {device}": device.type != "cpu",
+    }
+    for name in (name for name, is_set in odd.items() if is_set):
+        raise ValueError(f"run: got {name}, wanted torch as it is when it is imported; call it outside, or set that back")
+    with torch.enable_grad(), exact("cpu"), exact("cuda"):
         yield
 
 

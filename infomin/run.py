@@ -72,7 +72,8 @@ class Recipe:
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises to its top, 0 to 1."""
     precision: str = "auto"
-    """Arithmetic of the encoders: fp32, bf16 (autocast), or auto: bf16 where the hardware multiplies it faster."""
+    """Arithmetic of the encoders: fp32 (convolutions on a GPU in TF32, unless torch is told otherwise), bf16 (autocast), or auto:
+    bf16 where the hardware multiplies it faster."""
     device: str = "auto"
     """Where to compute: cpu, cuda, or auto: cuda if there is one."""
     candidates: int = 1024

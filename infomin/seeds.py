@@ -56,7 +56,9 @@ def to_device(made: Tensor, like: Tensor | torch.device | str) -> Tensor:
     >>> to_device(torch.ones(2, dtype=torch.float64), torch.zeros(1)).dtype
     torch.float32
     """
-    return made.to(like, non_blocking=made.device.type == "cpu")
+    there = like.device if isinstance(like, Tensor) else torch.device(like)
+    # Apple's GPUs read the memory when they come to it, which may be freed by then (issue 139550 of pytorch).
+    return made.to(like, non_blocking=made.device.type == "cpu" and there.type != "mps")
 
 
 @contextmanager

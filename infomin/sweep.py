@@ -55,8 +55,8 @@ def sweep(
     Args:
         recipes: what to do.
         out: folder; every run writes into `out/<key>`.
-        jobs: processes at a time; by default one per core, one if there is a GPU. Cores are shared out among them; another
-            number of jobs can mean another number of threads each, and so other roundings.
+        jobs: processes at a time; by default one per core, or one if a GPU is to be used. Cores are shared out among them;
+            another number of jobs can mean another number of threads each, and so other roundings.
         bar: show progress and the time left.
         work: what carries out a recipe, from it and `out` to a row, for example `learn`; by default `run`. Of what is done, it
             gives the row.
@@ -70,8 +70,9 @@ def sweep(
     if isinstance(recipes, Recipe):
         raise TypeError("sweep: got a Recipe, wanted a list of them; write [recipe], or take grid")
     recipes = anew(recipes)
+    gpu = torch.cuda.is_available() and any(recipe.device != "cpu" for recipe in recipes)
     cores = cpu_count()  # of this process, as its affinity and its container have it
-    jobs = min(jobs or (1 if torch.cuda.is_available() else cores), max(1, len(recipes)))
+    jobs = min(jobs or (1 if gpu else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)
     with table.lock(out), _progress(recipes, Path(out), bar):
         todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]

@@ -286,16 +286,24 @@ def test_the_pieces_that_a_batch_is_worked_on_in_do_not_show(name: str, images: 
 
 @every
 def test_pixels_that_augmentations_made_of_bytes_are_not_read_to_be_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    monkeypatch.setattr(check, "_values", lambda x, who, unit: read.append(who))
+    read, values = [], check._values
+    monkeypatch.setattr(check, "_values", lambda x, who, unit: read.append(who) or values(x, who, unit))
     first, view = build(name), build("jitter")
     made = first(BYTES, seed(0))[0]
     view(made, seed(0)), view.eval()(made), view.train()(view(made)[0])
     assert not read
-    for other in (made + 0, made[:2], copy.deepcopy(made), first(IMAGES, seed(0))[0], made.clone().half()):
+    for other in (made + 0, made[:2], copy.deepcopy(made), made.clone().half()):
         read.clear()
         view(other, seed(0))
         assert read == ["Jitter"]
+    for images in (IMAGES.clone(), IMAGES[0].clone(), IMAGES.half()):  # of floats the first part reads what it is given
+        read.clear()
+        view(view(first(images, seed(0))[0], seed(0))[0], seed(0))
+        assert len(read) == 1
+    for images in (IMAGES.clone() - 5e-4, IMAGES.clone() + 5e-4):  # which is let in, but may leave [0, 1] further on
+        read.clear()
+        view(first(images, seed(0))[0].clamp(0, 1), seed(0))
+        assert len(read) == 2
     read.clear()
     with torch.inference_mode():
         view(first(BYTES, seed(0))[0], seed(0))

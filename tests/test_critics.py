@@ -1,6 +1,7 @@
 """The cosine critic against numpy; the separable critic against factors whose information is known."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from infomin import critics
 from infomin.critics import HEADS, Projection, Separable, cosine
 
 
@@ -178,3 +180,22 @@ def test_separable_comes_near_the_ceiling_for_equal_views_and_never_above() -> N
     x, _ = factors(20, 128, 3072)
     got, ceiling = held_out_nats(x, x), math.log(1024)
     assert 0.9 * ceiling <= got <= ceiling
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_similarities_are_not_rounded(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, normalize, found = torch.get_float32_matmul_precision(), critics.F.normalize, []
+
+    def watched(*args: Any, **options: Any) -> Tensor:
+        found.extend(kind.fp32_precision for kind in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul))
+        return normalize(*args, **options)
+
+    monkeypatch.setattr(critics.F, "normalize", watched)
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert cosine(torch.rand(4, 3), torch.rand(5, 3), 0.2).dtype == torch.float32
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(found) == {"ieee"}

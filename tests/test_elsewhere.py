@@ -95,6 +95,14 @@ def test_views_are_the_same_elsewhere_and_wait_for_nothing(name):
         torch.testing.assert_close(v.here, w, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_of_floats_wait_once_to_see_that_they_are_in_range(name):
+    view = parse(name)
+    with elsewhere() as waits:
+        view((IMAGES / 255).to(ELSEWHERE, non_blocking=True), seed(0))
+        assert waits.total() == 1
+
+
 @pytest.mark.parametrize("share", ["nothing", "digit", "digit%5-position%2", "background_image", "all"])
 def test_scenes_are_the_same_elsewhere_and_wait_for_nothing(share):
     scenes = data.load("digits", 24)[0].scenes[:8]

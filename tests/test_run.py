@@ -613,8 +613,14 @@ if __name__ == "__main__":
 
 def test_what_surrounds_a_run_changes_no_bit_of_it():
     alone = run(Recipe(**TINY))
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        inside = run(Recipe(**TINY))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            inside = run(Recipe(**TINY))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
     assert {**inside, "seconds": 0} == {**alone, "seconds": 0}
 
 
@@ -627,6 +633,8 @@ def test_a_run_that_cannot_be_is_told_before_its_first_step():
             run(Recipe(**TINY))
     finally:
         torch.set_default_dtype(torch.float32)
+    with torch.device("meta"), pytest.raises(ValueError, match="run: got the default device meta, wanted"):
+        run(Recipe(**TINY))
 
 
 def test_a_head_that_is_not_known_is_told_by_the_recipe():

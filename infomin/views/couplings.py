@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..exact import exact
 from ..seeds import to_device
-from .door import exact
 
 Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]  # weights [out, in] and biases [out, 1] of each layer
 Chain: TypeAlias = Sequence[
@@ -98,10 +98,12 @@ def _parts(chain: Chain) -> list[Tensor]:
 
 def _pieces(x: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
     """The images and the pixels of each piece of `x`."""
-    many = max(1, FLOATS.get(x.device.type, LARGE) // (PIXELS * max(map(len, parts))))
-    for pixel in range(0, x.shape[2], PIXELS):
+    most = FLOATS.get(x.device.type, LARGE) // max(map(len, parts))
+    wide = PIXELS if x.device.type in FLOATS else max(1, min(x.shape[2], most))
+    many = max(1, most // wide)
+    for pixel in range(0, x.shape[2], wide):
         for image in range(0, len(x), many):
-            yield slice(image, image + many), slice(pixel, pixel + PIXELS)
+            yield slice(image, image + many), slice(pixel, pixel + wide)
 
 
 class _There(torch.autograd.Function):

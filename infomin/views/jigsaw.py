@@ -38,10 +38,11 @@ def cells(images: Tensor, n: int, crop: int, offsets: Tensor) -> Tensor:
     tensor([ 0,  2,  8, 10])
     """
     height, width = images.shape[2] // n, images.shape[3] // n
-    cell = torch.arange(n * n, device=offsets.device)
-    step = torch.arange(crop, device=offsets.device)
-    rows = to_device((cell // n * height + offsets[:, :, 0])[:, :, None] + step, images.device)
-    columns = to_device((cell % n * width + offsets[:, :, 1])[:, :, None] + step, images.device)
+    offsets = to_device(offsets, images.device)
+    cell = torch.arange(n * n, device=images.device)
+    step = torch.arange(crop, device=images.device)
+    rows = (cell // n * height + offsets[:, :, 0])[:, :, None] + step
+    columns = (cell % n * width + offsets[:, :, 1])[:, :, None] + step
     sample = torch.arange(len(images), device=images.device)[:, None, None, None]
     return images.movedim(1, 3)[sample, rows[..., None], columns[:, :, None]].movedim(4, 2)
 

@@ -101,9 +101,9 @@ def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
     ]
     steps.append(_nothing)
     # All four at a time move the batch about least, in groups of a few images, which a core keeps in its cache. Several threads
-    # or another device would rather have more to do at a call, which is two at a time.
-    alone = images.device.type == "cpu" and torch.get_num_threads() == 1
-    first, *others = order.split(4 if alone else 2, 1)
+    # would rather have more to do at a call, which is two at a time; and other devices most, which is one.
+    together = 1 if images.device.type != "cpu" else 4 if torch.get_num_threads() == 1 else 2
+    first, *others = order.split(together, 1)
     images = in_turn(images, first, steps)
     for some in others:
         with lent(images):
