@@ -1,4 +1,7 @@
-"""Encoders: a view `[B, C, H, W]` to features `[B, D]`."""
+"""Encoders: a view `[B, C, H, W]` to features `[B, D]`.
+
+A network of your own is built by `ENCODERS[name](channels, width)`, and is an `Encoder` around it.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence

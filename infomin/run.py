@@ -248,7 +248,7 @@ def _whole(word: str) -> Any:
 
 def _method(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor]) -> nn.Module:
     make: Any = METHODS[recipe.method]
-    told = {"tasks": labels} if recipe.method == "supervised" else {}
+    told = {"tasks": labels} if getattr(make, "needs_labels", False) else {}
     with torch_seeded(recipe.seed):
         return make(channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau, **told)
 
@@ -267,7 +267,7 @@ def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> Pa
 
 def _batches(part: Part, recipe: Recipe, device: torch.device) -> Callable[[int], tuple[Any, Tensor, Any]]:
     rows = None
-    if recipe.method == "supervised":  # an image without a label has nothing to say there
+    if getattr(METHODS[recipe.method], "needs_labels", False):  # an image without a label has nothing to say there
         known = torch.stack([(labels >= 0).view(len(labels), -1).all(1) for labels in part[1].values()]).any(0)
         rows = known.nonzero()[:, 0].cpu() if not known.all() else None
     return batches(part, recipe.batch, steps=recipe.steps, seed=recipe.seed, device=device, rows=rows)

@@ -20,9 +20,13 @@ from tqdm import tqdm
 
 from . import table
 from .check import known, positive
+from .encoders import ENCODERS
+from .methods import METHODS
 from .run import LOG_EVERY, Recipe, anew, run
-from .views.compose import BUILT_IN, FAMILIES
+from .views import FAMILIES
 
+REGISTRIES: tuple[dict[str, Any], ...] = (FAMILIES, METHODS, ENCODERS)  # to which users add
+BUILT_IN = tuple(dict(registry) for registry in REGISTRIES)
 PROBE = 100  # steps of the default recipe that take about as long as its probe
 
 
@@ -56,7 +60,7 @@ def sweep(
         recipes: what to do.
         out: folder; every run writes into `out/<key>`.
         jobs: processes at a time; by default one per core, or one if a GPU is to be used. Cores are shared out among them;
-            another number of jobs can mean another number of threads each, and so other roundings.
+            another number of jobs can mean another number of threads each, and so other roundings. OMP_NUM_THREADS has no say.
         bar: show progress and the time left.
         work: what carries out a recipe, from it and `out` to a row, for example `learn`; by default `run`. Of what is done, it
             gives the row.
@@ -76,7 +80,10 @@ def sweep(
     threads = max(1, cores // jobs)
     with table.lock(out), _progress(recipes, Path(out), bar):
         todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]
-        own = {name: make for name, make in FAMILIES.items() if BUILT_IN.get(name) is not make}  # workers do not know them
+        own = [
+            {name: make for name, make in now.items() if before.get(name) is not make}  # workers do not know them
+            for now, before in zip(REGISTRIES, BUILT_IN, strict=True)
+        ]
         try:
             with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
                 said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid(), work, own) for recipe in todo)
@@ -99,10 +106,11 @@ def _called(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
     return f"{recipe.view} with seed {recipe.seed}" + "".join(f", {name}={getattr(recipe, name)}" for name in varied)
 
 
-def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any, own: Mapping[str, Any]) -> str | None:
+def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any, own: Iterable[Mapping[str, Any]]) -> str | None:
     """Carry out one recipe in a worker; what goes wrong with it is said once the others are done."""
     _leave_with(parent)
-    FAMILIES.update(own)
+    for registry, more in zip(REGISTRIES, own, strict=True):
+        registry.update(more)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from . import checkpoint as disk
+from .check import known
 from .dist import rank, world
 from .seeds import generator
 
@@ -61,6 +62,7 @@ def fit(
             GPU).
         ValueError: the checkpoint is unreadable or belongs to another recipe; or several processes are to train a view.
     """
+    known(precision, ("fp32", "bf16"), "fit: precision")
     if world() > 1 and any(parameter.requires_grad for parameter in view.parameters()):
         raise ValueError(f"fit: got a view that learns and {world()} processes, wanted 1, for its gradients are not averaged")
     rates = [group["lr"] for group in optimizer.param_groups]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from infomin.check import vouch
-from infomin.views import Blur, Crop, Each, Flip, Jitter, Then, draws
+from infomin.views import Blur, Crop, Each, Flip, Jitter, Then, draws, parse
 from infomin.views.augment import Grey, Jigsaw, MultiCrop, RandAugment
 from infomin.views.draws import change, in_turn, lent
 
@@ -194,3 +194,12 @@ def test_gradients_of_functions_pass_through_a_chain() -> None:
     copy = images.clone().requires_grad_()
     (chain(copy, seed())[0] ** 2).sum().backward()
     assert torch.equal(found, copy.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["crop:0.5", "multicrop:2x8", "aug:infomin", "crop:0.5/1+color:lab"])
+def test_in_eval_mode_a_chain_is_exported_for_any_batch(name: str) -> None:
+    view = parse(name).eval()
+    program = torch.export.export(view, (torch.rand(4, 3, 16, 16),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    other = torch.rand(3, 3, 16, 16)
+    for exported, plain in zip(program.module()(other), view(other), strict=True):
+        torch.testing.assert_close(exported, plain)

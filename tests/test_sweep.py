@@ -145,6 +145,32 @@ def test_a_view_in_the_place_of_a_built_in_one_is_the_one_that_workers_take(tmp_
     assert "['done', 'done']" in found.stdout, found.stderr
 
 
+NETWORK = """
+import sys
+import infomin
+from infomin.encoders import ENCODERS, Encoder
+from infomin.methods import METHODS, InfoNCE
+from torch import nn
+
+class Wide(InfoNCE):
+    pass
+
+METHODS["wide"] = Wide
+body = lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+ENCODERS["pool"] = lambda channels, width: Encoder("pool", channels, 4 * channels, 2, body())
+if __name__ == "__main__":
+    rows = infomin.sweep(infomin.grid(infomin.Recipe(**FIELDS), seed=[0, 1]), sys.argv[1], jobs=2, bar=False)
+    print([row["status"] for row in rows])
+"""
+
+
+def test_a_method_and_a_network_of_one_s_own_are_swept_in_several_processes(tmp_path):
+    script = tmp_path / "network.py"
+    script.write_text(NETWORK.replace("FIELDS", repr(asdict(TINY) | {"method": "wide", "encoder": "pool"})))
+    found = subprocess.run([sys.executable, script, tmp_path / "runs"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "['done', 'done']" in found.stdout, found.stderr
+
+
 def _fails_without_a_word(recipe, out):
     raise MemoryError
 

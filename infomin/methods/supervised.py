@@ -27,6 +27,8 @@ class Supervised(nn.Module):
         ValueError: no labels, or views that cannot share an encoder.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         channels: Sequence[int],

@@ -150,7 +150,7 @@ class Crop(nn.Module):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]` to one view of as many channels."""
         check_images(images, "Crop", channels=None, unit=False)
-        shape = len(images), images.shape[2], images.shape[3]
+        shape = images.shape[0], images.shape[2], images.shape[3]  # len() would fix the batch that torch.export leaves open
         if self.training:
             return (self.at(images, self.draw(*shape, generator)),)
         return (self.at(images, whole(*shape)) if self.size else unit(images),)

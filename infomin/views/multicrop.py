@@ -67,7 +67,7 @@ class MultiCrop(nn.Module):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]` to as many views as there are crops, each `[B, C, size, size]`."""
         images = unit(check_images(images, "MultiCrop", channels=None, unit=False))
-        shape = len(images), images.shape[2], images.shape[3]
+        shape = images.shape[0], images.shape[2], images.shape[3]  # len() would fix the batch that torch.export leaves open
         if self.training:
             return self.at(images, self.draw(*shape, generator))
         return tuple(crop(images, whole(*shape), (size, size)) for size, _ in self.kinds)
