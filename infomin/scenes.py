@@ -44,6 +44,10 @@ class World:
     cells: int = 3
     dim: float = 0.5
 
+    def __repr__(self) -> str:
+        digits, grounds = list(self.digits.shape), list(self.backgrounds.shape)  # the pictures would fill pages
+        return f"World(digits={digits}, backgrounds={grounds}, size={self.size}, cells={self.cells}, dim={self.dim})"
+
     @cached_property
     def sheets(self) -> Tensor:
         """The digits amid so much empty paper that a canvas can be cut with the digit at any place: uint8 `[N, 1, H, W]`."""

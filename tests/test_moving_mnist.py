@@ -49,6 +49,11 @@ def room(w: World) -> Tensor:
     return torch.tensor([w.size - side for side in w.digits.shape[1:]]).double()
 
 
+def test_what_clips_are_called_shows_no_picture() -> None:
+    said = repr(draw(WORLD, 3, 0)[0])
+    assert said.startswith(f"Clips(world={WORLD!r}, digit=tensor([") and len(said) < 700
+
+
 # --- where digits are ---
 
 

@@ -31,6 +31,13 @@ def world() -> World:
 WORLD = world()
 SCENES = draw(WORLD, N, torch.Generator().manual_seed(1))
 
+
+def test_what_scenes_are_called_shows_sizes_and_no_picture() -> None:
+    assert repr(WORLD) == "World(digits=[12, 5, 4], backgrounds=[5, 3, 13, 14], size=12, cells=3, dim=0.5)"
+    said = repr(SCENES[:2])
+    assert said.startswith(f"Scenes(world={WORLD!r}, digit=tensor([") and len(said) < 500
+
+
 # The family: every level of every factor, from nothing to its finest; `>` would read "shares more than".
 DIGIT = ("", "digit%2", "digit%5", "digit", "digit_image")
 POSITION = ("", "position%2", "position")
