@@ -93,10 +93,18 @@ def test_provenance_travels_and_the_same_flow_gives_the_same_bytes(tmp_path: Pat
     assert PixelFlow.load(tmp_path / "c").provenance == {"table": {"10": "ten", "9": "nine"}}
 
 
-def test_a_provenance_that_cannot_be_written_leaves_the_older_file(small: Path) -> None:
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"), [(object(), "object"), (torch.tensor(3), "Tensor"), ({"i_nce": torch.tensor(3)}, "dict"), (LOOP, "list")]
+)
+def test_a_provenance_that_cannot_be_written_is_named_and_leaves_the_older_file(small: Path, value: Any, what: str) -> None:
     before = small.read_bytes()
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        wild().save(small, data=object())
+    said = rf"PixelFlow\.save\(metrics\): got a {what} \(.*\), wanted what JSON has a word for; pass words, plain numbers"
+    with pytest.raises(ValueError, match=said):
+        wild().save(small, data="digits", metrics=value)
     assert small.read_bytes() == before and os.listdir(small.parent) == [small.name]
 
 

@@ -175,7 +175,7 @@ class PixelFlow(nn.Module):
             provenance: where the flow comes from, anything that JSON has a word for: `data="stl10", seed=0, commit="1a2b3c"`.
 
         Raises:
-            TypeError: a provenance that JSON has no word for.
+            ValueError: a provenance that JSON has no word for.
             OSError: the file cannot be written; an older one is as it was.
         """
         write(path, self.config, provenance, dict(self.named_parameters()))

@@ -88,6 +88,14 @@ def groups_in(split: str | Iterable[Iterable[int]], channels: int) -> list[list[
 def write(path: Where, config: Mapping[str, Any], provenance: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write one safetensors file atomically; configuration, provenance, version and checksum are its metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, value in provenance.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"PixelFlow.save({name}): got a {type(value).__name__} ({error}), wanted what JSON has a word for; "
+                "pass words, plain numbers, lists or dicts of them: of a tensor .item() or .tolist()"
+            ) from None
     facts = json.loads(json.dumps({"config": config, "provenance": provenance, "version": VERSION}))
     facts["sha256"] = _checksum(facts, tensors)
     # one entry, for safetensors puts several in an order that it draws anew each time
