@@ -88,7 +88,7 @@ def build() -> Parser:
 DEMO = "Draw the inverted U on data that are embedded: minutes on two cores, nothing is downloaded."
 RUN = "Carry out one recipe and print its row."
 SWEEP = "Carry out every combination of the values given, in parallel; the same command again goes on where it was cut."
-PLOT = "Draw the U-curve of a folder of runs, or of a .jsonl file of rows."
+PLOT = "Draw the U-curve of folders of runs, or of .jsonl files of rows."
 LEARN = "Learn a generator of views in a game against critics, and keep it as one file for --view flow:FILE."
 VIEWS = "List the families of views with their dials, or draw the views of an image."
 
@@ -129,7 +129,9 @@ def _sweep(parser: Parser) -> Parser:
 
 
 def _plot(parser: Parser) -> Parser:
-    parser.add_argument("rows", type=str, help="Folder of runs, or a .jsonl file of rows.")
+    parser.add_argument(
+        "rows", type=str, nargs="+", help="Folders of runs, or .jsonl files of rows; several are drawn together, a run once."
+    )
     parser.add_argument(
         "--task", type=str, default="", help="What accuracy is measured on; by default the first task of the rows."
     )
@@ -137,7 +139,7 @@ def _plot(parser: Parser) -> Parser:
         "--out",
         type=str,
         default="",
-        help="Folder for table and figure; by default that of the rows, for a file one of its name.",
+        help="Folder for table and figure; by default that of the rows, of several the first; for a file one of its name.",
     )
     return parser
 
@@ -183,8 +185,8 @@ def _do_sweep(options: Namespace) -> None:
 
 
 def _do_plot(options: Namespace) -> None:
-    where = Path(options.rows)
-    report(table.read(where), options.out or (where if where.is_dir() else where.with_suffix("")), options.task)
+    where = Path(options.rows[0])
+    report(table.read(*options.rows), options.out or (where if where.is_dir() else where.with_suffix("")), options.task)
 
 
 def _do_learn(options: Namespace) -> None:

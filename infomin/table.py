@@ -233,39 +233,55 @@ def _lives(process: str) -> bool:
     return True
 
 
-def read(folder: Where) -> "pd.DataFrame":
+def read(folder: Where, *more: Where) -> "pd.DataFrame":
     """Gather rows into a DataFrame: each row.json below a folder in the order of the paths, or the lines of one .jsonl file.
 
-    Rows that cannot be read are left out with one warning that names them.
+    Rows that cannot be read are left out with one warning that names them. A run that is there several times counts once, as it
+    is there first.
 
     Args:
         folder: a folder of runs, at any depth, or a .jsonl file.
+        more: other such, whose rows follow.
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: it holds no row.
+        ValueError: it holds no row, or is another kind of file.
     """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(
-            f"{folder}: wanted a folder of runs or a .jsonl file, got nothing; check its name, or run a sweep with --out first"
-        )
-    if folder.is_dir():
-        found = [(str(path), _object(path)) for path in sorted(folder.rglob("row.json"))]
-    else:
-        found = [(f"{folder}, line {number}", row) for number, row in _lines(folder)]
-    if bad := [name for name, row in found if row is None]:
+    found = {place: _found(place) for place in map(Path, (folder, *more))}
+    if bad := [name for pairs in found.values() for name, row in pairs if row is None]:
         warnings.warn(
             f"left out {len(bad)} rows that cannot be read: {'; '.join(bad)}; "
             "delete them and run the same command again, these runs will be repeated",
             stacklevel=2,
         )
-    if not (rows := [row for _, row in found if row is not None]):
+    if empty := [str(place) for place, pairs in found.items() if all(row is None for _, row in pairs)]:
         raise ValueError(
-            f"{folder}: wanted row.json files below it or a row a line, got none that can be read; "
+            f"{', '.join(empty)}: wanted row.json files below it or a row a line, got none that can be read; "
             "run a sweep with --out first, or wait until its first row is there"
         )
-    return gathered(rows)
+    return once(gathered([row for pairs in found.values() for _, row in pairs if row is not None]))
+
+
+def _found(place: Path) -> list[tuple[str, dict[str, Any] | None]]:
+    """What stands at one place of a table: each row's name, and the row, None where it cannot be read."""
+    if not place.exists():
+        raise FileNotFoundError(
+            f"{place}: wanted a folder of runs or a .jsonl file, got nothing; check its name, or run a sweep with --out first"
+        )
+    if place.is_dir():
+        return [(str(path), _object(path)) for path in sorted(place.rglob("row.json"))]
+    if place.is_file() and place.suffix.lower() != ".jsonl":  # a pipe has no such name
+        raise ValueError(
+            f"{place}: got another file, wanted a folder of runs or a .jsonl file of rows; name the folder that it lies in"
+        )
+    return [(f"{place}, line {number}", row) for number, row in _lines(place)]
+
+
+def once(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of which each run is there once, the first time; one without a key, as of one's own baselines, is like no other."""
+    if "key" in frame:
+        frame = frame[frame["key"].isna() | ~frame["key"].duplicated()]
+    return frame.reset_index(drop=True)
 
 
 def gathered(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":

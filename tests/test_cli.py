@@ -263,6 +263,28 @@ def test_plot_takes_a_folder_and_a_file_of_its_rows(call, rows, tmp_path):
     assert call("plot", tmp_path / "rows.jsonl")[0] == 0 and (tmp_path / "rows" / "u_curve.png").stat().st_size > 1000
 
 
+def test_plot_reads_several_places_together(call, rows, tmp_path):
+    _, made = rows
+    for name, row in zip("ab", made, strict=True):
+        table.write_json(tmp_path / name / row["key"] / "row.json", row)
+    table.write_rows(tmp_path / "rows.jsonl", made)
+    places = [tmp_path / "a", tmp_path / "b", tmp_path / "rows.jsonl"]
+    status, text, errors = call("plot", *places, "--task", "digit")
+    assert status == 0 and infomin.plots.verdict(made, "digit") in text, errors
+    assert call("plot", *places[1:], "--task", "digit", "--out", tmp_path / "c")[0] == 0
+    assert (tmp_path / "a" / "table.csv").read_bytes() == (tmp_path / "c" / "table.csv").read_bytes()
+    assert not (tmp_path / "b" / "table.csv").exists() and not (tmp_path / "rows").exists()
+
+
+def test_plot_of_the_table_that_it_wrote_is_told_in_one_line(call, rows, tmp_path):
+    assert call("plot", rows[0], "--out", tmp_path)[0] == 0
+    status, said, errors = call("plot", tmp_path / "table.csv")
+    assert (status, said) == (2, "") and len(errors.splitlines()) == 1
+    assert (
+        "table.csv: got another file, wanted a folder of runs or a .jsonl file of rows; name the folder that it lies in" in errors
+    )
+
+
 def test_demo_draws_and_says_and_does_not_train_twice(call, tmp_path, monkeypatch):
     status, text, errors = call("demo", "--preset", "tiny", "--out", tmp_path, "--jobs", "1")
     assert status == 0, errors

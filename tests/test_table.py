@@ -376,6 +376,32 @@ def test_nothing_to_read_is_an_error(tmp_path):
         table.read(tmp_path)
 
 
+def test_rows_of_several_places_are_read_one_after_the_other_and_a_run_once(tmp_path):
+    runs = [{"key": key, "seed": seed} for seed, key in enumerate("abc")]
+    table.write_json(tmp_path / "x" / "a" / "row.json", runs[0])
+    table.write_rows(tmp_path / "y.jsonl", [runs[1], runs[0] | {"seed": 9}, {"seed": 7}, {"seed": 7}])  # two rows of one's own
+    frame = table.read(tmp_path / "x", tmp_path / "y.jsonl", tmp_path / "x")
+    assert list(frame["seed"]) == [0, 1, 7, 7] and list(frame.index) == [0, 1, 2, 3]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"/empty: wanted row\.json files"):
+        table.read(tmp_path / "x", tmp_path / "empty")
+
+
+def test_bad_rows_of_several_places_are_told_in_one_warning(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text('{"seed": 0}\n{"se\n')
+    with pytest.warns(UserWarning, match=r"left out 2 rows.*a\.jsonl, line 2; .*b\.jsonl, line 2; delete") as caught:
+        assert len(table.read(tmp_path / "a.jsonl", tmp_path / "b.jsonl")) == 2
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["table.csv", "row.json", "rows"])
+def test_another_kind_of_file_is_told(tmp_path, name):
+    (tmp_path / name).write_text("view,seed\ncolor:lab,0\n")
+    with pytest.raises(ValueError, match=rf"{name}: got another file, wanted a folder .* \.jsonl file .*; name the folder that"):
+        table.read(tmp_path / name)
+
+
 def test_summary_is_the_mean_and_the_sample_deviation_of_each_group():
     rng = np.random.default_rng(0)
     views = ["color:ydbdr", "color:lab", "color:rgb"]
