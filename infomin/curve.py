@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from .table import gathered
+from .table import gathered, once
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
 FILES = ("files", "learned")  # of data and of views: what stood at a path, not only the path, makes a run
@@ -23,20 +23,25 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     `untrained_std` of the points that have their view, data and network, whatever these were trained with.
 
     Args:
-        rows: as `run` returns them or `table.read` reads them; diverged ones only count.
+        rows: as `run` returns them or `table.read` reads them; diverged ones only count. Those of one's own baselines need the
+            columns `by`, `i_nce` and `acc_TASK`.
         task: a task of the data, for example `digit`.
         by: the column that is varied.
+
+    Returns:
+        a pandas table, so with `.to_csv(path)` and, for a paper, `.to_latex()`: `by`, mean and standard deviation of each number
+        as in `summary`, those of nearest neighbours where rows have them, and `spread`, the deviation of accuracy or 0.
 
     Raises:
         ValueError: no row says anything about the task, and the message lists the tasks there are; or none has an I_NCE.
     """
     frame = labelled(rows)
-    tasks = [column[4:] for column in frame if column.startswith("acc_") and f"entropy_{column[4:]}" in frame]
+    tasks = [column[4:] for column in frame if column.startswith("acc_")]
     if task not in tasks:
         raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
-    has_truth = "true_nats" in frame and bool(frame["true_nats"].notna().all())
+    has_truth, neighbours = "true_nats" in frame and bool(frame["true_nats"].notna().all()), f"knn_{task}"
     bare = _bare(frame)
-    found = means(frame[~bare], by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}", f"knn_{task}"])
+    found = means(frame[~bare], by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}"] + [neighbours] * (neighbours in frame))
     found = found.dropna(subset=[f"acc_{task}_mean"]).reset_index(drop=True)  # other data have other tasks
     if found.empty:
         raise ValueError("rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some")
@@ -58,7 +63,15 @@ def _once(rows: Rows) -> pd.DataFrame:
     frame = rows if isinstance(rows, pd.DataFrame) else gathered(rows)
     if "method" in frame:
         frame = frame[frame["method"] != "game"]  # which has learned views, and no encoder to probe
-    return frame.drop_duplicates("key").reset_index(drop=True) if "key" in frame else frame
+    if frame.empty:
+        games = " but those of games" if len(rows) else ""
+        raise ValueError(f"rows: got none{games}, wanted those of runs; run a sweep first, or take infomin.table.read(folder)")
+    return once(frame)
+
+
+def finished(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows that have not diverged; where none has a status, all."""
+    return frame[frame["status"] != "diverged"] if "status" in frame else frame
 
 
 def _bare(frame: pd.DataFrame) -> "pd.Series[bool]":
@@ -79,7 +92,7 @@ def labelled(rows: Rows) -> pd.DataFrame:
     The column `seen` has the view alone.
     """
     frame = _once(rows)
-    frame = frame.assign(seen=frame.get("view"))  # of no rows there is none
+    frame = frame.assign(seen=frame.get("view"))  # rows of one's own may have none
     for name in _varied(frame):
         frame["view"] += [f", {name}={value}" if pd.notna(value) else "" for value in frame[name]]
     return frame
@@ -90,7 +103,7 @@ def _varied(frame: pd.DataFrame) -> list[str]:
     if "key" not in frame:
         return []
     frame = frame[~_bare(frame)]
-    recipe = list(frame.loc[:, "key":"status"])  # a row begins with its recipe
+    recipe = list(frame.loc[:, "key":"status"]) if "status" in frame else []  # a row begins with its recipe
     if not {"view", "seed"} <= set(recipe):
         raise ValueError(
             "rows: got columns in another order, wanted that of rows of a run, from key to status; leave it as it is"
@@ -115,9 +128,10 @@ def summary(frame: pd.DataFrame, by: str | Sequence[str], columns: str | Sequenc
         columns: the numbers to summarise, each in its own unit.
 
     Returns:
-        `by`, `<column>_mean` and `<column>_std` for each column, `n`, `diverged`. Rows whose `status` is "diverged" only count in
-        `diverged`. std divides by n - 1, so it is NaN for one seed: unknown, not zero. Where another row lacks a number, that
-        mean and std are NaN, since n would not be true of them.
+        a pandas table, so with `.to_csv(path)` and, for a paper, `.to_latex()`: `by`, `<column>_mean` and `<column>_std` for each
+        column, `n`, `diverged`. Rows whose `status` is "diverged" only count in `diverged`. std divides by n - 1, so it is NaN
+        for one seed: unknown, not zero. Where another row lacks a number, that mean and std are NaN, since n would not be true
+        of them.
 
     Raises:
         ValueError: a column that the frame does not have.
@@ -127,7 +141,7 @@ def summary(frame: pd.DataFrame, by: str | Sequence[str], columns: str | Sequenc
         raise ValueError(f"summary: got unknown columns {', '.join(missing)}, wanted some of {', '.join(frame)}; pick from those")
     groups = []
     for values, rows in frame.groupby(by, sort=False, dropna=False):
-        done = rows[rows["status"] != "diverged"] if "status" in rows else rows
+        done = finished(rows)
         group = dict(zip(by, values, strict=True))
         for name in columns:
             numbers = done[name].astype(float)
@@ -155,7 +169,7 @@ def by_dial(at: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     values = dial_values(list(at["view"]))
     if values is None:
         frame = labelled(rows)
-        order = {name: i for i, name in enumerate(dict.fromkeys(frame["view"][frame["status"] != "diverged"]))}
+        order = {name: i for i, name in enumerate(dict.fromkeys(finished(frame)["view"]))}
         return at.sort_values("view", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
     return at.assign(dial=values).sort_values("dial", kind="stable").reset_index(drop=True)
 

@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from .check import known
-from .curve import Rows, by_dial, labelled, means, points, trained, verdict
+from .curve import Rows, by_dial, finished, labelled, means, points, trained, verdict
 from .table import atomic
 
-__all__ = ["calibration", "dial_curve", "points", "u_curve", "verdict", "view_strip"]
+__all__ = ["calibration", "dial_curve", "dial_figure", "points", "save", "u_curve", "u_figure", "verdict", "view_strip"]
 
 DISC = 10  # points between the middles of two numbers, and of a number and a point
 LINE = 0.16  # inches that a line of the key is high
@@ -33,7 +33,6 @@ STYLE: Any = {
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "legend.frameon": False,
-    "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "infomin",
 }
@@ -45,6 +44,8 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
     Drawn with it: the ceiling log K, the line I(x; y) = H(y), the regimes on its sides (InfoMin), the single seeds as
     dots and, where the shared information is known in closed form, a second panel that holds I_NCE against the truth.
 
+    To change it first, take `u_figure` and `save`. Its numbers are `points(rows, task)`, a pandas table (`.to_latex()`).
+
     Args:
         rows: of one task and one K.
         path: the picture, `.png`, `.pdf` or `.svg`.
@@ -53,6 +54,11 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
     Returns:
         the path.
     """
+    return save(u_figure(rows, task), path)
+
+
+def u_figure(rows: Rows, task: str = "digit") -> Figure:
+    """The figure of `u_curve`, not saved yet: change its `axes` as matplotlib allows, then `save(figure, path)`."""
     at, frame = points(rows, task), pd.DataFrame(rows)
     truth = "true_nats_mean" in at
     with rc_context(STYLE):
@@ -62,11 +68,11 @@ def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
         if truth:
             _calibration(axes[1], frame, at)
         _key(figure, at["view"])
-        return save(figure, path)
+    return figure
 
 
 def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> None:
-    entropy, ceiling = float(frame[f"entropy_{task}"].max()), float(frame["ceiling"].max())
+    entropy, ceiling = _given(frame, f"entropy_{task}"), _given(frame, "ceiling")
     right = max(ceiling, entropy, at["i_nce_mean"].max()) * 1.06
     left = min(-0.06 * right, at["i_nce_mean"].min() - 0.03 * right)
     for (name, shade), (a, b) in zip(REGIMES, ((left, entropy), (entropy, right)), strict=True):
@@ -75,7 +81,7 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     axes.text(entropy, 1.07, "sweet spot", ha="center", va="bottom", color=ACCENT, transform=axes.get_xaxis_transform())
     axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     axes.axvline(ceiling, color=SOFT, lw=1, ls=":", label=f"ceiling log K = {ceiling:.2f} nats")
-    done = trained(frame[frame["status"] != "diverged"])
+    done = trained(finished(frame))
     _untrained(axes, at["i_nce_mean"], at, line="true_nats_mean" in at, note=THERE)
     several = at["n"].max() > 1
     axes.plot(done["i_nce"], done[f"acc_{task}"], ".", color=SOFT, ms=4, label="a seed" if several else None, zorder=3)
@@ -94,8 +100,15 @@ def _accuracy(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame, task: str) -> N
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=7.5, ncols=2)  # inside, any place may have a point
 
 
+def _given(frame: pd.DataFrame, name: str) -> float:
+    """The greatest value of a column that is drawn as a line; rows of one's own may lack it."""
+    if name not in frame or frame[name].isna().all():
+        raise ValueError(f"rows: got none with {name}, wanted it in nats, for the figure has a line there; add it to the rows")
+    return float(frame[name].max())
+
+
 def _calibration(axes: Axes, frame: pd.DataFrame, at: pd.DataFrame) -> None:
-    ceiling = float(frame["ceiling"].max())
+    ceiling = _given(frame, "ceiling")
     edge = 1.12 * ceiling
     shown = at["true_nats_mean"].clip(upper=edge)
     axes.plot([0, ceiling], [0, ceiling], color=ACCENT, lw=1, ls="--", label="$I_{NCE} = I$")
@@ -182,6 +195,8 @@ def calibration(rows: Rows, path: str | Path) -> Path:
 def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> Path:
     """A sweep in one figure: I_NCE and accuracy against the dial, and accuracy against I_NCE; mean ± standard deviation.
 
+    To change it first, take `dial_figure` and `save`.
+
     Args:
         rows: as `run` returns them.
         path: the picture.
@@ -189,7 +204,12 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
         label: what the dial is, with its unit. Views that differ in one number stand at it, on a logarithmic axis where it spans
             a factor of ten; others stand side by side in the order of the rows.
     """
-    at, entropy = by_dial(points(rows, task), rows), float(pd.DataFrame(rows)[f"entropy_{task}"].max())
+    return save(dial_figure(rows, task, label), path)
+
+
+def dial_figure(rows: Rows, task: str, label: str = "view") -> Figure:
+    """The figure of `dial_curve`, not saved yet: change its `axes` as matplotlib allows, then `save(figure, path)`."""
+    at, entropy = by_dial(points(rows, task), rows), _given(pd.DataFrame(rows), f"entropy_{task}")
     acc, numeric = at[f"acc_{task}_mean"], "dial" in at
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.4))
@@ -212,7 +232,7 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
         panels["accuracy"].set(ylabel=f"accuracy, {task}", xlabel=label)
         _plane(panels["plane"], at, task, entropy, line=numeric)
         _key(figure, at["view"])
-        return save(figure, path)
+    return figure
 
 
 def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: bool) -> None:
@@ -239,7 +259,7 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
         across: names that share a row.
     """
     columns, rows = max(map(len, views.values())), -(-len(views) // across)
-    with rc_context(STYLE | {"savefig.dpi": 100}):  # photographs make large files
+    with rc_context(STYLE):
         figure = Figure(figsize=(1.5 * columns * across + 0.8, 1.5 * rows))
         places = figure.subplots(rows, columns * across, squeeze=False).reshape(rows * across, columns)
         for place in places.flat:
@@ -249,7 +269,7 @@ def view_strip(views: Mapping[str, Sequence[Tensor]], path: str | Path, across: 
                 place.set_anchor("N")  # none rises above its title
                 place.imshow(_picture(view), vmin=0, vmax=1, cmap="gray")
             line[0].set_title(name, fontsize=8)
-        return save(figure, path)
+    return save(figure, path, dpi=100)  # photographs make large files
 
 
 def _picture(view: Tensor) -> Any:
@@ -264,11 +284,11 @@ def _picture(view: Tensor) -> Any:
     return view[0].numpy() if len(view) == 1 else view[:3].permute(1, 2, 0).numpy()
 
 
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure atomically; equal figures give equal bytes."""
+def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
+    """Write a figure atomically, `dpi` pixels an inch, the numbers of its points moved apart; equal ones give equal bytes."""
     path = Path(path)
     form = known(path.suffix.lower().removeprefix("."), UNDATED, f"figure {path}: kind of picture")
-    _apart(figure)
-    with atomic(path) as file:
-        figure.savefig(file, format=form, metadata=UNDATED[form])
+    with rc_context(STYLE), atomic(path) as file:
+        _apart(figure)
+        figure.savefig(file, format=form, metadata=UNDATED[form], dpi=dpi)
     return path

@@ -104,7 +104,7 @@ def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: 
         path: the picture.
     """
     picture = (image / 255 if image.dtype == torch.uint8 else image)[None].float()
-    with rc_context(STYLE | {"savefig.dpi": 100}):
+    with rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.8 * len(maps)))
         places = figure.add_gridspec(len(maps), 4, width_ratios=(1, 1, 1, 1.25))
         for line, (name, space) in enumerate(maps.items()):
@@ -121,7 +121,7 @@ def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: 
                 if line == 0:
                     axes.set_title(f"channel {i + 1}", loc="center")
             _solid(figure.add_subplot(places[line, 3], projection="3d"), space)
-        return save(figure, path)
+    return save(figure, path, dpi=100)
 
 
 def _solid(axes: Any, space: Callable[[Tensor], Tensor]) -> None:

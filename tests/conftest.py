@@ -13,7 +13,7 @@ def drawn(monkeypatch):
     """The figures that would be saved."""
     figures = []
 
-    def keep(figure, path):
+    def keep(figure, path, **_):
         figure.draw_without_rendering()
         figures.append(figure)
         return path

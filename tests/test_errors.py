@@ -301,7 +301,7 @@ def test_a_run_whose_row_is_there_needs_nothing_else(done, monkeypatch):
     [
         (lambda row: [row], ["task", "got 'colour'", "wanted one of digit, background, position", "pick"]),
         (lambda row: [{"status": "diverged", "view": row["view"]}], ["task", "no row has an accuracy"]),
-        (lambda row: [], ["task", "no row has an accuracy"]),
+        (lambda row: [], ["rows: got none", "wanted those of runs", "run a sweep"]),
     ],
 )
 def test_rows_that_do_not_speak_of_the_task(tmp_path, done, rows, parts):

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 
 from infomin import plots
 from infomin.curve import by_dial, dial_values
+from infomin.plots import UNDATED
 
 NATS, HILL = [0.1, 1.0, 2.0, 3.0], [0.2, 0.5, 0.9, 0.4]
 CEILING, ENTROPY = math.log(256), math.log(10)
@@ -128,6 +129,58 @@ def test_an_unknown_task_lists_the_known_ones(draw):
         draw(curve(), "colour")
 
 
+def own(**others):
+    """Rows of one's own baselines: what a point needs and no more."""
+    return [{name: r[name] for name in ("view", "seed", "i_nce", "acc_digit")} | others for r in curve()]
+
+
+def test_rows_of_ones_own_need_no_more_than_a_point_has():
+    at, full = plots.points(own(), "digit"), plots.points(curve(), "digit")
+    pd.testing.assert_frame_equal(at, full[list(at)])
+    assert set(full) - set(at) == {"knn_digit_mean", "knn_digit_std"}
+    assert plots.verdict(own(), "digit") == plots.verdict(curve(), "digit")
+    assert by_dial(at, own())["view"].tolist() == [f"color:{x}" for x in "abcd"]
+
+
+def test_rows_of_ones_own_are_drawn_once_they_have_what_is_drawn_as_a_line(drawn, tmp_path):
+    lines = {"entropy_digit": ENTROPY, "ceiling": CEILING}
+    for draw, lacks in ((plots.u_curve, lines), (plots.dial_curve, ["entropy_digit"])):
+        for name in lacks:
+            rows = own(**{other: value for other, value in lines.items() if other != name})
+            with pytest.raises(ValueError, match=f"rows: got none with {name}, wanted it in nats, .*; add it to the rows"):
+                draw(rows, tmp_path / "x.png", "digit")
+        draw(own(**lines), tmp_path / "x.png", "digit")
+        draw(curve(), tmp_path / "x.png", "digit")
+        assert numbers(drawn[-2]) == numbers(drawn[-1])
+
+
+def test_rows_of_ones_own_stand_beside_those_of_runs():
+    """They have no key, so none is a run that is there twice."""
+    rows = recipe_first({"key": f"{i}"} | NETWORKS | TRAINING | r for i, r in enumerate(curve()))
+    mine = [r | {"view": "mine"} for r in own()[::4]]
+    for given in ([*mine, *rows], [*rows, *mine]):
+        at = plots.points(given, "digit").set_index("view")
+        assert at["n"].to_dict() == {"mine": 3} | {f"color:{x}": 3 for x in "abcd"}
+        assert at["knn_digit_mean"].isna().to_dict() == {view: view == "mine" for view in at.index}
+
+
+@pytest.mark.parametrize("rows", [[], pd.DataFrame(), pd.DataFrame(curve())[:0]])
+@pytest.mark.parametrize("ask", [plots.points, plots.verdict, plots.u_figure, plots.dial_figure])
+def test_no_rows_at_all_are_told(ask, rows):
+    with pytest.raises(ValueError, match="rows: got none, wanted those of runs; run a sweep first"):
+        ask(rows, "digit")
+
+
+def test_rows_of_games_alone_are_told():
+    with pytest.raises(ValueError, match="rows: got none but those of games, wanted"):
+        plots.points([{"key": "g", "method": "game", "view": "crop:0.5", "seed": 0, "status": "done"}], "digit")
+
+
+def test_points_can_be_set_in_a_paper():
+    said = plots.points(curve(), "digit").to_latex(index=False, float_format="%.2f")
+    assert said.startswith(r"\begin{tabular}") and "color:c & 2.00 & 0.01 & 0.90" in said
+
+
 # Verdict
 
 
@@ -232,6 +285,19 @@ def test_drawings_are_a_function_of_the_rows_too(tmp_path, monkeypatch, suffix):
         plots.u_curve(curve(), tmp_path / f"{name}.{suffix}")
     a, b = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
     assert a == b and a.startswith(b"%PDF" if suffix == "pdf" else b"<?xml")
+
+
+@pytest.mark.parametrize("suffix", UNDATED)
+@pytest.mark.parametrize("name", ["u", "dial"])
+def test_a_figure_can_be_changed_before_it_is_saved(tmp_path, monkeypatch, name, suffix):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    figure, path = getattr(plots, f"{name}_figure")(curve(), "digit"), tmp_path / f"figure.{suffix}"
+    assert plots.save(figure, path) == path
+    getattr(plots, f"{name}_curve")(curve(), tmp_path / f"curve.{suffix}", "digit")
+    assert path.read_bytes() == (tmp_path / f"curve.{suffix}").read_bytes()
+    figure.axes[0].set_title("mine")
+    plots.save(figure, path)
+    assert path.read_bytes() != (tmp_path / f"curve.{suffix}").read_bytes()
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -71,7 +71,7 @@ def test_the_plane_of_one_seed_has_no_bars_and_no_warning(drawn):
 
 def test_the_channels_are_the_maps_own_and_the_solid_is_the_cube_gone_through_it(monkeypatch):
     figures = []
-    monkeypatch.setattr(portrait, "save", lambda figure, path: figures.append(figure))  # drawing would sort the points by depth
+    monkeypatch.setattr(portrait, "save", lambda figure, path, **_: figures.append(figure))  # drawing would sort by depth
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     double = {"double": lambda images: 2 * images}
     portrait.spaces(double, image, "spaces.png")
@@ -94,7 +94,7 @@ def test_the_channels_are_the_maps_own_and_the_solid_is_the_cube_gone_through_it
 
 def test_a_space_is_named_with_the_range_of_its_channels_and_its_way_from_black_to_white_is_dashed(monkeypatch):
     figures = []
-    monkeypatch.setattr(portrait, "save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(portrait, "save", lambda figure, path, **_: figures.append(figure))
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     portrait.spaces({"double, it is": lambda images: 2 * images, "less": lambda images: images - 1}, image, "spaces.png")
     axes = figures[0].axes
