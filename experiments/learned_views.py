@@ -1,6 +1,6 @@
 """Learned views: invertible colour spaces from a game against critics, then a contrast between their channels (InfoMin).
 
-    python experiments/learned_views.py                                  # 7 minutes on 2 cores; no download
+    python experiments/learned_views.py                                  # 10 minutes on 2 cores; no download
     python experiments/learned_views.py --save experiments/figures       # the same, and the committed rows, figures, generators
     python experiments/learned_views.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
 
