@@ -82,7 +82,7 @@ def crop(images: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     >>> crop(torch.ones(1, 1, 4, 4), Box(*torch.tensor([[1], [0], [2], [3]])), (5, 6)).shape
     torch.Size([1, 1, 5, 6])
     """
-    if len(images) > (most := piece(images)):
+    if images.shape[0] > (most := piece(images)):
         result = unit(images[:1]).new_empty(*images.shape[:2], *size)
         for start in range(0, len(images), most):
             part = slice(start, start + most)

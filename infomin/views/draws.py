@@ -63,7 +63,7 @@ def piece(images: Tensor) -> int:
     256
     """
     if images.device.type != "cpu" or images.requires_grad or torch.compiler.is_compiling():
-        return len(images)
+        return images.shape[0]
     return max(1, PIECE * torch.get_num_threads() // images[0].numel())
 
 
