@@ -1,6 +1,6 @@
 """Checks for public doors. Every message says what came, what was wanted and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Real
 
 import torch
@@ -114,6 +114,74 @@ def positive(value: float, what: str, *, zero: bool = False) -> float:
     if not good:
         raise ValueError(f"{what}: got {value!r}, wanted a finite number {'of 0 or more' if zero else 'above 0'}; change it")
     return value
+
+
+def columns(x: object, who: str, what: str) -> Tensor:
+    """Return numbers `[N, D]` as float32 or float64 without their history, or say in one sentence what is wrong with them.
+
+    Raises:
+        TypeError: not a tensor of floating point.
+        ValueError: wrong shape, empty, NaN or Inf.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{who}: {what} must be a floating-point tensor [N, D], got {got}; use torch.as_tensor(x).float()")
+    if x.dim() != 2 or 0 in x.shape:
+        raise ValueError(
+            f"{who}: {what} must have the shape [N, D], got {list(x.shape)}; use x.flatten(1) and leave out empty ones"
+        )
+    if not x.isfinite().all():
+        raise ValueError(f"{who}: {what} must be finite, got {int((~x.isfinite()).sum())} NaN or Inf; repair or drop those rows")
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
+def classes(y: object, who: str, what: str) -> Tensor:
+    """Return class numbers `[N]` of 0 or more as long, or say in one sentence what is wrong with them.
+
+    Raises:
+        TypeError: not a tensor of whole numbers.
+        ValueError: wrong shape or a number below 0.
+    """
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"{who}: {what} must be a tensor [N] of whole numbers, got {got}; use torch.as_tensor(y).long()")
+    if y.dim() != 1:
+        raise ValueError(f"{who}: {what} must have the shape [N], got {list(y.shape)}; pass one class an image, y.flatten()")
+    if len(y) and int(y.min()) < 0:
+        raise ValueError(f"{who}: {what} must be 0 or more, got {int(y.min())}; leave out images of no class")
+    return y.long()
+
+
+def told(
+    who: str, answers: Callable[..., Tensor], train: Tensor, known: Tensor, test: Tensor, wanted: Tensor, least: int = 1
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return features and labels to train and to test a probe on, checked, or say in one sentence what is wrong.
+
+    Args:
+        who: the caller as the user wrote it.
+        answers: `classes`, or `columns` of places.
+        train, known: features `[N, D]` and their labels.
+        test, wanted: features `[M, D]` and their labels.
+        least: how many images to train on are enough.
+
+    Raises:
+        TypeError, ValueError: as of `columns` and `answers`; also other numbers of rows or columns.
+    """
+    train, test = columns(train, who, "features to train on"), columns(test, who, "features to test on")
+    known, wanted = answers(known, who, "labels to train on"), answers(wanted, who, "labels to test on")
+    if train.shape[1] != test.shape[1] or known.shape[1:] != wanted.shape[1:]:
+        raise ValueError(
+            f"{who}: got features {list(train.shape)} and labels {list(known.shape)} to train, {list(test.shape)} and "
+            f"{list(wanted.shape)} to test, wanted as many columns in both; take both from one network"
+        )
+    if len(train) != len(known) or len(test) != len(wanted):
+        raise ValueError(
+            f"{who}: got {len(train)} features and {len(known)} labels to train, {len(test)} and {len(wanted)} to test, wanted "
+            "as many labels as features; pass them in one order"
+        )
+    if len(train) < least:
+        raise ValueError(f"{who}: got {len(train)} images to train on, wanted {least} or more, for a fifth is held out; add some")
+    return train, known, test, wanted
 
 
 def kind(value: object, wanted: type, what: str) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from . import check
 from .bounds import infonce_both_ways
 from .critics import Separable
 from .optim import optimizer, rate
@@ -52,9 +53,8 @@ def features(
     parts = []
     try:
         for i in range(0, len(inputs), batch):
-            views = [
-                v.contiguous(memory_format=torch.channels_last) for v in view(inputs[i : i + batch], generator(seed, "probe", i))
-            ]
+            drawn = view(inputs[i : i + batch], generator(seed, "probe", i))
+            views = [v.contiguous(memory_format=torch.channels_last) for v in drawn]
             with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
                 parts.append([h.flatten(1).float() for h in method.features(views)])
     finally:
@@ -79,10 +79,14 @@ def linear(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, pen
     The penalty is the one that does best on the last fifth of the training set; the probe is then fitted to all of it.
 
     Args:
-        train: `[N, D]`; labels: long `[N]`.
-        test: `[M, D]`; test_labels: long `[M]`.
+        train: `[N, D]` in random order, at least 5; labels: whole numbers `[N]`, 0 or more.
+        test: `[M, D]`; test_labels: whole numbers `[M]`; classes that training lacks count as errors.
         penalties: candidates for the factor on the squared weights, half of it per image as in ridge regression.
+
+    Raises:
+        TypeError, ValueError: features or labels are of another type, shape or range, or not as many.
     """
+    train, labels, test, test_labels = check.told("probe.linear", check.classes, train, labels, test, test_labels, least=5)
     train, test = standardise(train, test)
     classes, cut = int(labels.max()) + 1, len(train) * 4 // 5
     weights = train.new_zeros(classes, train.shape[1] + 1)
@@ -94,6 +98,7 @@ def linear(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, pen
     return _accuracy(logistic(train, labels, penalty, weights), test, test_labels)
 
 
+@torch.enable_grad()
 def logistic(x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 30) -> Tensor:
     """Weights `[classes, D + 1]`, bias last, that minimise mean cross entropy + penalty / 2 * |weights|^2, from `start`."""
     weights = start.clone().requires_grad_()
@@ -121,7 +126,8 @@ def _scores(weights: Tensor, x: Tensor) -> Tensor:
 
 
 def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
-    """Accuracy (0..1) of the majority among the nearest neighbours by cosine similarity; shapes as in `linear`."""
+    """Accuracy (0..1) of the majority among the nearest neighbours by cosine similarity; arguments and errors as in `linear`."""
+    train, labels, test, test_labels = check.told("probe.knn", check.classes, train, labels, test, test_labels)
     return _majority(labels[nearest(train, test, neighbours)], test_labels)
 
 
@@ -144,10 +150,14 @@ def localisation(
     The penalty is the one that does best on the last fifth of the training set; the regression is then fitted to all of it.
 
     Args:
-        train: `[N, D]`; places: `[N, P]`, pixels along each axis.
+        train: `[N, D]` in random order, at least 5; places: `[N, P]`, pixels along each axis.
         test: `[M, D]`; test_places: `[M, P]`.
         penalties: candidates for the factor on the squared weights, in units of the features' variance.
+
+    Raises:
+        TypeError, ValueError: features or places are of another type or shape, or not as many.
     """
+    train, places, test, test_places = check.told("probe.localisation", check.columns, train, places, test, test_places, least=5)
     train, test = standardise(train, test)
     cut = len(train) * 4 // 5
     halves = train[:cut], places[:cut], train[cut:], places[cut:]
@@ -173,24 +183,29 @@ def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1
     Args:
         train: one `[N, D]` a view: the pairs that the critic learns from.
         test: one `[M, D]` a view: the pairs that it is read on, in blocks of `candidates`.
-        candidates: K, the positive included; at most M.
+        candidates: K, the positive included; 1 to M.
 
     Returns:
         nats; NaN for a single view, which there is nothing to hold against.
+
+    Raises:
+        TypeError, ValueError: features of another type, shape or range, not as many of each view, candidates out of range.
     """
+    train, test = ([check.columns(x, "probe.nats", "features of a view").float() for x in part] for part in (train, test))
+    sizes = [[list(x.shape) for x in part] for part in (train, test)]
+    if any(len({n for n, _ in part}) > 1 for part in sizes) or len({tuple(d for _, d in part) for part in sizes}) > 1:
+        raise ValueError(f"probe.nats: got {sizes} to train and test, wanted rows and columns that agree; pass pairs")
     if len(train) < 2:
         return math.nan
-    if any(len(x) != len(part[0]) for part in (train, test) for x in part):
-        sizes = [[len(x) for x in part] for part in (train, test)]
-        raise ValueError(f"probe.nats: got {sizes} rows to train and test, wanted as many of each view; pass pairs")
-    if candidates > len(test[0]):
-        raise ValueError(f"probe.nats: got {candidates} candidates, wanted at most the {len(test[0])} test images; use fewer")
+    if not 1 <= candidates <= len(test[0]):
+        raise ValueError(f"probe.nats: got {candidates} candidates, wanted 1 to the {len(test[0])} test images; change them")
     pairs = combinations(zip(train, test, strict=True), 2)
     return sum(each := [_nats(a, b, candidates, seed) for a, b in pairs]) / len(each)
 
 
+@torch.enable_grad()
 def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidates: int, seed: int) -> float:
-    (x, x_test), (y, y_test) = (standardise(*(part.float() for part in parts)) for parts in (first, second))
+    (x, x_test), (y, y_test) = (standardise(*parts) for parts in (first, second))
     steps = max(1, CRITIC_STEPS * len(x) // 4096)  # a given number of passes: more of them learn the pairs by heart
     draws = generator(seed, "critic")
     with torch_seeded(draws.initial_seed(), x.device):  # the critic's first weights and its dropout
@@ -260,11 +275,8 @@ def all_of(
         plain = [of(part[0]) for part in (train, test)]
         # Other draws for each part: of equal ones the critic would know those that it is read on.
         drawn = [of(part[0], seed, draw=True) for seed, part in enumerate((train, test))] if augments else plain
-        row: dict[str, float] = {
-            "i_nce": nats(*drawn, candidates=candidates),
-            "candidates": candidates,
-            "ceiling": math.log(candidates),
-        }
+        row: dict[str, float] = {"i_nce": nats(*drawn, candidates=candidates), "candidates": candidates}
+        row["ceiling"] = math.log(candidates)
         line.update()
         for name, views in reads.items():
             # two crops, not drawn, are one image twice; it is read once

@@ -1,5 +1,6 @@
 """What augmentations draw: each number against its distribution, by Kolmogorov-Smirnov or chi-square tests at 1e-3."""
 
+import inspect
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torchvision.transforms import v2
 
 from infomin.views.augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment
 from infomin.views.crop import boxes
@@ -253,3 +255,23 @@ def test_a_piece_is_what_a_cache_holds_of_a_batch_and_at_least_an_image() -> Non
         numbers = piece(torch.empty(shape, device="cpu")) * math.prod(shape[1:])
         assert numbers <= most < numbers + math.prod(shape[1:]) or numbers == math.prod(shape[1:])
         assert piece(torch.empty(shape, device="meta")) == piece(torch.empty(shape, requires_grad=True)) == shape[0]
+
+
+@pytest.mark.parametrize("ratio", [1 / 3, 2 / 3, 1.5, 3.0])
+def test_the_ratio_is_width_over_height(ratio):
+    box = boxes(200, 900, 900, (0.1, 0.2), (ratio, ratio), torch.Generator().manual_seed(0))
+    assert (box.width - ratio * box.height).abs().max() <= 1 + ratio  # both are rounded
+
+
+def test_boxes_are_torchvision_s_unless_told_otherwise():
+    theirs, ours = (inspect.signature(made).parameters for made in (v2.RandomResizedCrop, boxes))
+    assert ours["area"].default == theirs["scale"].default and ours["ratio"].default == theirs["ratio"].default
+
+
+@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (2, 3), (1 / 3, 1 / 2), (1, 1)])
+@pytest.mark.parametrize(("height", "width"), [(10, 10), (10, 12), (12, 10), (10, 25), (10, 40), (25, 10), (40, 10)])
+def test_where_no_try_fits_the_box_is_torchvision_s(height, width, ratio):
+    """Twice the area of the image fits nowhere."""
+    theirs = v2.RandomResizedCrop(8, scale=(2, 2), ratio=ratio).make_params([torch.zeros(3, height, width)])
+    ours = boxes(2, height, width, (2, 2), ratio, torch.Generator().manual_seed(0))
+    assert {name: getattr(ours, name).tolist() for name in theirs} == {name: [value] * 2 for name, value in theirs.items()}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from infomin import checkpoint
+from infomin.checkpoint import load, save
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -213,3 +214,10 @@ def test_a_fingerprint_does_not_depend_on_the_order():
     a, b = torch.zeros(2), torch.ones(2)
     one, other, swapped = (checkpoint.fingerprint(state) for state in ({"a": a, "b": b}, {"b": b, "a": a}, {"a": b, "b": a}))
     assert one == other != swapped
+
+
+def test_a_plain_tensor_comes_back_on_the_device_of_the_one_that_is_given(tmp_path):
+    """`meta` is a device that every machine has."""
+    save(tmp_path / "checkpoint.pt", {"here": torch.ones(2), "there": torch.ones(2)})
+    found = load(tmp_path / "checkpoint.pt", {"here": torch.zeros(2), "there": torch.zeros(2, device="meta")})
+    assert torch.equal(found["here"], torch.ones(2)) and found["there"].device.type == "meta"

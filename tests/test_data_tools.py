@@ -291,3 +291,18 @@ def test_a_folder_inside_the_source_is_not_cut_again(photographs):
     for _ in range(2):
         patches.main(str(photographs), str(photographs / "patches"), side=40, per_image=1)
     assert not (photographs / "patches" / "patches").exists()
+
+
+def test_a_class_is_the_first_folder_however_deep_its_photographs_lie():
+    names = [f"cat/{'s/' * i}{i}.jpg" for i in range(5)]
+    assert list(patches.parts(names).values()) == ["train/"] * 4 + ["test/"]
+
+
+def test_the_boxes_of_a_set_are_those_of_its_seed(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    Image.new("RGB", (90, 70)).save(tmp_path / "photographs" / "a.png")
+    for seed in (0, 3):
+        patches.main(str(tmp_path / "photographs"), str(tmp_path / f"out{seed}"), side=32, per_image=4, seed=seed)
+        rows = [json.loads(line) for line in (tmp_path / f"out{seed}" / "patches.jsonl").read_text().splitlines()]
+        own = [row["box"] for row in rows if row["source"] == "a.png"]
+        assert own == patches.boxes(90, 70, 32, 4, "a.png", seed=seed)

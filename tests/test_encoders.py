@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from infomin.encoders import ENCODERS, Encoder, Grid, build
+from infomin.encoders import ENCODERS, Encoder, Encoders, Grid, build
 
 SIDE = {"tiny": 32, "alexnet": 64, "resnet18": 12, "resnet50": 8}
 SMALL = {"tiny": 1.0, "alexnet": 0.1, "resnet18": 0.25, "resnet50": 0.25}
@@ -189,3 +189,34 @@ def test_unknown_names_and_bad_numbers_are_errors_that_say_what_is_wanted() -> N
         build("tiny", 3, 0)
     with pytest.raises(ValueError, match=r"tiny\(channels\): got 0"):
         build("tiny", 0)
+
+
+def test_a_grid_is_a_loop_over_its_cells_channels_fastest():
+    x = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    cells = [x[:, :, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3].mean((2, 3)) for i in range(2) for j in range(2)]
+    torch.testing.assert_close(Grid(2)(x), torch.cat(cells, 1))
+    torch.testing.assert_close(Grid(2)(x[:, :, :2, :2]), x[:, :, :2, :2].permute(0, 2, 3, 1).flatten(1))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("sizes", [(32, 32, 32), (32, 24, 32)])
+def test_features_come_in_the_order_of_views(shared, sizes):
+    draws = torch.Generator().manual_seed(0)
+    views = [torch.rand(4, 3, size, size, generator=draws) for size in sizes]
+    encoders = Encoders([3, 3, 3], "tiny", 0.5, shared).eval()
+    with torch.no_grad():
+        for i, found in enumerate(encoders(views)):
+            torch.testing.assert_close(found, encoders[0 if shared else i](views[i]), rtol=1e-4, atol=1e-6)
+
+
+def test_views_of_other_channels_share_no_encoder():
+    with pytest.raises(ValueError, match=r"got views of \(1, 2\) channels, wanted equal ones for a shared encoder"):
+        Encoders([1, 2], "tiny", shared=True)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_each_layer_of_weights_is_normalised_and_has_eight_channels_or_more(name):
+    layers = [m for m in build(name, 3, 0.01).modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d)]
+    for layer, norm in zip(layers[::2], layers[1::2], strict=True):
+        made = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+        assert not isinstance(norm, nn.Conv2d | nn.Linear) and norm.num_features == made >= 8 and layer.bias is None

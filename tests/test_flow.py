@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from infomin.views import couplings
 from infomin.views import flow as rooms
 from infomin.views.color import SPACES, ColorSplit
+from infomin.views.couplings import through
 from infomin.views.flow import FlowSplit, PixelFlow
 
 torch.set_num_threads(1)
@@ -660,3 +661,24 @@ def test_no_other_file_imports_nflows() -> None:
         path.name for path in package.rglob("*.py") if re.search(r"^\s*(from|import) nflows", path.read_text(), re.MULTILINE)
     ]
     assert importing == ["flow.py"]
+
+
+@pytest.mark.parametrize("order", [((0, 1), (2,)), ((0, 2), (1, 3)), ((1, 2, 3), (0,), (0, 3))])
+def test_the_volume_of_a_coupling_of_several_channels_is_that_of_the_jacobian_on_every_path(order):
+    channels = 1 + max(map(max, order))
+    flow = PixelFlow(channels, len(order), hidden=5, volume_preserving=False, order=order).double()
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.add_(0.5 * torch.randn(p.shape, dtype=torch.float64, generator=draws))
+        chain = [(g, c.transform_net.layers(torch.float64)) for g, c in zip(flow.config["order"], flow.couplings, strict=True)]
+        colors = torch.rand(4, channels, 1, dtype=torch.float64, generator=draws)
+        wanted = torch.stack(
+            [torch.func.jacrev(lambda c: through(c[None, :, None], chain)[0][0, :, 0])(c[:, 0]).det() for c in colors]
+        )
+        y, by_autograd = through(colors, chain)
+        back = through(y, chain, inverse=True)
+        there = flow.log_det(colors[..., None])
+    for found in (by_autograd[:, 0], back[1][:, 0], there[:, 0, 0]):
+        torch.testing.assert_close(found, wanted.abs().log())
+    torch.testing.assert_close(back[0], colors)

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,10 @@ def test_the_word_gives_frozen_views(tmp_path: Path) -> None:
     wild(channels=4).save(tmp_path / "four")
     with pytest.raises(ValueError, match=r"got '0-12', wanted the channels 0 to 3"):
         learned(str(tmp_path / "four"))
+
+
+def test_the_digest_of_a_learned_view_is_that_of_what_stands_in_its_file(tmp_path):
+    one, same, other = (tmp_path / f"{name}.safetensors" for name in ("one", "same", "other"))
+    PixelFlow(hidden=2).save(one), PixelFlow(hidden=2).save(same), PixelFlow(hidden=2, seed=1).save(other)
+    assert learned(str(one)).digest == learned(str(same)).digest == sha256(one.read_bytes()).hexdigest()
+    assert learned(str(other)).digest != learned(str(one)).digest

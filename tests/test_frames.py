@@ -10,7 +10,8 @@ from infomin import Recipe, run
 from infomin.data import load
 from infomin.moving_mnist import LATER, PAST, draw, nats, positions, render
 from infomin.scenes import World, nats_of_each
-from infomin.views import SharedFrames, parse
+from infomin.scenes import render as still
+from infomin.views import SharedFactors, SharedFrames, parse
 
 torch.set_num_threads(1)
 
@@ -175,3 +176,15 @@ def test_a_row_says_what_both_encoders_have_learned():
     assert row["px_place"] != row["px_place_past"] and row["entropy_digit"] == row["entropy_digit_past"]
     chain, pair = parse("frames:digit+crop:0.5"), parse("grey:1+crop:0.3/1|crop:0.2/1")
     assert chain.beside == {"past": (0,)} and pair.beside == {} and parse("frames:digit|frames:all").beside == {"past": (2,)}
+
+
+def test_views_that_a_probe_reads_show_what_the_labels_speak_of():
+    scenes = load("digits")[0].scenes[:16]
+    view = SharedFactors("nothing").eval()
+    views = view(scenes, torch.Generator().manual_seed(0))
+    assert [i for i, shown in enumerate(views) if torch.equal(shown, still(scenes))] == list(view.readout)
+
+
+def test_the_past_is_ten_frames_and_the_later_one_the_twentieth_as_in_the_paper():
+    view = SharedFrames("all")
+    assert (view.past, view.later) == (10, 20)

@@ -77,3 +77,10 @@ def test_a_bad_dial_shows_a_good_one(dial):
         ValueError, match=rf"view 'frequency:{dial}': .*; write sigmas in px, for example frequency:1 or frequency:1-4"
     ):
         parse(f"frequency:{dial}")
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.1, 0.124])
+def test_no_blur_leaves_a_line_as_it_is(sigma):
+    assert torch.equal(gaussian(5, sigma, torch.zeros(1).double()), torch.eye(5).double())
+    images = torch.rand(2, 3, 5, 7)
+    assert torch.equal(low_pass(images, sigma), images)

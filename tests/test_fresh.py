@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -299,3 +300,67 @@ def test_many_images_are_judged_in_parts_of_which_the_last_may_be_small(stand, m
     monkeypatch.setattr("infomin.fresh.AT_A_TIME", 16)
     parts = judged(found, plain)
     assert drawn == [40, 16, 16, 8] and parts == pytest.approx(whole, rel=1e-5)
+
+
+class Modal(nn.Module):
+    """Views that remember in which mode they were made, as dropout and batch norm would be in one."""
+
+    channels, readout = (1, 2), (0, 1)
+    modes: ClassVar[set[bool]] = set()
+
+    def forward(self, images, generator=None):
+        self.modes.add(self.training)
+        return images[:, :1], images[:, 1:]
+
+
+def test_the_generator_that_is_measured_is_in_eval_mode_and_the_one_that_plays_as_it_was():
+    train, _ = data.load("digits", 24)
+    rows = divide(train, "digit", 200, 128)
+    stand = Stand((train.images, {"label": train.labels["digit"]}), rows.pool, parse("crop:0.7"), train.images[rows.held],
+                  train.labels["digit"][rows.judged], lambda channels: InfoNCE(channels, "tiny", 0.25, False, 16, "linear", 0.2),
+                  steps=2, batch=32, lr=5e-3, candidates=64, precision="fp32", seed=0)  # fmt: skip
+    generator = Modal().train()
+    fresh(generator, stand)
+    assert Modal.modes == {False} and generator.training
+
+
+def small(critics, held: int, **fields) -> Stand:
+    train, _ = data.load("digits", 24)
+    return Stand((train.images, {"label": train.labels["digit"]}), torch.arange(500), parse("crop:0.7"), train.images[:held],
+                 train.labels["digit"][:0], critics, **({"steps": 3, "batch": 16, "lr": 0.1, "candidates": 20} | fields),
+                 precision="fp32", seed=0)  # fmt: skip
+
+
+class Idle(nn.Module):
+    """Critics that nothing pulls, and that count how often they are read."""
+
+    def __init__(self, channels) -> None:
+        super().__init__()
+        self.weight, self.read = nn.Parameter(torch.ones(2, 2)), 0
+
+    def forward(self, views, index=None, labels=None) -> Step:
+        self.read += not self.training
+        return Step(0 * self.weight.sum(), {"loss": torch.zeros(()), "i_nce": torch.tensor(float(10**self.read))})
+
+    def after_step(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("held", "blocks"), [(20, 1), (39, 1), (40, 2), (60, 3)])
+def test_all_blocks_that_are_full_are_read_and_critics_do_not_decay(held, blocks):
+    found: list[Idle] = []
+    stand = small(lambda channels: found.append(Idle(channels)) or found[-1], held)
+    assert fresh(Modal(), stand) == pytest.approx(sum(10**i for i in range(1, blocks + 1)) / blocks)
+    assert torch.equal(found[0].weight, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("plays", [True, False])
+def test_labels_are_hidden_but_those_that_are_known_and_a_batch_is_as_large_without_them(plays):
+    train, _ = data.load("digits", 24)
+    rows, labels = divide(train, "digit", 100, 50), train.labels["digit"]
+    at = mixed((train.images, {"label": labels}), rows, 16, 8, plays=plays, steps=4, seed=0)
+    for step in range(4):
+        images, index, told = at(step)
+        assert len(images) == len(index) == len(told["label"]) == 24 and torch.equal(images, train.images[index])
+        shown = torch.where(torch.arange(24) >= 16, labels[index], -1) if plays else torch.full((24,), -1)
+        assert torch.equal(told["label"], shown) and (not plays or torch.isin(index[16:], rows.labelled).all())

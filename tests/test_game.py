@@ -1,5 +1,7 @@
 """The view game: who plays for what, and that it ends where the interests say."""
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor
@@ -272,3 +274,17 @@ def test_reversal_lets_one_loss_play_min_against_max() -> None:
     a, b = torch.tensor(1.0, requires_grad=True), torch.tensor(0.0, requires_grad=True)
     (a - reverse_gradient(b)).square().backward()
     assert a.grad == 2 and b.grad == 2  # a moves towards b, which moves away
+
+
+@pytest.mark.parametrize("tau", [0.05, 0.2, 1.0])
+def test_critics_have_the_temperature_that_they_were_given(tau):
+    crops = [torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    game = Game(FlowSplit(PixelFlow(hidden=4)), mode="unsupervised", width=0.25, dim=16, tau=tau).eval()
+    with torch.no_grad():
+        z1, z2 = (head(features) for head, features in zip(game.heads, game.features(crops), strict=True))
+        assert float(game(crops).stats["i_nce"]) == pytest.approx(float(infonce_both_ways(cosine(z1, z2, tau))), rel=1e-5)
+
+
+def test_what_a_game_is_unless_told_otherwise():
+    given = {name: p.default for name, p in inspect.signature(Game).parameters.items()}
+    assert {name: given[name] for name in ("weight", "tau", "waits", "sign")} == {"weight": 1, "tau": 0.2, "waits": 0, "sign": -1}

@@ -361,3 +361,9 @@ def test_bad_times_say_what_is_wanted(function: object, times: object, message: 
 def test_a_bad_dtype_says_what_is_wanted(dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=rf"got {dtype}, wanted torch.float32 or torch.uint8; convert the frames"):
         render(CLIPS, [0], dtype=dtype)
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_nats_are_those_of_one_digit(digits: int) -> None:
+    with pytest.raises(ValueError, match=f"nats: got clips of {digits} digits, wanted one each; draw them with digits=1"):
+        nats(draw(WORLD, 4, seed=0, digits=digits), "digit")

@@ -195,3 +195,29 @@ def test_rate_wants_sensible_numbers(step: int, steps: int, warmup: int) -> None
 def test_an_unknown_schedule_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="schedule: got 'linear', wanted one of cosine, step, constant"):
         rate("linear", 0, 10)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_decay_of_adamw_is_apart_from_its_gradient(momentum):
+    """Where nothing pulls, weights shrink by lr * decay a step; as part of the gradient it would be a step of lr."""
+    w = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    solver = optimizer("adamw", [w], lr=0.1, weight_decay=0.05, momentum=momentum)
+    for _ in range(3):
+        w.grad = torch.zeros_like(w)
+        solver.step()
+    torch.testing.assert_close(w.detach(), torch.tensor([[1.0, -2.0]]) * (1 - 0.1 * 0.05) ** 3)
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_adamw_is_that_of_a_loop(momentum):
+    """Kingma and Ba's moments with beta2 = 0.999, Loshchilov and Hutter's decay."""
+    draws = torch.Generator().manual_seed(0)
+    w = nn.Parameter(torch.randn(3, 2, dtype=torch.float64, generator=draws))
+    slow, m, v = w.detach().clone(), torch.zeros(3, 2).double(), torch.zeros(3, 2).double()
+    solver = optimizer("adamw", [w], lr=0.01, weight_decay=0.1, momentum=momentum)
+    for step in range(1, 30):
+        w.grad = torch.randn(3, 2, dtype=torch.float64, generator=draws) * step
+        m, v = momentum * m + (1 - momentum) * w.grad, 0.999 * v + 0.001 * w.grad**2
+        slow = slow - 0.01 * (0.1 * slow + m / (1 - momentum**step) / ((v / (1 - 0.999**step)).sqrt() + 1e-8))
+        solver.step()
+    torch.testing.assert_close(w.detach(), slow)

@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.image import imread
 
 from infomin import plots
-from infomin.curve import by_dial, dial_values
+from infomin.curve import by_dial, dial_values, points
 from infomin.plots import UNDATED
 
 NATS, HILL = [0.1, 1.0, 2.0, 3.0], [0.2, 0.5, 0.9, 0.4]
@@ -657,3 +657,21 @@ def test_a_strip_shows_the_views_as_they_are(drawn, tmp_path):
     scaled = wide[0] / wide.abs().max() / 2 + 0.5
     np.testing.assert_allclose(shown[4][0], scaled.detach(), atol=1e-6)
     assert all(image.get_clim() == (0, 1) for place in axes for image in place.get_images())
+
+
+@pytest.mark.parametrize("first", ["trained", "untrained"])
+def test_an_untrained_network_tells_of_no_other_one_whichever_row_comes_first(first):
+    row = {"view": "a", "steps": 9, "size": 64, "i_nce": 1.0, "acc_digit": 0.8, "knn_digit": 0.8, "entropy_digit": 2.3}
+    rows = [row, row | {"steps": 0, "size": 32, "acc_digit": 0.3}]
+    at = points(rows if first == "trained" else rows[::-1], "digit")
+    assert list(at["acc_digit_mean"]) == [0.8] and at["untrained"].isna().all()
+
+
+@pytest.mark.parametrize("name", ["files", "learned"])
+def test_what_stood_at_a_path_is_told_where_one_view_had_two_of_it_and_only_there(name):
+    row = {"view": "flow:a", "data": "d", "seed": 0, "status": "done", "i_nce": 1.0, "acc_digit": 0.8, "knn_digit": 0.8}
+    row |= {"entropy_digit": 2.3, name: "1"}
+    apart, both = row | {"view": "flow:b", name: "2"}, row | {name: "2"}
+    for other, names in ((apart, {"flow:a", "flow:b"}), (both, {f"flow:a, {name}=1", f"flow:a, {name}=2"})):
+        rows = [{"key": str(i)} | one for i, one in enumerate((row, other))]
+        assert set(points(rows, "digit")["view"]) == names

@@ -261,7 +261,9 @@ def test_few_pairs_are_enough_to_say_something(n):
 
 def test_views_of_different_numbers_of_images_are_no_pairs():
     train, (x, y) = codes(64, 0), codes(32, 1)
-    with pytest.raises(ValueError, match=r"probe.nats: got \[\[64, 64\], \[32, 31\]\] rows to train and test"):
+    with pytest.raises(
+        ValueError, match=r"probe.nats: got \[\[.*\[32, 16\], \[31, 24\]\]\] to train and test, wanted rows and columns"
+    ):
         nats(train, [x, y[1:]], candidates=16)
 
 
@@ -272,7 +274,7 @@ def test_nats_of_other_dtypes_are_those_of_float32(brief, dtype):
 
 
 def test_more_candidates_than_there_are_is_an_error():
-    with pytest.raises(ValueError, match=r"probe\.nats: got 65 candidates, wanted at most the 64 test images; use fewer"):
+    with pytest.raises(ValueError, match=r"probe\.nats: got 65 candidates, wanted 1 to the 64 test images; change them"):
         nats(codes(64, 0), codes(64, 1), candidates=65)
 
 
@@ -463,3 +465,112 @@ def test_a_row_says_what_each_probe_says_of_the_views_that_are_read_out(brief):
             want |= {f"acc_{task}": linear(*data), f"knn_{task}": knn(*data), f"entropy_{task}": entropy(labels[task])}
         assert row == pytest.approx(want, abs=1e-6) and list(row)[:3] == ["i_nce", "candidates", "ceiling"]
         assert (row["acc_here"] > 0.95) == (0 in readout) and (row["acc_there"] > 0.95) == (1 in readout)
+
+
+# What a stranger may pass
+
+
+def of(name, **other):
+    """A call of a probe on few numbers, some replaced."""
+    x, y = blobs(20)
+    given = {"train": x, "labels": y, "test": x[:8], "test_labels": y[:8]} | other
+    return getattr(probe, name)(*given.values())
+
+
+@pytest.mark.parametrize("name", ["linear", "knn"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_labels_of_any_whole_type_are_the_same_labels(name, dtype):
+    _, y = blobs(20)
+    assert of(name, labels=y.to(dtype), test_labels=y[:8].to(dtype)) == of(name)
+
+
+@pytest.mark.parametrize("name", ["linear", "knn", "localisation"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_features_of_any_floating_type_are_read(name, dtype):
+    x = blobs(20)[0]
+    there = {"labels": x[:, :2], "test_labels": x[:8, :2]} if name == "localisation" else {}
+    rounded = x.to(dtype)
+    found = of(name, train=rounded, test=rounded[:8], **there)
+    assert found == pytest.approx(of(name, train=rounded.float(), test=rounded[:8].float(), **there), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["linear", "localisation", "nats"])
+def test_a_probe_learns_from_features_with_a_history_and_where_no_gradients_are_kept(name):
+    x, y = blobs(40)
+    if name == "nats":
+        call = lambda x: nats([x, x], [x, x], candidates=20)  # noqa: E731
+    else:
+        call = lambda x: getattr(probe, name)(x, *([y, x, y] if name == "linear" else [x[:, :2].detach(), x, x[:, :2]]))  # noqa: E731
+    wanted = call(x)
+    with torch.no_grad():
+        assert call(x) == wanted
+    history = x.clone().requires_grad_()
+    assert call(history) == wanted and history.grad is None
+
+
+NAN, NUMPY = torch.full((20, 8), torch.nan), np.zeros((20, 8), np.float32)
+
+
+@pytest.mark.parametrize("name", ["linear", "knn", "localisation"])
+@pytest.mark.parametrize(
+    ("other", "error", "words"),
+    [
+        ({"labels": torch.zeros(19).long()}, ValueError, "20 features and 19 labels to train, 8 and 8 to test"),
+        ({"test_labels": torch.zeros(7).long()}, ValueError, "20 features and 20 labels to train, 8 and 7 to test"),
+        ({"test": torch.zeros(8, 7)}, ValueError, r"features \[20, 8\] and .* \[8, 7\] and .* as many columns in both"),
+        ({"test": torch.zeros(0, 8)}, ValueError, r"features to test on must have the shape \[N, D\], got \[0, 8\]"),
+        ({"train": torch.zeros(20)}, ValueError, r"features to train on must have the shape \[N, D\], got \[20\]"),
+        ({"train": torch.zeros(20, 2, 4)}, ValueError, r"features to train on must have the shape \[N, D\], got \[20, 2, 4\]"),
+        ({"train": NAN}, ValueError, "features to train on must be finite, got 160 NaN or Inf"),
+        ({"train": torch.zeros(20, 8).long()}, TypeError, r"must be a floating-point tensor \[N, D\], got torch.int64"),
+        ({"train": NUMPY}, TypeError, r"must be a floating-point tensor \[N, D\], got ndarray"),
+    ],
+)
+def test_a_probe_says_what_is_wrong_with_what_it_was_given(name, other, error, words):
+    if name == "localisation":
+        answers = {"labels": torch.zeros(20), "test_labels": torch.zeros(8)}
+        other = {**answers, **other}
+        other |= {which: other[which].float()[:, None].expand(-1, 2) for which in answers}
+    with pytest.raises(error, match=rf"probe\.{name}: .*{words}"):
+        of(name, **other)
+
+
+@pytest.mark.parametrize("name", ["linear", "knn"])
+@pytest.mark.parametrize("which", ["labels", "test_labels"])
+@pytest.mark.parametrize(
+    ("made", "error", "words"),
+    [
+        (lambda y: y[:, None], ValueError, r"must have the shape \[N\], got \[\d+, 1\]; pass one class an image"),
+        (lambda y: y - 4, ValueError, "must be 0 or more, got -4; leave out images of no class"),
+        (lambda y: y.float(), TypeError, r"must be a tensor \[N\] of whole numbers, got torch.float32"),
+        (lambda y: y.tolist(), TypeError, r"must be a tensor \[N\] of whole numbers, got list"),
+    ],
+)
+def test_labels_are_one_whole_number_an_image(name, which, made, error, words):
+    """Of shape [M, 1] they would be compared with every image's answer."""
+    y = torch.arange(20) % 4
+    with pytest.raises(error, match=rf"probe\.{name}: labels to {'test' if which == 'test_labels' else 'train'} on {words}"):
+        of(name, **{"labels": y, "test_labels": y[:8], which: made(y[:8] if which == "test_labels" else y)})
+
+
+@pytest.mark.parametrize("name", ["linear", "localisation"])
+def test_fewer_images_than_a_fifth_can_be_held_out_of_are_told(name):
+    x, y = blobs(4)
+    answers = x[:, :2] if name == "localisation" else y
+    with pytest.raises(ValueError, match=rf"probe\.{name}: got 4 images to train on, wanted 5 or more"):
+        getattr(probe, name)(x, answers, x, answers)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "k", "error", "words"),
+    [
+        ([(9, 2)] * 2, [(9, 2)] * 3, 8, ValueError, "to train and test, wanted rows and columns that agree"),
+        ([(9, 2)] * 2, [(9, 2), (9, 3)], 8, ValueError, "to train and test, wanted rows and columns that agree"),
+        ([(9,)] * 2, [(9,)] * 2, 8, ValueError, r"features of a view must have the shape \[N, D\], got \[9\]"),
+        ([(9, 2)] * 2, [(9, 2)] * 2, 0, ValueError, "got 0 candidates, wanted 1 to the 9 test images"),
+        ([(9, 2)] * 2, [(9, 2)] * 2, 10, ValueError, "got 10 candidates, wanted 1 to the 9 test images"),
+    ],
+)
+def test_nats_say_what_is_wrong_with_what_they_were_given(train, test, k, error, words):
+    with pytest.raises(error, match=rf"probe\.nats: .*{words}"):
+        nats([torch.rand(shape) for shape in train], [torch.rand(shape) for shape in test], candidates=k)

@@ -269,3 +269,11 @@ def test_rows_without_measurement_or_without_a_step_do_not_matter():
     log[0]["i_nce"] = 1.0
     log[7]["i_nce"] = None
     assert verdict(log)[0] == "cycling"
+
+
+@pytest.mark.parametrize("level", [-0.25, 0.0, 1.5])
+def test_a_game_that_cycles_does_so_at_any_level(level):
+    """Also where I_NCE is 0 to the last bit, which is a number as any other."""
+    sound = {"i_nce_fresh": 2.0, "lipschitz": 1.0, "lipschitz_inverse": 1.0}
+    log = [sound | {"i_nce": level + i % 2} for i in range(12)]
+    assert verdict(log)[0] == "cycling"

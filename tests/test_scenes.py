@@ -419,3 +419,13 @@ def test_scenes_are_rows_and_compare_as_what_they_are() -> None:
     assert list(some.tensors()) == ["digit", "digit_image", "position", "background", "background_image", "crop"]
     assert all(torch.equal(value, getattr(SCENES, name)[3:5]) for name, value in some.tensors().items())
     assert some == some and some != SCENES[3:5]  # tensors have no truth value by which they could be told apart
+
+
+def test_numbers_are_fine_enough_for_any_count():
+    """Of float32, whose steps are 2**-24, every fourth crop of this picture could be drawn and no other."""
+    ground, room = torch.zeros(1, dtype=torch.uint8).expand(1, 3, 8, 2**26 + 7), 2**26
+    scenes = draw(World(ground[..., :8][:, 0], torch.zeros(1).long(), ground, torch.zeros(1).long(), size=8), 4000,
+                  torch.Generator().manual_seed(0))  # fmt: skip
+    left = scenes.crop[:, 1]
+    assert left.min() >= 0 and left.max() < room and (scenes.crop[:, 0] == 0).all()
+    assert torch.allclose((left % 4).bincount(minlength=4) / 4000, torch.full((4,), 0.25), atol=0.04)

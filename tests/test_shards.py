@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -542,3 +543,34 @@ def test_what_cannot_be_shown_is_told(made, copy, tmp_path):
     with pytest.raises(ValueError, match="is missing; run the command that wrote it again"):
         preview(copy, tmp_path / "clips.gif")
     assert not list(tmp_path.glob("clips.*"))
+
+
+FEW = SMALL | {"clips": 4, "shard": 2, "frames": 2}
+
+
+@pytest.mark.parametrize("bank", ["digits", "digit_class", "backgrounds", "background_class"])
+def test_a_change_of_any_bank_is_another_data_set(bank, tmp_path, monkeypatch):
+    """Also of the labels alone: the shards that are still to come would have others than those that are there."""
+    draws = torch.Generator().manual_seed(0)
+    world = World(
+        torch.randint(256, (6, 8, 8), dtype=torch.uint8, generator=draws),
+        torch.arange(6) % 2,
+        torch.randint(256, (4, 3, 20, 20), dtype=torch.uint8, generator=draws),
+        torch.arange(4) % 2,
+        size=16,
+    )
+    monkeypatch.setattr("infomin.shards.worlds", lambda *_: (world, world))
+    assert len(write(tmp_path / "out", **FEW)) == 2 and write(tmp_path / "out", **FEW) == []
+    other = replace(world, **{bank: getattr(world, bank).flip(0)})
+    monkeypatch.setattr("infomin.shards.worlds", lambda *_: (other, other))
+    with pytest.raises(ValueError, match="holds another data set, got other pictures by the same names"):
+        write(tmp_path / "out", **FEW)
+
+
+def test_to_read_clips_takes_no_checksum_and_to_verify_does(tmp_path):
+    write(tmp_path / "out", **FEW)
+    path = tmp_path / "out" / "00001.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert len(ClipShards(tmp_path / "out")) == 4 and len(verify(tmp_path / "out")) == 1

@@ -437,3 +437,11 @@ def test_a_number_missing_from_a_finished_row_is_not_hidden():
     assert out.x_mean == 1.5 and math.isnan(out.y_mean) and math.isnan(out.y_std)
     with pytest.raises(ValueError, match="got unknown columns z, wanted some of view, x, y"):
         summary(frame, "view", ["x", "z"])
+
+
+@pytest.mark.parametrize("lacking", [None, math.nan])
+def test_of_a_number_that_a_row_lacks_neither_mean_nor_deviation_is_known(lacking):
+    frame = pd.DataFrame({"view": ["a"] * 3 + ["b"] * 3, "x": [1.0, 2.0, lacking, 1.0, 2.0, 6.0]})
+    a, b = summary(frame, "view", "x").to_dict("records")
+    assert math.isnan(a["x_mean"]) and math.isnan(a["x_std"]) and a["n"] == b["n"] == 3
+    assert (b["x_mean"], b["x_std"]) == pytest.approx((3.0, math.sqrt(7.0)))
