@@ -7,20 +7,20 @@
 
 from typing import TYPE_CHECKING
 
-from . import table, views
+from . import probe, table, views
 from .bounds import infonce
 from .learn import Learning, learn
-from .run import Recipe, run
+from .run import Recipe, run, trained
 from .sweep import grid, sweep
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import plots, shards
+    from . import gallery, plots, shards
 else:
 
     def __getattr__(name):
         """Modules when they are first asked for: matplotlib and pandas take a second that workers of a sweep need not wait."""
-        if name in ("plots", "shards"):
+        if name in ("gallery", "plots", "shards"):
             from importlib import import_module
 
             return import_module(f".{name}", __name__)
@@ -30,4 +30,20 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["Learning", "Recipe", "__version__", "grid", "infonce", "learn", "plots", "run", "shards", "sweep", "table", "views"]
+__all__ = [
+    "Learning",
+    "Recipe",
+    "__version__",
+    "gallery",
+    "grid",
+    "infonce",
+    "learn",
+    "plots",
+    "probe",
+    "run",
+    "shards",
+    "sweep",
+    "table",
+    "trained",
+    "views",
+]

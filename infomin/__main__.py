@@ -21,6 +21,7 @@ from .learn import Learning, learn, writable
 from .run import Recipe, run
 from .sweep import grid, sweep
 from .version import __version__
+from .views import FAMILIES
 from .views.compose import DIALS
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -214,8 +215,8 @@ def _do_views(options: Namespace) -> None:
         return
     print("A view is written family:dial; parts joined by + are applied one after the other, parts joined by | side by side.")
     print("Augmentations are drawn anew for each view; a slash and a number fix how often: crop:0.2/1+color:lab is one crop.\n")
-    for family, dial in DIALS.items():
-        print(f"{family:12} {dial}")
+    for family in FAMILIES:
+        print(f"{family:12} {DIALS.get(family, 'your own')}")
 
 
 ACTIONS: dict[str, Callable[[Namespace], Any]] = {

@@ -49,7 +49,7 @@ def save(path: Where, state: Mapping[str, Any]) -> None:
         file.write(buffer.getbuffer())
 
 
-def load(path: Where, state: Mapping[str, Any]) -> dict[str, Any]:
+def load(path: Where, state: Mapping[str, Any], *, part: bool = False) -> dict[str, Any]:
     """Load a file that `save` wrote into the same things, and return the plain values.
 
     Checked before anything is loaded: the bytes, the names, and the shape and dtype of the modules' tensors, of the optimisers'
@@ -58,6 +58,7 @@ def load(path: Where, state: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         path: the file.
         state: as it was given to `save`, freshly built; stateful things are changed in place, plain values are not.
+        part: whether `state` may have fewer names than what was saved.
 
     Returns:
         The plain values by name; tensors among them on the device of the tensor in `state`, otherwise on the CPU.
@@ -67,7 +68,11 @@ def load(path: Where, state: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: truncated, damaged, not a checkpoint, or the checkpoint of something else.
     """
     saved = _read(path)
-    wrong = _differences(_layout(state), saved["layout"])
+    have = saved["layout"]
+    if part:
+        others = set(saved["state"]) - set(state)
+        have = {key: kind for key, kind in have.items() if not others & {key, key.partition(".")[0], key.rpartition(" of ")[2]}}
+    wrong = _differences(_layout(state), have)
     if wrong:
         raise ValueError(
             f"{path}: got the checkpoint of something else, {len(wrong)} of its parts are not as wanted: "

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from . import table
+from . import checkpoint, table
 from .check import kind, known, positive
 from .critics import HEADS
 from .data import Part, Split, allowed, batches, first, load
@@ -193,6 +193,33 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
     return once(recipe.key, asdict(recipe), out, lambda folder: _carry_out(recipe, folder, device, bar, tensorboard))
 
 
+def trained(folder: str | Path) -> tuple[Any, Any]:
+    """The network of a finished run, and its view; both in eval mode, on the CPU.
+
+    `method.features(view(images))` is what the probe read: `[B, D]` for each view. What the recipe names of your own has to be
+    registered, as it was for the run.
+
+    Args:
+        folder: of the run, `out/<key>`.
+
+    Raises:
+        FileNotFoundError: no finished run is there.
+        ValueError: it is that of a view game, or damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "row.json").exists():
+        raise FileNotFoundError(f"trained: got {folder}, wanted the folder of a run that has its row, OUT/KEY; run it to its end")
+    told = table.read_json(folder / "recipe.json")
+    if told.keys() != asdict(Recipe()).keys():
+        raise ValueError(f"trained: got {folder}, whose recipe has other fields than a Recipe; views of games are flow:FILE")
+    recipe = Recipe(**told)
+    view, needs_labels = _whole(recipe.view), getattr(METHODS[recipe.method], "needs_labels", False)
+    method = _method(recipe, view.channels, load(recipe.data, recipe.size)[0].labels if needs_labels else {})
+    if recipe.steps:
+        checkpoint.load(folder / "checkpoint.pt", {"method": method, "view": view}, part=True)
+    return method.eval(), view.eval()
+
+
 def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
     began = time.perf_counter()
     view: Any = _whole(recipe.view).to(device)
@@ -200,8 +227,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     train, test = (_inputs(split, view, recipe, device) for split in splits)
     if recipe.probe_images > (most := min(split.labelled for split in splits)):
         raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
-    method = _method(recipe, view.channels, splits[0].labels).to(device).to(memory_format=torch.channels_last)
-    method = spread(method, device)
+    method = spread(_method(recipe, view.channels, splits[0].labels).to(device), device)
     precision = recipe.precision_on(device)
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
     if recipe.files:
@@ -250,7 +276,8 @@ def _method(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor
     make: Any = METHODS[recipe.method]
     told = {"tasks": labels} if getattr(make, "needs_labels", False) else {}
     with torch_seeded(recipe.seed):
-        return make(channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau, **told)
+        made = make(channels, recipe.encoder, recipe.width, recipe.share_encoder, recipe.dim, recipe.head, recipe.tau, **told)
+    return made.to(memory_format=torch.channels_last)
 
 
 def _inputs(split: Split, view: Any, recipe: Recipe, device: torch.device) -> Part:

@@ -225,11 +225,13 @@ def _take(handle: int, folder: Path) -> None:
 
 
 def _lives(process: str) -> bool:
-    """Whether there is such a process on this machine."""
+    """Whether there is such a process on this machine; one that has ended stays listed until it is reaped."""
     try:
         os.kill(int(process), 0)
     except (OSError, OverflowError, ValueError) as error:
         return isinstance(error, PermissionError)  # another user's
+    with suppress(OSError):  # no Linux, or gone by now
+        return b") Z" not in Path(f"/proc/{process}/stat").read_bytes()
     return True
 
 

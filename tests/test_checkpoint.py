@@ -221,3 +221,17 @@ def test_a_plain_tensor_comes_back_on_the_device_of_the_one_that_is_given(tmp_pa
     save(tmp_path / "checkpoint.pt", {"here": torch.ones(2), "there": torch.ones(2)})
     found = load(tmp_path / "checkpoint.pt", {"here": torch.zeros(2), "there": torch.zeros(2, device="meta")})
     assert torch.equal(found["here"], torch.ones(2)) and found["there"].device.type == "meta"
+
+
+def test_a_part_of_a_state_is_loaded_alone_and_has_to_be_there(tmp_path):
+    net = nn.Linear(2, 3)
+    solver = torch.optim.AdamW(net.parameters())
+    save(tmp_path / "checkpoint.pt", {"net": net, "solver": solver, "step": 7})
+    other = nn.Linear(2, 3)
+    assert load(tmp_path / "checkpoint.pt", {"net": other}, part=True) == {} and torch.equal(other.weight, net.weight)
+    assert load(tmp_path / "checkpoint.pt", {"step": 0}, part=True) == {"step": 7}
+    for wrong in ({"net": nn.Linear(2, 4)}, {"net": nn.Sequential(nn.Linear(2, 3))}, {"network": other}, {"net": net, "x": 1}):
+        with pytest.raises(ValueError, match="got the checkpoint of something else"):
+            load(tmp_path / "checkpoint.pt", wrong, part=True)
+    with pytest.raises(ValueError, match=r"got the checkpoint of something else, .*solver"):
+        load(tmp_path / "checkpoint.pt", {"net": other})

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as c10d
 from helpers import Cut, cut_after
 
-from infomin import Learning, Recipe, data, dist, learn, optim, probe, run, sweep, table, train
+from infomin import Learning, Recipe, data, dist, learn, optim, probe, run, sweep, table, train, trained
 from infomin.methods import InfoNCE
 from infomin.views import SharedFactors
 from infomin.views.compose import FAMILIES
@@ -505,6 +505,38 @@ def test_supervised_runs_see_images_that_have_a_label_of_some_task():
 
 
 # Screen and events
+
+
+# What a run leaves
+
+
+@pytest.mark.parametrize("fields", [{}, {"method": "supervised"}, {"view": "crop:0.5", "data": "photos"}, {"steps": 0}])
+def test_the_network_of_a_run_is_handed_out_as_it_was_probed(fields, tmp_path):
+    row = run(tiny(**fields), tmp_path)
+    method, view = trained(tmp_path / row["key"])
+    assert not any(module.training for module in (*method.modules(), *view.modules()))
+    parts = [room._inputs(split, view, tiny(**fields), torch.device("cpu")) for split in data.load(row["data"], row["size"])]
+    again = probe.all_of(method, view, *[data.first(part, 96) for part in parts], readout=view.readout, candidates=32)
+    assert again == {name: row[name] for name in again}
+    images = data.load("digits", 32)[1].images[:4]
+    if row["view"] == "crop:0.5":
+        assert [len(found) for found in method.features(view(images))] == [4, 4]
+
+
+def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="wanted the folder of a run that has its row, OUT/KEY"):
+        trained(tmp_path)
+    row = run(tiny(), tmp_path)
+    folder = tmp_path / row["key"]
+    table.write_json(folder / "recipe.json", asdict(Learning()))
+    with pytest.raises(ValueError, match="other fields than a Recipe; views of games are flow:FILE"):
+        trained(folder)
+    table.write_json(folder / "recipe.json", asdict(tiny(width=0.5)))
+    with pytest.raises(ValueError, match="got the checkpoint of something else"):
+        trained(folder)
+    (folder / "row.json").unlink()
+    with pytest.raises(FileNotFoundError, match="run it to its end"):
+        trained(folder)
 
 
 def test_progress_goes_to_the_screen_only_when_asked_for(row, capsys):

@@ -269,6 +269,16 @@ def test_a_lock_sweeps_up_nothing_but_what_writers_leave(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.tmp", ".lock", ".notes.tmp", "mine.tmp"]
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="only Linux tells")
+def test_a_writer_that_has_ended_and_is_not_reaped_yet_is_gone(tmp_path):
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # leaves it listed
+    (tmp_path / f".row.json.{ended.pid}.tmp").write_text("")
+    with table.lock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    ended.wait()
+
+
 def test_a_table_is_written_while_another_takes_the_lock(tmp_path):
     with table.atomic(tmp_path / "table.csv") as file, table.lock(tmp_path):
         file.write(b"whole")

@@ -572,6 +572,26 @@ def test_an_augmentation_of_a_user_is_drawn_anew_as_a_built_in_one(name: str, mo
     assert torch.equal(one.first(IMAGES, seed(0))[0], noise) and len(one.first.channels) == 1 and len(two.first.channels) == 2
 
 
+@pytest.mark.parametrize(
+    ("dial", "words"),
+    [
+        ("much", "view 'noise:much': could not convert string to float: 'much'"),
+        ("0.5/x", "view 'noise:0.5/x': got 'x' after the slash"),
+    ],
+)
+def test_what_goes_wrong_in_a_family_of_a_user_names_the_view(dial: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "noise", Noise)
+    with pytest.raises(ValueError, match=words):
+        parse(f"crop:0.5+noise:{dial}")
+
+
+@pytest.mark.parametrize("made", [None, torch.nn.Identity()])
+def test_a_family_of_a_user_that_makes_no_view_is_told(made: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "odd", lambda dial: made)
+    with pytest.raises(ValueError, match=rf"view 'odd:1': got a {type(made).__name__}, wanted a module with the \.channels"):
+        parse("odd:1")
+
+
 # --- words ---
 
 

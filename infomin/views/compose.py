@@ -1,7 +1,7 @@
 """From words to views, `crop:0.2+color:lab`: parts joined by `+` follow each other, those joined by `|` stand side by side."""
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -214,6 +214,17 @@ def _follow(before: tuple[Any, bool], after: tuple[Any, bool]) -> tuple[Any, boo
     return Then(Each(*[first] * views) if anew and views > 1 else first, second), anew and also
 
 
+def _own(word: str, make: Callable[[str], Any], dial: str) -> Any:
+    """The view that a user's family makes of a dial; what goes wrong there is told with the words that were written."""
+    try:
+        made = make(dial)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"view {word!r}: {error}") from error
+    if not hasattr(made, "channels"):
+        raise ValueError(f"view {word!r}: got a {type(made).__name__}, wanted a module with the .channels of each of its views")
+    return made
+
+
 def _part(word: str) -> tuple[Any, bool]:
     family, colon, dial = word.partition(":")
     known(family, FAMILIES, f"view {word!r}: its family")
@@ -221,8 +232,10 @@ def _part(word: str) -> tuple[Any, bool]:
         raise ValueError(
             f"view {word!r}: got no dial, wanted {family}:DIAL, where DIAL is {DIALS.get(family, 'what it can be varied by')}"
         )
-    make = FAMILIES[family]
-    if not (family in AUGMENTATIONS if make is BUILT_IN.get(family) else getattr(make, "augments", False)):
+    make, augments = FAMILIES[family], family in AUGMENTATIONS
+    if make is not BUILT_IN.get(family):
+        make, augments = partial(_own, word, make), getattr(make, "augments", False)
+    if not augments:
         return make(dial), False
     dial, slash, times = dial.partition("/")
     made: Any = make(dial)
