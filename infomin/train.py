@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from . import checkpoint as disk
-from .check import known
+from .check import known, positive
 from .dist import rank, world
 from .seeds import generator
 
@@ -34,7 +34,7 @@ def fit(
     rate: Callable[[int], float | Sequence[float]],
     seed: int = 0,
     precision: str = "fp32",
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     log_every: int = 10,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Train `method` on views of batches; yield `(step, stats)` every `log_every` steps and after the last.
@@ -63,11 +63,12 @@ def fit(
         ValueError: the checkpoint is unreadable or belongs to another recipe; or several processes are to train a view.
     """
     known(precision, ("fp32", "bf16"), "fit: precision")
+    positive(log_every, "fit: log_every")
     if world() > 1 and any(parameter.requires_grad for parameter in view.parameters()):
         raise ValueError(f"fit: got a view that learns and {world()} processes, wanted 1, for its gradients are not averaged")
     rates = [group["lr"] for group in optimizer.param_groups]
     state: dict[str, Any] = {"method": method, "view": view, "optimizer": optimizer, "progress": {"step": 0, "average": {}}}
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and Path(checkpoint).exists():
         state.update(disk.load(checkpoint, state))
     if "diverged" in state["progress"]:  # a run that was cut before it could say so
         raise Diverged(state["progress"]["diverged"])

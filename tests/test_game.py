@@ -233,6 +233,11 @@ def test_what_is_no_generator_or_has_no_labels_is_said(batch):
         game("supervised")(batch[0], None, {"class": batch[1]["digit"]})
     with pytest.raises(ValueError, match="Game: got labels of nothing"):
         game("semi-supervised")(batch[0])
+    with pytest.raises(TypeError, match=r"Game: got labels as a tensor, wanted them by task; pass .'digit': labels"):
+        game("supervised")(batch[0], None, batch[1]["digit"])
+    for views, got in ((batch[0][:1], "1 views"), ([*batch[0], batch[0][0]], "3 views"), (batch[0][0][:2], "a tensor")):
+        with pytest.raises(ValueError, match=rf"Game: got {got}, wanted two crops of each image; pass"):
+            game("unsupervised")(views)
 
 
 def test_a_batch_without_a_label_moves_nobody_and_is_no_error(batch):

@@ -267,7 +267,12 @@ def test_steps_are_told_when_they_are_due_and_the_last_one_always(tmp_path, eage
     assert told == want
     path = tmp_path / "checkpoint.pt"
     next(script([1.0] * steps, log_every=every, checkpoint=path)[1])  # stopped at what it told first, goes on from there
-    assert [step for step, _ in script([1.0] * steps, log_every=every, checkpoint=path)[1]] == want
+    assert [step for step, _ in script([1.0] * steps, log_every=every, checkpoint=str(path))[1]] == want
+
+
+def test_to_look_every_0_steps_is_told():
+    with pytest.raises(ValueError, match="fit: log_every: got 0, wanted a finite number above 0"):
+        next(script([1.0], log_every=0)[1])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -113,7 +113,7 @@ class Game(nn.Module):
             i_nce = self._i_nce(v1, v2, moves)
             loss, stats = loss - i_nce, {"i_nce": i_nce.detach()}
         if self.mode != "unsupervised":
-            entropy, right = self._classify(v1, v2, self._told(labels or {}), moves)
+            entropy, right = self._classify(v1, v2, self._told({} if labels is None else labels), moves)
             loss = loss + self.weight * entropy
             stats |= {"cross_entropy": entropy.detach(), "right": right}
         return Step(loss, {"loss": loss.detach(), **stats})
@@ -145,6 +145,8 @@ class Game(nn.Module):
         return entropy, torch.stack([(s.argmax(1) == labels[some]).float().mean() for s in scores]).mean()
 
     def _told(self, labels: Mapping[str, Tensor]) -> Tensor:
+        if isinstance(labels, Tensor):
+            raise TypeError(f"Game: got labels as a tensor, wanted them by task; pass {{{self.task!r}: labels}}")
         if self.task not in labels:
             have = ", ".join(labels) or "nothing"
             raise ValueError(
@@ -154,6 +156,9 @@ class Game(nn.Module):
 
     def split(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The generator's first view of the first crop, and its second of the second."""
+        if isinstance(views, Tensor) or len(views) != 2:
+            got = "a tensor" if isinstance(views, Tensor) else f"{len(views)} views"
+            raise ValueError(f"Game: got {got}, wanted two crops of each image; pass for example those of parse('crop:0.5')")
         a, b = views
         return self.generator(a)[0], self.generator(b)[1]
 
