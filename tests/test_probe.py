@@ -221,6 +221,18 @@ def test_few_columns_are_read_in_full(columns, rho, least):
     assert least * truth - 0.03 <= nats(pair(0), pair(1)) <= truth + 0.03
 
 
+@pytest.mark.parametrize(("rho", "noise", "read"), [(0.9, 0, 0.82), (0.999, 0, 2.13), (0.9, 31, 0.33)])
+def test_the_bound_is_as_loose_as_the_readme_says(rho, noise, read):
+    def pair(seed):
+        draws = generator(seed)
+        x = torch.randn(4096, 1, generator=draws)
+        y = rho * x + math.sqrt(1 - rho**2) * torch.randn(4096, 1, generator=draws)
+        return [torch.cat([column, torch.randn(4096, noise, generator=draws)], 1) for column in (x, y)]
+
+    found = nats(pair(0), pair(1))
+    assert found == pytest.approx(read, abs=0.1) and found < -math.log(1 - rho**2) / 2 + 0.05
+
+
 @pytest.mark.parametrize("views", [codes, strangers, twins])
 @pytest.mark.parametrize("k", [1, 2, 16, 200])
 def test_nats_never_exceed_their_ceiling(brief, views, k):
