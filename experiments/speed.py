@@ -48,7 +48,7 @@ from infomin.encoders import build
 from infomin.experiment import script
 from infomin.optim import optimizer
 from infomin.origin import fast_bf16
-from infomin.run import _batches, _inputs, _method  # what run() itself puts together
+from infomin.run import _batches, _inputs, method_of  # what run() itself puts together
 from infomin.train import fit
 from infomin.views import parse
 from infomin.views.color import rgb_to_lab
@@ -95,7 +95,7 @@ def _ours(recipe: Recipe, steps: int) -> tuple[Clock, Clock]:
     """A step of `fit`, as run() has it but without checkpoints; a bare step of a copy of its method."""
     view: Any = parse(recipe.view)
     batches = _batches(_inputs(load(recipe.data, recipe.size)[0], view, recipe, CPU), recipe, CPU)
-    methods = [_method(recipe, view.channels, {}).to(memory_format=CHANNELS_LAST) for _ in range(2)]
+    methods = [method_of(recipe, view.channels, {}).to(memory_format=CHANNELS_LAST) for _ in range(2)]
     weights, copy = (optimizer(recipe.optimizer, method, recipe.lr, recipe.weight_decay) for method in methods)
     how: Row = {"rate": lambda step: 1.0, "precision": "bf16" if BF16 else "fp32", "log_every": 1}
     log = fit(methods[0], view, batches, steps=10**9, optimizer=weights, **how)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from . import probe, table, views
 from .bounds import infonce
 from .learn import Learning, learn
-from .run import Recipe, run, trained
+from .run import Recipe, run
 from .sweep import grid, sweep
+from .trained import trained
 from .version import __version__
 
 if TYPE_CHECKING:

@@ -5,6 +5,9 @@ from numbers import Real
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_NOTES = {"vouched": WeakTensorKeyDictionary(), "lent": WeakTensorKeyDictionary()}
 
 
 def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, unit: bool = True) -> Tensor:
@@ -38,9 +41,14 @@ def images(x: object, who: str, *, channels: int | None = 3, smallest: int = 1, 
             f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8) if "
             "they are in 0..255, and otherwise scale them to [0, 1]"
         )
-    if not torch.compiler.is_compiling() and x.is_floating_point() and not x.is_meta and not vouched(x):
+    if x.is_floating_point() and not x.is_meta and not traced() and not vouched(x):
         _values(x, who, unit)
     return x
+
+
+def traced() -> bool:
+    """Whether torch.compile traces this call or torch.func transforms it: then there are no values yet that could be read."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def vouch(x: Tensor) -> Tensor:
@@ -58,22 +66,26 @@ def vouched(x: Tensor) -> bool:
     return noted(x, "vouched")
 
 
+def found_sound(x: Tensor) -> bool:
+    """Whether `vouch` was given this very tensor, whatever was written to it since."""
+    return x in _NOTES["vouched"]
+
+
 def note(x: Tensor, what: str) -> Tensor:
-    """Note something on a tensor that holds until it is written to, and not for copies of it."""
+    """Note something on a tensor that holds until it is written to; not in it, for it would be saved and copied along."""
     if not x.is_inference():  # such a tensor does not count how often it is written to
-        setattr(x, what, (id(x), x._version))  # a copy takes this along, but has an id of its own
+        _NOTES[what][x] = x._version
     return x
 
 
 def noted(x: Tensor, what: str) -> bool:
     """Whether that was noted, and still holds."""
-    return not x.is_inference() and getattr(x, what, None) == (id(x), x._version)
+    return not x.is_inference() and _NOTES[what].get(x) == x._version
 
 
 def forget(x: Tensor, what: str) -> None:
     """Take the note off."""
-    if hasattr(x, what):
-        delattr(x, what)
+    _NOTES[what].pop(x, None)
 
 
 def _values(x: Tensor, who: str, unit: bool) -> None:
@@ -89,7 +101,7 @@ def _values(x: Tensor, who: str, unit: bool) -> None:
         )
     if low >= 0 and high <= 1:
         vouch(x)
-    else:  # a copy may have a note that does not hold for it
+    else:
         forget(x, "vouched")
 
 
@@ -132,7 +144,8 @@ def columns(x: object, who: str, what: str) -> Tensor:
         )
     if not x.isfinite().all():
         raise ValueError(f"{who}: {what} must be finite, got {int((~x.isfinite()).sum())} NaN or Inf; repair or drop those rows")
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    return x.clone() if x.is_inference() else x  # autograd keeps none of those
 
 
 def classes(y: object, who: str, what: str) -> Tensor:
@@ -149,7 +162,7 @@ def classes(y: object, who: str, what: str) -> Tensor:
         raise ValueError(f"{who}: {what} must have the shape [N], got {list(y.shape)}; pass one class an image, y.flatten()")
     if len(y) and int(y.min()) < 0:
         raise ValueError(f"{who}: {what} must be 0 or more, got {int(y.min())}; leave out images of no class")
-    return y.long()
+    return y.long().clone() if y.is_inference() else y.long()
 
 
 def told(

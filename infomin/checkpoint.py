@@ -22,6 +22,7 @@ from .table import Where, atomic
 BRANCHES = (dict, OrderedDict, Counter, list, tuple, torch.Size)
 LEAVES = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 REMEDY = "delete it and run the same command again, this run will start anew"
+AS_IT_WAS = "put that back which it is a checkpoint of, or run the recipe in another folder"
 
 
 def save(path: Where, state: Mapping[str, Any]) -> None:
@@ -67,16 +68,22 @@ def load(path: Where, state: Mapping[str, Any], *, part: bool = False) -> dict[s
         FileNotFoundError: no such file.
         ValueError: truncated, damaged, not a checkpoint, or the checkpoint of something else.
     """
-    saved = _read(path)
+    remedy = AS_IT_WAS if part else REMEDY
+    saved = _read(path, remedy)
     have = saved["layout"]
     if part:
         others = set(saved["state"]) - set(state)
-        have = {key: kind for key, kind in have.items() if not others & {key, key.partition(".")[0], key.rpartition(" of ")[2]}}
+        starts = tuple(f"{other}." for other in others)
+        have = {
+            key: kind
+            for key, kind in have.items()
+            if key in state or not (key in others or key.startswith(starts) or key.rpartition(" of ")[2] in others)
+        }
     wrong = _differences(_layout(state), have)
     if wrong:
         raise ValueError(
             f"{path}: got the checkpoint of something else, {len(wrong)} of its parts are not as wanted: "
-            f"{', '.join(wrong[:3])}; {REMEDY}"
+            f"{', '.join(wrong[:3])}; {remedy}"
         )
     plain = {}
     for name, thing in state.items():
@@ -89,7 +96,7 @@ def load(path: Where, state: Mapping[str, Any], *, part: bool = False) -> dict[s
             except Exception as error:  # a class of the caller's own may raise anything
                 raise ValueError(
                     f"{path}: {type(thing).__name__} {name!r} did not take its state back ({error}), "
-                    f"and what comes before it is loaded already; {REMEDY}"
+                    f"and what comes before it is loaded already; {remedy}"
                 ) from error
         else:
             plain[name] = value.to(thing.device) if isinstance(thing, Tensor) else value
@@ -163,7 +170,7 @@ def _differences(wanted: Mapping[str, str], got: Mapping[str, str]) -> list[str]
     ]
 
 
-def _read(path: Where) -> dict[str, Any]:
+def _read(path: Where, remedy: str) -> dict[str, Any]:
     data = io.BytesIO(Path(path).read_bytes())
     try:
         with zipfile.ZipFile(data) as archive:
@@ -177,5 +184,5 @@ def _read(path: Where) -> dict[str, Any]:
     except Exception as error:  # what damaged bytes raise is not written down anywhere
         why = "it holds a Python object, which is never unpickled" if isinstance(error, pickle.UnpicklingError) else error
         # without the cause: the advice in torch's own message is to unpickle the file
-        raise ValueError(f"{path}: wanted a whole checkpoint, got one that cannot be read ({why}); {REMEDY}") from None
+        raise ValueError(f"{path}: wanted a whole checkpoint, got one that cannot be read ({why}); {remedy}") from None
     return saved

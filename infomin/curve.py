@@ -41,14 +41,18 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
         raise ValueError(f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those")
     has_truth, neighbours = "true_nats" in frame and bool(frame["true_nats"].notna().all()), f"knn_{task}"
     bare = _bare(frame)
+    if (several := frame[~bare].groupby(by, dropna=False)["view"].nunique()).max() > 1:
+        raise ValueError(
+            f"rows: got {several.max()} views of {by}={several.idxmax()}, wanted one; take by='view', or rows of one view"
+        )
     found = means(frame[~bare], by, ["true_nats"] * has_truth + ["i_nce", f"acc_{task}"] + [neighbours] * (neighbours in frame))
     found = found.dropna(subset=[f"acc_{task}_mean"]).reset_index(drop=True)  # other data have other tasks
     if found.empty:
         raise ValueError("rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some")
     if bare.any():
-        like = ["seen" if by == "view" else by, *(name for name in NETWORK if name in frame)]
+        like = ["seen", *(name for name in NETWORK if name in frame)]
         reached = frame[bare].groupby(like, dropna=False)[f"acc_{task}"].agg(untrained="mean", untrained_std="std")
-        networks = frame[~bare].drop_duplicates(by)[[by, *like]]
+        networks = frame[~bare].drop_duplicates(by)[list(dict.fromkeys([by, *like]))]
         found = found.merge(networks.merge(reached.reset_index(), how="left", on=like)[[by, *reached]], on=by)
     found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
     return found
@@ -156,7 +160,7 @@ def dial_values(names: Sequence[str]) -> list[float] | None:
     >>> dial_values(["patch:8/32", "patch:16/32"]), dial_values(["color:lab", "color:rgb"])
     ([8.0, 16.0], None)
     """
-    number = r"(?<![\w.])(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+    number = r"(?<![\w.])-?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
     if len({re.sub(number, "#", name) for name in names}) != 1:
         return None
     columns = list(zip(*(map(float, re.findall(number, name)) for name in names), strict=True))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Part, Split, batches
+from .exact import autocast
 from .optim import optimizer, rate
 from .seeds import generator as seeded
 from .seeds import torch_seeded
@@ -140,7 +141,7 @@ def fresh(generator: nn.Module, stand: Stand) -> float:
     deque(steps, maxlen=0)  # the statistics are not needed
     critics.eval()
     blocks = range(0, len(stand.held) - stand.candidates + 1, stand.candidates)
-    with torch.no_grad(), torch.autocast(stand.held.device.type, torch.bfloat16, enabled=stand.precision == "bf16"):
+    with torch.no_grad(), autocast(stand.held.device.type, stand.precision):
         found = [
             critics(view(stand.held[i : i + stand.candidates], seeded(stand.seed, "held", i))).stats["i_nce"] for i in blocks
         ]
@@ -158,7 +159,7 @@ def judged(game: Any, stand: Stand) -> dict[str, float]:
     for i in range(0, len(stand.labels), AT_A_TIME):
         labels = stand.labels[i : i + AT_A_TIME]
         views = stand.crops(stand.held[i : i + len(labels)], seeded(stand.seed, "judged", i))
-        with torch.autocast(labels.device.type, torch.bfloat16, enabled=stand.precision == "bf16"):
+        with autocast(labels.device.type, stand.precision):
             stats = game(views, None, {game.task: labels}).stats
         found = {name: total + float(stats[name]) * len(labels) / len(stand.labels) for name, total in found.items()}
     game.train(training)

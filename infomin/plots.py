@@ -168,13 +168,14 @@ def _apart(figure: Figure) -> None:
 
 
 def _key(figure: Figure, names: Sequence[str]) -> None:
-    handles = [Line2D([], [], ls="", marker=f"${number}$", color=INK, ms=5) for number in range(1, len(names) + 1)]
+    handles = [Line2D([], [], ls="") for _ in names]
     widest = 0.35 + 0.075 * max(map(len, names))  # inches, at this size of letters
     columns = max(1, min(len(names), int(figure.get_figwidth() / widest)))
     lines = -(-len(names) // columns)
+    columns = -(-len(names) // lines)  # as few as there need be, or one name would stand alone in the second line
     figure.set_figheight(figure.get_figheight() + LINE * max(0, lines - 4))  # many names take no room from the axes
-    names = [name.replace("$", r"\$") for name in names]  # which would begin a formula
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=7.5, handletextpad=0.2)
+    told = [f"{number}  {name}".replace("$", r"\$") for number, name in enumerate(names, 1)]  # which would begin a formula
+    figure.legend(handles, told, loc="outside lower center", ncols=columns, fontsize=7.5, handlelength=0, handletextpad=0)
 
 
 def calibration(rows: Rows, path: str | Path) -> Path:
@@ -245,7 +246,7 @@ def _plane(axes: Axes, at: pd.DataFrame, task: str, entropy: float, *, line: boo
     if axes.get_xlim()[0] < entropy < axes.get_xlim()[1]:
         axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=f"I(x; y) = H(y) = {entropy:.2f} nats")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize=7.5, frameon=True, edgecolor="none")  # lines end where its words begin
+        axes.legend(loc="best", fontsize=7.5, frameon=True, framealpha=1, edgecolor="none")  # lines end where its words begin
     axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}")
 
 
@@ -285,7 +286,10 @@ def _picture(view: Tensor) -> Any:
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
-    """Write a figure atomically, `dpi` pixels an inch, the numbers of its points moved apart; equal ones give equal bytes."""
+    """Write a figure atomically, `dpi` pixels an inch, the numbers of its points moved apart.
+
+    Figures of equal rows give equal bytes; one that is saved twice may be laid out a little otherwise.
+    """
     path = Path(path)
     form = known(path.suffix.lower().removeprefix("."), UNDATED, f"figure {path}: kind of picture")
     with rc_context(STYLE), atomic(path) as file:

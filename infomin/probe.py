@@ -15,7 +15,9 @@ from tqdm import tqdm
 from . import check
 from .bounds import infonce_both_ways
 from .critics import Separable
+from .exact import autocast, exact
 from .optim import optimizer, rate
+from .regression import accuracy, distance, logistic
 from .seeds import generator, to_device, torch_seeded
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe chooses from
@@ -55,7 +57,7 @@ def features(
         for i in range(0, len(inputs), batch):
             drawn = view(inputs[i : i + batch], generator(seed, "probe", i))
             views = [v.contiguous(memory_format=torch.channels_last) for v in drawn]
-            with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
+            with autocast(views[0].device.type, precision):
                 parts.append([h.flatten(1).float() for h in method.features(views)])
     finally:
         for module, mode in modes:
@@ -67,7 +69,11 @@ def features(
 
 
 def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Shift and scale columns, all `[N, D]`, so that those of `train` have mean 0 and deviation 1; constant ones become 0."""
+    """Shift and scale columns, all `[N, D]`, so that those of `train` have mean 0 and deviation 1.
+
+    Those that hardly vary, less than a ten-thousandth as much as columns do on average, become 0: of what is constant, rounding
+    would be made large.
+    """
     mean, deviation = train.mean(0), train.std(0)
     scale = torch.where(deviation > 1e-4 * deviation.mean(), 1 / deviation, 0)
     return tuple((x - mean) * scale for x in (train, *others))
@@ -93,40 +99,14 @@ def linear(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, pen
     fits = []
     for penalty in sorted(penalties, reverse=True):  # from stiff to loose, each starting where the last one ended
         weights = logistic(train[:cut], labels[:cut], penalty, weights)
-        fits.append((_accuracy(weights, train[cut:], labels[cut:]), penalty, weights))
+        fits.append((accuracy(weights, train[cut:], labels[cut:]), penalty, weights))
     _, penalty, weights = max(fits, key=itemgetter(0))
-    return _accuracy(logistic(train, labels, penalty, weights), test, test_labels)
-
-
-@torch.enable_grad()
-def logistic(x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 30) -> Tensor:
-    """Weights `[classes, D + 1]`, bias last, that minimise mean cross entropy + penalty / 2 * |weights|^2, from `start`."""
-    weights = start.clone().requires_grad_()
-    solver = torch.optim.LBFGS(
-        [weights], max_iter=iterations, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        loss = F.cross_entropy(_scores(weights, x), y) + penalty / 2 * weights[:, :-1].square().sum()
-        loss.backward()
-        return loss
-
-    solver.step(closure)
-    return weights.detach()
-
-
-def _accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
-    return (_scores(weights, x).argmax(1) == y).double().mean().item()
-
-
-def _scores(weights: Tensor, x: Tensor) -> Tensor:
-    """Scores `[N, classes]` of `x` `[N, D]`; weights before images, for a CPU takes a quarter of the time for that gradient."""
-    return torch.addmm(weights[:, -1:], weights[:, :-1], x.T).T
+    return accuracy(logistic(train, labels, penalty, weights), test, test_labels)
 
 
 def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
     """Accuracy (0..1) of the majority among the nearest neighbours by cosine similarity; arguments and errors as in `linear`."""
+    check.positive(neighbours, "probe.knn(neighbours)")
     train, labels, test, test_labels = check.told("probe.knn", check.classes, train, labels, test, test_labels)
     return _majority(labels[nearest(train, test, neighbours)], test_labels)
 
@@ -134,7 +114,8 @@ def knn(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighb
 def nearest(train: Tensor, test: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
     """Rows of the training set nearest to each test image by cosine of standardised features, long `[M, min(neighbours, N)]`."""
     train, test = (F.normalize(x, dim=1) for x in standardise(train, test))
-    return torch.cat([(part @ train.T).topk(min(neighbours, len(train))).indices for part in test.split(1024)])
+    with exact(train.device.type):
+        return torch.cat([(part @ train.T).topk(min(neighbours, len(train))).indices for part in test.split(1024)])
 
 
 def _majority(found: Tensor, test_labels: Tensor) -> float:
@@ -161,17 +142,7 @@ def localisation(
     train, test = standardise(train, test)
     cut = len(train) * 4 // 5
     halves = train[:cut], places[:cut], train[cut:], places[cut:]
-    return _distance(train, places, test, test_places, min(penalties, key=lambda penalty: _distance(*halves, penalty)))
-
-
-def _distance(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, penalty: float) -> float:
-    x, y, x_test, y_test = (values.double() for values in (x, y, x_test, y_test))
-    middle, mean = x.mean(0), y.mean(0)
-    x = x - middle
-    gram = x.T @ x / len(x)
-    gram.diagonal().add_(penalty)
-    weights = torch.linalg.solve(gram, x.T @ (y - mean) / len(x))
-    return (torch.addmm(mean, x_test - middle, weights) - y_test).norm(dim=1).mean().item()
+    return distance(train, places, test, test_places, min(penalties, key=lambda penalty: distance(*halves, penalty)))
 
 
 def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1024, seed: int = 0) -> float:
@@ -200,10 +171,10 @@ def nats(train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1
     if not 1 <= candidates <= len(test[0]):
         raise ValueError(f"probe.nats: got {candidates} candidates, wanted 1 to the {len(test[0])} test images; change them")
     pairs = combinations(zip(train, test, strict=True), 2)
-    return sum(each := [_nats(a, b, candidates, seed) for a, b in pairs]) / len(each)
+    with exact(train[0].device.type), torch.enable_grad():
+        return sum(each := [_nats(a, b, candidates, seed) for a, b in pairs]) / len(each)
 
 
-@torch.enable_grad()
 def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidates: int, seed: int) -> float:
     (x, x_test), (y, y_test) = (standardise(*parts) for parts in (first, second))
     steps = max(1, CRITIC_STEPS * len(x) // 4096)  # a given number of passes: more of them learn the pairs by heart
@@ -214,7 +185,7 @@ def _nats(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidate
         for step in range(steps):
             # of the weights alone: where much is shared a scale that comes to rest with them reads 0.3 nats less
             solver.param_groups[0]["lr"] = CRITIC_RATE * rate("cosine", step, steps, warmup=steps // 15)
-            rows = to_device(torch.randint(len(x), (CRITIC_BATCH,), generator=draws), x.device)
+            rows = to_device(torch.randint(len(x), (CRITIC_BATCH,), generator=draws, device="cpu"), x.device)
             loss = -infonce_both_ways(critic(x[rows], y[rows]))
             solver.zero_grad()
             loss.backward()

@@ -29,7 +29,7 @@ def once(
         table.Locked: another process is at this very run.
     """
     if out is None:
-        with _undisturbed():
+        with undisturbed():
             return work(None)
     folder = Path(out) / key
     if (folder / "row.json").exists():  # asked before the lock, by all processes alike: rows are written whole
@@ -38,7 +38,7 @@ def once(
     with table.lock(folder) if writes else nullcontext():
         if writes:
             table.write_json(folder / "recipe.json", recipe)
-        with _undisturbed():
+        with undisturbed():
             row = work(folder)
         if writes:
             table.write_json(folder / "row.json", row)
@@ -47,7 +47,7 @@ def once(
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed(who: str = "run") -> Iterator[None]:
     """A run's numbers are those of its recipe: what is set around it would change them, and not the key that they are kept by."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     odd = {
@@ -56,7 +56,7 @@ def _undisturbed() -> Iterator[None]:
         f"the default device {device}": device.type != "cpu",
     }
     for name in (name for name, is_set in odd.items() if is_set):
-        raise ValueError(f"run: got {name}, wanted torch as it is when it is imported; call it outside, or set that back")
+        raise ValueError(f"{who}: got {name}, wanted torch as it is when it is imported; call it outside, or set that back")
     with torch.enable_grad(), exact("cpu"), exact("cuda"):
         yield
 

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, table
+from . import table
 from .check import kind, known, positive
 from .critics import HEADS
 from .data import Part, Split, allowed, batches, first, load
@@ -85,6 +86,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, wanted in get_type_hints(type(self)).items():
+            if isinstance(getattr(self, name), np.generic):  # of a numpy range, say
+                object.__setattr__(self, name, getattr(self, name).item())
             kind(getattr(self, name), wanted, f"recipe: {name}")
         for name, names in self.choices().items():
             known(getattr(self, name), names, f"recipe: {name}")
@@ -120,7 +123,7 @@ class Recipe:
 
         They are looked at when they are first asked for, and anew by each `run` and `sweep`.
         """
-        files = [told for told in (*_digests(parse(self.view)), self.files) if told]
+        files = [told for told in (*digests(parse(self.view)), self.files) if told]
         return table.key(asdict(self) | ({"files": files} if files else {}))
 
     @property
@@ -150,7 +153,7 @@ _CHOICES: dict[str, Iterable[str]] = {
 }
 
 
-def _digests(view: Any) -> list[str]:
+def digests(view: Any) -> list[str]:
     """What tells parts of a view that come from files from what they were."""
     return [module.digest for module in view.modules() if getattr(module, "digest", "")]
 
@@ -193,46 +196,19 @@ def run(recipe: Recipe, out: str | Path | None = None, *, bar: bool = False, ten
     return once(recipe.key, asdict(recipe), out, lambda folder: _carry_out(recipe, folder, device, bar, tensorboard))
 
 
-def trained(folder: str | Path) -> tuple[Any, Any]:
-    """The network of a finished run, and its view; both in eval mode, on the CPU.
-
-    `method.features(view(images))` is what the probe read: `[B, D]` for each view. What the recipe names of your own has to be
-    registered, as it was for the run.
-
-    Args:
-        folder: of the run, `out/<key>`.
-
-    Raises:
-        FileNotFoundError: no finished run is there.
-        ValueError: it is that of a view game, or damaged.
-    """
-    folder = Path(folder)
-    if not (folder / "row.json").exists():
-        raise FileNotFoundError(f"trained: got {folder}, wanted the folder of a run that has its row, OUT/KEY; run it to its end")
-    told = table.read_json(folder / "recipe.json")
-    if told.keys() != asdict(Recipe()).keys():
-        raise ValueError(f"trained: got {folder}, whose recipe has other fields than a Recipe; views of games are flow:FILE")
-    recipe = Recipe(**told)
-    view, needs_labels = _whole(recipe.view), getattr(METHODS[recipe.method], "needs_labels", False)
-    method = _method(recipe, view.channels, load(recipe.data, recipe.size)[0].labels if needs_labels else {})
-    if recipe.steps:
-        checkpoint.load(folder / "checkpoint.pt", {"method": method, "view": view}, part=True)
-    return method.eval(), view.eval()
-
-
 def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
     began = time.perf_counter()
-    view: Any = _whole(recipe.view).to(device)
+    view: Any = view_of(recipe.view).to(device)
     splits = load(recipe.data, recipe.size)
     train, test = (_inputs(split, view, recipe, device) for split in splits)
     if recipe.probe_images > (most := min(split.labelled for split in splits)):
         raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
-    method = spread(_method(recipe, view.channels, splits[0].labels).to(device), device)
+    method = spread(method_of(recipe, view.channels, splits[0].labels).to(device), device)
     precision = recipe.precision_on(device)
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
     if recipe.files:
         row["files"] = recipe.files[:12]
-    if learned := _digests(view):
+    if learned := digests(view):
         row["learned"] = "+".join(digest[:12] for digest in learned)
     if hasattr(view, "nats"):
         row["true_nats"] = view.nats(test[0])  # of the pictures that I_NCE is read on
@@ -260,7 +236,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     return row | origin(device) | {"seconds": time.perf_counter() - began}
 
 
-def _whole(word: str) -> Any:
+def view_of(word: str) -> Any:
     """The view, if it says what is asked of it hours later; that of a user may not."""
     view = parse(word)
     channels, readout = (tuple(getattr(view, name, ())) for name in ("channels", "readout"))
@@ -272,7 +248,8 @@ def _whole(word: str) -> Any:
     return view
 
 
-def _method(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor]) -> nn.Module:
+def method_of(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor]) -> nn.Module:
+    """The method of a recipe, for views of these channels, with the weights of its seed; `labels` as of `Split`."""
     make: Any = METHODS[recipe.method]
     told = {"tasks": labels} if getattr(make, "needs_labels", False) else {}
     with torch_seeded(recipe.seed):

@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from . import checkpoint as disk
 from .check import known, positive
 from .dist import rank, world
-from .seeds import generator
+from .exact import autocast
+from .seeds import generator, torch_seeded
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: what a crash can cost
 SAVE_SLOWLY = 4.0  # times as many for each second that one takes: of a large network they would be a quarter of the run
@@ -49,7 +50,7 @@ def fit(
         steps: optimiser steps in all.
         optimizer: over the method's (and view's) parameters; its learning rates are those of factor one, and so again in the end.
         rate: step -> factor on the learning rates, or one for each of the optimizer's groups.
-        seed: of the views' random draws.
+        seed: of the views' random draws, and of what a method draws by itself.
         precision: `fp32`, or `bf16` for autocast.
         checkpoint: file to save to every few seconds (for a twentieth of the time at most), and to go on from if it exists.
         log_every: steps between yields.
@@ -85,7 +86,9 @@ def fit(
             stats = _step(step_method, view, batches(step), optimizer, generator(seed, "views", step, rank()), precision)
             method.after_step()
             weight = max(EMA, 1 / (step + 1))
-            average = {k: torch.lerp(average[k].to(v.device), v, weight) if k in average else v for k, v in stats.items()}
+            average = {
+                k: torch.lerp(average[k].to(v.device), v.float(), weight) if k in average else v.float() for k, v in stats.items()
+            }
             state["progress"] = {"step": step + 1, "average": average}
             last = step + 1 == steps
             values = _read(stats, average) if last or (step + 1) % log_every == 0 else {}
@@ -117,11 +120,12 @@ def _step(
     precision: str,
 ) -> dict[str, Tensor]:
     inputs, index, labels = batch
-    views = view(inputs, draws)
-    with torch.autocast(views[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
-        loss, stats = method(views, index, labels)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    with torch_seeded(draws.initial_seed(), optimizer.param_groups[0]["params"][0].device):  # of dropout, say
+        views = view(inputs, draws)
+        with autocast(views[0].device.type, precision):
+            loss, stats = method(views, index, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
     optimizer.step()
     return stats
 

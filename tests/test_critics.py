@@ -1,6 +1,7 @@
 """The cosine critic against numpy; the separable critic against factors whose information is known."""
 
 import math
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from infomin import critics
 from infomin.critics import HEADS, Projection, Separable, cosine
+from infomin.exact import exact
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -199,3 +201,31 @@ def test_similarities_are_not_rounded(precision: str, monkeypatch: pytest.Monkey
     finally:
         torch.set_float32_matmul_precision(before)
     assert set(found) == {"ieee"}
+
+
+def test_of_threads_that_want_exact_products_the_last_to_leave_lets_them_be_rounded_again() -> None:
+    before, kinds = torch.get_float32_matmul_precision(), (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    said: list[set[str]] = []
+
+    def settings() -> set[str]:
+        return {kind.fp32_precision for kind in kinds}
+
+    try:
+        torch.set_float32_matmul_precision("high")
+        rounded = settings()
+        first, second = exact("cpu"), exact("cpu")
+        with second:
+            pass
+        second = exact("cpu")
+        first.__enter__()
+        other = Thread(target=lambda: (second.__enter__(), said.append(settings())))
+        other.start(), other.join()
+        first.__exit__(None, None, None)
+        said.append(settings())
+        torch.set_float32_matmul_precision("high")  # somebody's, meanwhile
+        with exact("cpu"):
+            said.append(settings())
+        second.__exit__(None, None, None)
+        assert said == [{"ieee"}] * 3 and settings() == rounded and "ieee" not in rounded
+    finally:
+        torch.set_float32_matmul_precision(before)

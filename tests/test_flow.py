@@ -249,6 +249,18 @@ def test_a_precision_that_is_set_for_all_goes_on_being_that_of_all() -> None:
         torch.backends.fp32_precision = before
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # torch's own, of forward mode
+@pytest.mark.parametrize("volume_preserving", [True, False])
+def test_a_flow_has_the_derivatives_of_torch_func(volume_preserving: bool) -> None:
+    flow, x = wild(3, volume_preserving=volume_preserving).double(), torch.rand(1, 3, 1, 2, dtype=torch.float64)
+    wanted = torch.autograd.functional.jacobian(flow, x)
+    for differentiate in (torch.func.jacrev, torch.func.jacfwd):
+        torch.testing.assert_close(differentiate(flow)(x), wanted)
+    tangent = torch.rand_like(x)
+    along = torch.func.jvp(flow, (x,), (tangent,))[1]
+    torch.testing.assert_close(along, torch.einsum("abcdefgh,efgh->abcd", wanted, tangent))
+
+
 def test_an_order_of_numpy_travels(tmp_path: Path) -> None:
     flow = PixelFlow(couplings=2, order=np.array([[0], [1]]))
     flow.save(tmp_path / "flow.safetensors")

@@ -1,13 +1,17 @@
 """What lies between the augmentations of a chain is written over; what anyone else holds is not."""
 
+import copy
+import pickle
+from io import BytesIO
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
-from infomin.check import vouch
+from infomin.check import vouch, vouched
 from infomin.views import Blur, Crop, Each, Flip, Jitter, Then, draws, parse
 from infomin.views.augment import Grey, Jigsaw, MultiCrop, RandAugment
 from infomin.views.draws import change, in_turn, lent
@@ -186,6 +190,35 @@ def test_a_chain_is_compiled_whole_and_exported_in_eval_mode(images: Tensor) -> 
     (plain,) = chain(images)
     assert torch.equal(torch.compile(chain, backend="eager", fullgraph=True)(images)[0], plain)
     assert torch.equal(torch.export.export(chain, (images,)).module()(images)[0], plain)
+
+
+def test_what_a_hook_of_all_modules_keeps_is_not_written_to() -> None:
+    chain, seen = Then(Crop((0.5, 1.0)), Then(Jitter.of(1), Grey(0.5))), list[tuple[Tensor, Tensor]]()
+    hook = register_module_forward_hook(lambda module, given, views: seen.append((views[0], views[0].clone())))
+    try:
+        chain(BYTES, seed())
+    finally:
+        hook.remove()
+    assert len(seen) == 5 and all(torch.equal(kept, was) for kept, was in seen)
+
+
+def test_images_that_views_have_seen_are_saved_as_if_they_had_not() -> None:
+    fresh, seen, files = BYTES / 255, BYTES / 255, (BytesIO(), BytesIO())
+    Crop((0.5, 1.0))(seen)
+    for file, images in zip(files, (fresh, seen), strict=True):
+        torch.save(images, file)
+    assert vouched(seen) and files[0].getvalue() == files[1].getvalue()
+    assert not vars(seen) and not vouched(copy.deepcopy(seen)) and not vouched(pickle.loads(pickle.dumps(seen)))
+
+
+def test_gradients_of_samples_pass_through_a_view_of_floats() -> None:
+    view, images = parse("color:lab"), BYTES / 255
+
+    def loss(weight: Tensor, image: Tensor) -> Tensor:
+        return (weight * view(image)[0]).sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(torch.ones(()), images)
+    torch.testing.assert_close(found, torch.stack([view(image)[0].sum() for image in images]))
 
 
 def test_gradients_of_functions_pass_through_a_chain() -> None:

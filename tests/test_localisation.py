@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from infomin import probe
+from infomin import probe, regression
 from infomin.views import ColorSplit
 
 torch.set_num_threads(1)
@@ -38,7 +38,7 @@ def test_the_penalty_is_chosen_on_the_last_fifth_of_training_and_not_on_the_test
     each = {p: probe.localisation(x, y, x_test, y_test, penalties=[p]) for p in (1e-6, 1e3)}
     cut = len(x) * 4 // 5
     a = probe.standardise(x)[0]
-    held = {p: probe._distance(a[:cut], y[:cut], a[cut:], y[cut:], p) for p in each}
+    held = {p: regression.distance(a[:cut], y[:cut], a[cut:], y[cut:], p) for p in each}
     assert each[1e-6] != each[1e3]
     assert probe.localisation(x, y, x_test, y_test, penalties=list(each)) == each[min(held, key=held.get)]
 

@@ -82,12 +82,26 @@ def test_points_of_one_seed_have_no_spread():
     assert list(at["acc_digit_mean"]) == HILL
 
 
-def test_points_by_another_column():
+@pytest.mark.parametrize("by", ["tau", "size"])
+def test_points_by_another_column(by):
+    """Untrained networks know no tau, and each size has its own."""
+    levels = dict(zip("abcd", (32, 24, 16, 8), strict=True))
+    trained = [r | {by: levels[r["view"][-1]], "view": "color:a", "steps": 9} for r in curve()]
+    bare = [r | {"steps": 0, "tau": 0.2, "acc_digit": 0.1 if r.get("size", 8) == 8 else 0.2} for r in trained]
+    at = plots.points(trained, "digit", by=by)
+    order = list(at[by])
+    assert sorted(order) == [8, 16, 24, 32]
+    np.testing.assert_allclose(at["acc_digit_mean"], [dict(zip(levels.values(), HILL, strict=True))[x] for x in order])
+    beside = plots.points([*trained, *bare], "digit", by=by)
+    assert list(beside[by]) == order
+    wanted = [0.1 if by == "tau" or x == 8 else 0.2 for x in order]
+    np.testing.assert_allclose(beside["untrained"], wanted)
+
+
+def test_points_by_another_column_are_of_one_view():
     rows = [r | {"tau": {"a": 0.1, "b": 0.2, "c": 0.2, "d": 0.1}[r["view"][-1]]} for r in curve()]
-    at = plots.points(rows, "digit", by="tau")
-    np.testing.assert_allclose(at["i_nce_mean"], [1.5, 1.55])
-    np.testing.assert_allclose(at["acc_digit_mean"], [0.7, 0.3])
-    assert list(at["tau"]) == [0.2, 0.1]
+    with pytest.raises(ValueError, match=r"got 2 views of tau=0.1, wanted one; take by='view', or rows of one view"):
+        plots.points(rows, "digit", by="tau")
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
@@ -359,7 +373,7 @@ def test_points_carry_the_numbers_that_the_key_explains(drawn, tmp_path):
     plots.u_curve(curve(nats=[2.0, 0.1, 3.0, 1.0]), tmp_path / "u.png")
     figure = drawn[0]
     order = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert order == ["color:b", "color:d", "color:a", "color:c"]
+    assert order == ["1  color:b", "2  color:d", "3  color:a", "4  color:c"]
     numbered = {text.get_text(): text.xy for text in figure.axes[0].texts if re.fullmatch(r"\d", text.get_text())}
     want = {"1": (0.1, 0.5), "2": (1.0, 0.4), "3": (2.0, 0.2), "4": (3.0, 0.9)}
     assert {number: tuple(map(float, xy)) for number, xy in numbered.items()} == {n: pytest.approx(xy) for n, xy in want.items()}
@@ -399,7 +413,7 @@ def test_the_dial_curve_has_the_rows_numbers(drawn, tmp_path, numbers):
     assert (upper.get_xscale() == "log") == bool(numbers)
     assert len(lower.get_xticks()) == 0 or numbers
     key = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert key == [names[i] for i in order]
+    assert key == [f"{number}  {names[i]}" for number, i in enumerate(order, 1)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -586,3 +587,27 @@ def test_fewer_images_than_a_fifth_can_be_held_out_of_are_told(name):
 def test_nats_say_what_is_wrong_with_what_they_were_given(train, test, k, error, words):
     with pytest.raises(error, match=rf"probe\.nats: .*{words}"):
         nats([torch.rand(shape) for shape in train], [torch.rand(shape) for shape in test], candidates=k)
+
+
+@pytest.mark.parametrize("name", ["linear", "knn", "localisation", "nats"])
+def test_what_surrounds_a_probe_changes_no_bit_of_it(name):
+    x, y = blobs(64)
+    given = {"knn": [x, y, x, y], "linear": [x, y, x, y], "localisation": [x, x[:, :2], x, x[:, :2]], "nats": [[x, x], [x, x]]}
+    call = partial(getattr(probe, name), *given[name], **({"candidates": 32} if name == "nats" else {}))
+    wanted = call()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert call() == wanted
+
+
+@pytest.mark.parametrize("name", ["linear", "knn", "localisation", "nats"])
+def test_features_and_labels_of_inference_mode_are_read(name):
+    with torch.inference_mode():
+        x, y = blobs(64)
+        x = x + 0
+    given = {"knn": [x, y, x, y], "linear": [x, y, x, y], "localisation": [x, x[:, :2], x, x[:, :2]], "nats": [[x, x], [x, x]]}
+    assert math.isfinite(getattr(probe, name)(*given[name], **({"candidates": 32} if name == "nats" else {})))
+
+
+def test_no_neighbours_have_no_majority():
+    with pytest.raises(ValueError, match=r"probe\.knn\(neighbours\): got 0, wanted a finite number above 0"):
+        knn(*blobs(8), *blobs(8), neighbours=0)

@@ -19,7 +19,7 @@ from helpers import Cut, cut_after
 
 from infomin import Learning, Recipe, data, dist, learn, optim, probe, run, sweep, table, train, trained
 from infomin.methods import InfoNCE
-from infomin.views import SharedFactors
+from infomin.views import PixelFlow, SharedFactors
 from infomin.views.compose import FAMILIES
 
 room = importlib.import_module("infomin.run")  # the name infomin.run is the function's
@@ -481,8 +481,8 @@ def test_a_run_whose_last_step_breaks_it_has_diverged(tmp_path):
 
 
 def test_a_run_of_no_step_probes_the_network_as_it_was_made(tmp_path, monkeypatch):
-    made, build = [], room._method
-    monkeypatch.setattr(room, "_method", lambda *given: made.append(build(*given)) or made[-1])
+    made, build = [], room.method_of
+    monkeypatch.setattr(room, "method_of", lambda *given: made.append(build(*given)) or made[-1])
     row = run(tiny(steps=0), tmp_path)
     assert row["status"] == "done" and row["steps"] == 0 and 0 < row["acc_digit"] < 1 and math.isfinite(row["i_nce"])
     assert not (tmp_path / row["key"] / "log.jsonl").exists()
@@ -507,7 +507,55 @@ def test_supervised_runs_see_images_that_have_a_label_of_some_task():
 # Screen and events
 
 
+# In bfloat16, and with draws of one's own
+
+
+def test_a_run_in_bf16_learns_as_one_in_fp32_does_and_goes_on_where_it_was_cut(tmp_path, monkeypatch):
+    """Around a run autocast is off; within it torch would round the weights once and never again."""
+    fields = {"view": "crop:0.5/1+color:rgb", "steps": 60, "share_encoder": False}
+    whole, plain = (run(tiny(precision=precision, **fields), tmp_path / precision) for precision in ("bf16", "fp32"))
+    ends = [table.read_log(tmp_path / row["precision"] / row["key"] / "log.jsonl")[-1]["i_nce_ema"] for row in (whole, plain)]
+    first = table.read_log(tmp_path / "fp32" / plain["key"] / "log.jsonl")[0]["i_nce_ema"]
+    assert ends[0] == pytest.approx(ends[1], abs=0.1) and ends[1] > first + 0.3
+    monkeypatch.setattr(train, "SAVE_EVERY", -1.0)
+    with pytest.raises(Cut), monkeypatch.context() as patch:
+        cut_after(patch, 30, InfoNCE, "after_step")
+        run(tiny(precision="bf16", **fields), tmp_path / "cut")
+    assert same(whole, run(tiny(precision="bf16", **fields), tmp_path / "cut"))
+
+
+class Dropping(InfoNCE):
+    """A method of a user's own that draws random numbers, as dropout does."""
+
+    def features(self, views):
+        return tuple(torch.nn.functional.dropout(h, training=self.training) for h in super().features(views))
+
+
+def test_what_a_method_of_ones_own_draws_is_that_of_the_seed(tmp_path, monkeypatch):
+    monkeypatch.setitem(room.METHODS, "dropping", Dropping)
+    rows = [run(tiny(method="dropping")), run(tiny(method="dropping"))]
+    assert same(*rows) and rows[0]["i_nce"] != run(tiny())["i_nce"]
+    assert run(tiny(method="dropping", seed=1))["i_nce"] != rows[0]["i_nce"]
+
+
 # What a run leaves
+
+
+def test_the_view_that_is_handed_out_is_that_of_the_run_and_no_other_at_the_same_path(tmp_path):
+    file = tmp_path / "flow.safetensors"
+    PixelFlow(hidden=2, seed=1).save(file)
+    row = run(tiny(view=f"crop:0.5+flow:{file}", share_encoder=False), tmp_path / "out")
+    kept = file.read_bytes()
+    PixelFlow(hidden=2, seed=1, space="ydbdr").save(file)
+    with pytest.raises(ValueError, match=r"whose file is not that of the run in .*; put that one back"):
+        trained(tmp_path / "out" / row["key"])
+    file.write_bytes(kept)
+    trained(tmp_path / "out" / row["key"])
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    wanted, found = tiny(lr=0.25, seed=2, tau=0.5), tiny(lr=np.float64(0.25), seed=np.int64(2), tau=np.float32(0.5))
+    assert found == wanted and found.key == wanted.key and same(run(wanted), run(found, tmp_path))
 
 
 @pytest.mark.parametrize("fields", [{}, {"method": "supervised"}, {"view": "crop:0.5", "data": "photos"}, {"steps": 0}])
@@ -532,8 +580,17 @@ def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="other fields than a Recipe; views of games are flow:FILE"):
         trained(folder)
     table.write_json(folder / "recipe.json", asdict(tiny(width=0.5)))
-    with pytest.raises(ValueError, match="got the checkpoint of something else"):
+    with pytest.raises(ValueError, match=r"got the checkpoint of something else, .*; put that back which it is a checkpoint of"):
         trained(folder)
+    for status, words in (("done", "default dtype torch.float64, wanted torch as it is"), ("diverged", "a run that diverged")):
+        table.write_json(folder / "row.json", row | {"status": status})
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            with pytest.raises(ValueError, match=f"trained: got .*{words}"):
+                trained(folder)
+        finally:
+            torch.set_default_dtype(before)
     (folder / "row.json").unlink()
     with pytest.raises(FileNotFoundError, match="run it to its end"):
         trained(folder)

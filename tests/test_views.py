@@ -588,8 +588,15 @@ def test_what_goes_wrong_in_a_family_of_a_user_names_the_view(dial: str, words: 
 @pytest.mark.parametrize("made", [None, torch.nn.Identity()])
 def test_a_family_of_a_user_that_makes_no_view_is_told(made: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "odd", lambda dial: made)
-    with pytest.raises(ValueError, match=rf"view 'odd:1': got a {type(made).__name__}, wanted a module with the \.channels"):
+    with pytest.raises(ValueError, match=rf"view 'odd:1': got a {type(made).__name__}, wanted a module with \.channels, a tuple"):
         parse("odd:1")
+
+
+@pytest.mark.parametrize(("name", "value"), [("channels", 3), ("readout", None)])
+def test_a_view_of_a_user_says_what_its_views_are(name: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "odd", type("Odd", (Noise,), {name: value}))
+    with pytest.raises(ValueError, match=rf"view 'odd:1': got a Odd, wanted a module with \.{name}, a tuple of the"):
+        parse("odd:1+color:lab")
 
 
 # --- words ---

@@ -1,7 +1,8 @@
 """Augmentations by name: the presets of the paper and its relatives, and the words of the command line.
 
 Each augmentation is a view generator with one view, `forward(images, generator=None) -> (view,)`, that draws anew for each sample
-and works on the batch at once. `draw` and `at` are its two halves, so that what was drawn can be kept, changed or shown.
+and works on the batch at once. `draw` and `at` are its two halves, so that what was drawn can be kept, changed or shown; `at`
+takes what `forward` hands it: a batch of bytes, float32 or float64, outside autocast.
 
 They are written out, not taken from torchvision, which draws once for a batch, nor from kornia, which draws for each sample: its
 SimCLR takes twice as long on a CPU (experiments/speed.py), for its colour jitter goes by way of HSV.

@@ -1,11 +1,12 @@
 """From words to views, `crop:0.2+color:lab`: parts joined by `+` follow each other, those joined by `|` stand side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as everywhere
 
 from ..check import known
 from .augment import AUGMENTATION_DIALS, AUGMENTATIONS, Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment
@@ -81,7 +82,8 @@ _KNOWN = (Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment)
 
 def _ours(chain: Then) -> bool:
     """Whether no one but its two parts reads what lies between them, so that the second may write its result over it."""
-    if torch.compiler.is_compiling() or any(part._forward_hooks or part._forward_pre_hooks for part in chain.modules()):
+    hooks = [hooks for part in chain.modules() for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+    if torch.compiler.is_compiling() or any((*hooks, everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)):
         return False
     return all(type(part) in _KNOWN or (type(part) is Then and _ours(part)) for part in (chain.first, chain.second))
 
@@ -220,8 +222,9 @@ def _own(word: str, make: Callable[[str], Any], dial: str) -> Any:
         made = make(dial)
     except (TypeError, ValueError) as error:
         raise ValueError(f"view {word!r}: {error}") from error
-    if not hasattr(made, "channels"):
-        raise ValueError(f"view {word!r}: got a {type(made).__name__}, wanted a module with the .channels of each of its views")
+    for name, what in (("channels", "the channels of each of its views"), ("readout", "the numbers of those a probe reads")):
+        if not isinstance(getattr(made, name, None), Sequence):
+            raise ValueError(f"view {word!r}: got a {type(made).__name__}, wanted a module with .{name}, a tuple of {what}")
     return made
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..check import vouch, vouched
+from ..check import found_sound, vouch, vouched
 from ..exact import exact
 
 Forward: TypeAlias = Callable[..., tuple[Tensor, ...]]
@@ -35,7 +35,7 @@ def door(forward: Forward) -> Forward:
             vouch(batch)  # for it may be another tensor by now
         with exact(kind):
             views = forward(self, batch, generator)
-        sure = sure or (ours and hasattr(batch, "vouched"))  # they were checked in there, before they were written to
+        sure = sure or (ours and found_sound(batch))  # they were checked in there, before they were written to
         views = tuple(view.to(images.dtype) for view in views) if half else views
         views = tuple(view[0] for view in views) if images.dim() == 3 else views
         return tuple(map(vouch, views)) if sure else views

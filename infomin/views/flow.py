@@ -17,7 +17,7 @@ from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCoupling
 from torch import Tensor, nn
 
 from ..check import images as check_images
-from ..check import kind, known, unit
+from ..check import kind, known, traced, unit
 from ..seeds import generator as seeded
 from ..seeds import to_device
 from ..table import Where
@@ -155,7 +155,7 @@ class PixelFlow(nn.Module):
         if not self.fast:
             return self._by_nflows(x, inverse)
         chain = [(group, c.transform_net.layers(x.dtype)) for group, c in zip(self.config["order"], self.couplings, strict=True)]
-        if torch.compiler.is_compiling():  # a compiler makes pieces of its own
+        if traced():  # a compiler makes pieces of its own, and torch.func knows no gradients of ours
             return through(x, chain, inverse)
         return back(x, chain) if inverse else there(x, chain)
 
