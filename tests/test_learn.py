@@ -391,3 +391,9 @@ def test_a_log_with_a_torn_line_is_mended(a_nat_more, through, tmp_path, monkeyp
     log.write_bytes(log.read_bytes() + b'{"step": 10, "lo')
     learn(BRIEF, tmp_path)
     assert log.read_bytes() == (through[1] / "log.jsonl").read_bytes()
+
+
+def test_fresh_critics_learn_in_bf16_as_in_fp32(tmp_path):
+    """The same critics on the same views: with weights that were rounded once they would read what strangers share."""
+    rough, plain = (learn(tiny(precision=p, mode="unsupervised"), tmp_path)["i_nce_raw"] for p in ("bf16", "fp32"))
+    assert rough == pytest.approx(plain, abs=0.05) and plain > 0.2
