@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         """Features `[B, D]` of images `[B, C, H, W]`: floating point of any range, or bytes, which are brought to [0, 1].
 
         Raises:
-            ValueError: a wrong shape.
+            ValueError: a wrong shape, of the images or of what the body makes of them.
         """
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(
@@ -53,7 +53,13 @@ class Encoder(nn.Module):
             kind = x.device.type
             mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
             x = unit(x, torch.get_autocast_dtype(kind) if mixed else next(self.parameters()).dtype)
-        return self.body(x)
+        features: Tensor = self.body(x)
+        if features.shape != (len(x), self.features):
+            raise ValueError(
+                f"{self.name}: the body must return [B, {self.features}], got {list(features.shape)} of {len(x)} images; "
+                "flatten it, or state its features"
+            )
+        return features
 
 
 class Grid(nn.Module):
@@ -166,6 +172,7 @@ def build(name: str, channels: int, width: float = 1.0) -> Encoder:
         width: factor on the numbers of channels, above 0.
 
     Raises:
+        TypeError: what a name of your own builds does not say how many features it has.
         ValueError: an unknown name, or channels or width not above 0.
 
     >>> build("tiny", channels=3).features
@@ -173,7 +180,13 @@ def build(name: str, channels: int, width: float = 1.0) -> Encoder:
     """
     known(name, ENCODERS, "encoder")
     positive(channels, f"{name}(channels)")
-    return ENCODERS[name](channels, width)
+    made = ENCODERS[name](channels, width)
+    if not isinstance(getattr(made, "features", None), int):
+        raise TypeError(
+            f"encoder {name!r}: got a {type(made).__name__}, wanted an Encoder, which says how many features it has; "
+            f"put infomin.encoders.Encoder({name!r}, channels, features, smallest, body) around it"
+        )
+    return made
 
 
 class Encoders(nn.ModuleList):

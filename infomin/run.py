@@ -25,7 +25,7 @@ from .origin import fast_bf16, origin
 from .probe import NEIGHBOURS, PROTOCOL, all_of
 from .record import follow, once
 from .scenes import Scenes
-from .seeds import torch_seeded
+from .seeds import generator, torch_seeded
 from .train import Diverged, fit
 from .views import parse
 
@@ -47,7 +47,7 @@ class Recipe:
     """Side of an image in pixels; digits 24 to 96, photos 24 to 256, clips 32 to 256, stl10 8 to 96, cifar10 8 to 64, folder 8 to
     1024."""
     encoder: str = "tiny"
-    """The network: tiny (17 px and more), alexnet (64 px), resnet18 or resnet50."""
+    """The network: tiny (17 px and more), alexnet (63 px and more), resnet18 or resnet50."""
     width: float = 1.0
     """Factor on the encoder's channels; 0.5 makes half a network for each of two views."""
     share_encoder: bool = False
@@ -203,6 +203,7 @@ def _carry_out(recipe: Recipe, folder: Path | None, device: torch.device, bar: b
     train, test = (_inputs(split, view, recipe, device) for split in splits)
     if recipe.probe_images > (most := min(split.labelled for split in splits)):
         raise ValueError(f"probe_images: got {recipe.probe_images}, wanted at most the {most} of {recipe.data!r}; use fewer")
+    _try(recipe.view, train, device)
     method = spread(method_of(recipe, view.channels, splits[0].labels).to(device), device)
     precision = recipe.precision_on(device)
     row: dict[str, Any] = {"key": recipe.key, **asdict(recipe), "status": "done"}
@@ -246,6 +247,23 @@ def view_of(word: str) -> Any:
             "a probe reads, counted from 0; give it both"
         )
     return view
+
+
+def _try(word: str, part: Part, device: torch.device) -> None:
+    """Look at two images through such a view, for one that gives other shapes than it says may fail only after the training."""
+    view: Any = parse(word).to(device)
+    try:
+        with torch_seeded(0, device), torch.no_grad():
+            views = view(first(part, 2)[0], generator(0, "try"))
+    except TypeError as error:
+        raise TypeError(f"view {word!r}: {error}; its forward takes images and a torch.Generator") from error
+    found: Any = type(views).__name__
+    if isinstance(views, (tuple, list)):
+        found = [list(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in views]
+        if [shape[:2] for shape in found if len(shape) == 4] == [[2, channels] for channels in view.channels]:
+            return
+    wanted = ", ".join(f"[2, {channels}, H, W]" for channels in view.channels)
+    raise ValueError(f"view {word!r}: got {found} of two images, wanted a tuple of {wanted}, as its .channels are; change either")
 
 
 def method_of(recipe: Recipe, channels: Sequence[int], labels: Mapping[str, Tensor]) -> nn.Module:

@@ -220,3 +220,17 @@ def test_each_layer_of_weights_is_normalised_and_has_eight_channels_or_more(name
     for layer, norm in zip(layers[::2], layers[1::2], strict=True):
         made = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
         assert not isinstance(norm, nn.Conv2d | nn.Linear) and norm.num_features == made >= 8 and layer.bias is None
+
+
+@pytest.mark.parametrize("body", [nn.Conv2d(3, 8, 3), nn.Sequential(Grid(2), nn.Linear(12, 9))])
+def test_a_body_that_returns_other_features_than_stated_is_told(body: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"mine: the body must return \[B, 8\], got \[4, .*\] of 4 images; flatten it, or state"):
+        Encoder("mine", 3, 8, 4, body)(batch("tiny"))
+
+
+def test_a_network_without_its_contract_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODERS, "bare", lambda channels, width: nn.Sequential(Grid(2)))
+    with pytest.raises(
+        TypeError, match=r"encoder 'bare': got a Sequential, wanted an Encoder.*put .*Encoder\('bare', channels, fea"
+    ):
+        build("bare", 3)

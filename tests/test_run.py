@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import asdict, fields, replace
@@ -729,3 +730,60 @@ def test_a_run_that_cannot_be_is_told_before_its_first_step():
 def test_a_head_that_is_not_known_is_told_by_the_recipe():
     with pytest.raises(ValueError, match="recipe: head: got 'abc', wanted one of none, linear, mlp"):
         Recipe(head="abc")
+
+
+class Made(torch.nn.Module):
+    """A view of a user's, which makes what `made` says of the images of a batch, a float each."""
+
+    channels, readout = (3, 3), (0, 1)
+
+    def __init__(self, dial):
+        super().__init__()
+        self.made = MADE[dial]
+
+    def forward(self, images, generator=None):
+        return self.made(images / 255)
+
+
+MADE = {
+    "tensor": lambda x: x,
+    "single": lambda x: (x,),
+    "grey": lambda x: (x[:, :1], x),
+    "half": lambda x: (x[::2], x[::2]),
+    "flat": lambda x: (x.flatten(1), x.flatten(1)),
+    "nothing": lambda x: None,
+    "list": lambda x: [x, x],
+}
+
+
+@pytest.mark.parametrize(
+    ("dial", "found"),
+    [
+        ("tensor", "Tensor"),
+        ("single", "[[2, 3, 32, 32]]"),
+        ("grey", "[[2, 1, 32, 32], [2, 3, 32, 32]]"),
+        ("half", "[[1, 3, 32, 32], [1, 3, 32, 32]]"),
+        ("flat", "[[2, 3072], [2, 3072]]"),
+        ("nothing", "NoneType"),
+    ],
+)
+def test_a_view_that_makes_other_than_it_says_is_told_before_the_first_step(dial, found, tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "own", Made)
+    with pytest.raises(
+        ValueError, match=rf"view 'own:{dial}': got {re.escape(found)} of two images, wanted a tuple of \[2, 3, H"
+    ):
+        run(Recipe(**TINY, view=f"own:{dial}"), tmp_path)
+    assert not list(tmp_path.glob("*/log.jsonl"))
+
+
+def test_a_view_that_makes_what_it_says_may_give_a_list(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "own", Made)
+    assert run(Recipe(**TINY | {"steps": 2}, view="own:list"))["status"] == "done"
+
+
+def test_a_view_that_takes_no_generator_is_told_what_it_takes(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "own", type("Alone", (Made,), {"forward": lambda self, images: (images, images)}))
+    with pytest.raises(
+        TypeError, match=r"view 'own:list': .*positional arguments.*; its forward takes images and a torch.Generator"
+    ):
+        run(Recipe(**TINY, view="own:list"))

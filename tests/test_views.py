@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -600,6 +601,25 @@ def test_a_view_of_a_user_says_what_its_views_are(name: str, value: object, monk
 
 
 # --- words ---
+
+
+@pytest.mark.parametrize("view", ["color:lab+", "|color:lab", "color:lab++grey:1", "grey:1||grey:1"])
+def test_a_part_that_is_missing_is_told_with_all_that_was_written(view: str) -> None:
+    with pytest.raises(ValueError, match=rf"view '{re.escape(view)}': got nothing beside a \+ or \|, wanted one of color, "):
+        parse(view)
+
+
+def test_what_is_no_text_is_no_view() -> None:
+    with pytest.raises(ValueError, match="view: got None, wanted str"):
+        parse(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dial", ["-1", "fine", "1-"])
+def test_a_frequency_that_is_no_number_is_told_how_it_is_written(dial: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"view 'frequency:{dial}': got no numbers; write sigmas in px, for example frequency:1"
+    ):
+        parse(f"frequency:{dial}")
 
 
 def test_every_family_says_what_its_dial_is() -> None:

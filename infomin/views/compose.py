@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
-from ..check import known
+from ..check import kind, known
 from .augment import AUGMENTATION_DIALS, AUGMENTATIONS, Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment
 from .color import ColorSplit
 from .draws import lent
@@ -153,12 +153,15 @@ def _patch(dial: str) -> nn.Module:
 
 
 def _frequency(dial: str) -> nn.Module:
+    written = "write sigmas in px, for example frequency:1 or frequency:1-4"
     try:
-        return Frequency(*map(float, dial.split("-")))
+        sigmas = [float(sigma) for sigma in dial.split("-")]
+    except ValueError:
+        raise ValueError(f"view 'frequency:{dial}': got no numbers; {written}") from None
+    try:
+        return Frequency(*sigmas)
     except ValueError as error:
-        raise ValueError(
-            f"view 'frequency:{dial}': {error}; write sigmas in px, for example frequency:1 or frequency:1-4"
-        ) from error
+        raise ValueError(f"view 'frequency:{dial}': {error}; {written}") from error
 
 
 FAMILIES: dict[str, Callable[[str], Any]] = {
@@ -198,6 +201,9 @@ def parse(view: str) -> Any:
     >>> parse("color:ydbdr").channels, parse("crop:0.2").channels, parse("crop:0.2|grey:1|blur:1").channels
     ((1, 2), (3, 3), (3, 3, 3))
     """
+    kind(view, str, "view")
+    if view and not all(view.replace("|", "+").split("+")):
+        raise ValueError(f"view {view!r}: got nothing beside a + or |, wanted one of {', '.join(FAMILIES)}; pick one of those")
     chains = [_chain(words) for words in view.split("|")]
     if len(chains) > 1:
         return Each(*(chain for chain, _ in chains))
