@@ -17,8 +17,8 @@ from jsonargparse import ArgumentParser
 from torchvision import datasets
 from torchvision.datasets.utils import download_url
 
-from infomin.sources import read_idx
-from infomin.stored import CIFAR10, root
+from infomin.data.sources import read_idx
+from infomin.data.stl10_cifar10 import CIFAR10, root
 
 SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")  # of EMNIST
 FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from infomin import shards
+from infomin.data import shards
 from infomin.experiment import script
 
 SHOWN = 8  # clips of a preview

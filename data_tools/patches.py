@@ -22,12 +22,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from infomin import table
-from infomin.check import positive
+from infomin.common import files
+from infomin.common.checks import positive
+from infomin.common.seeds import generator
+from infomin.data.image_folder import find
+from infomin.data.image_io import shape, upright
 from infomin.experiment import script
-from infomin.folder import find
-from infomin.picture import shape, upright
-from infomin.seeds import generator
 
 QUALITY = 95  # of JPEG files
 
@@ -91,7 +91,7 @@ def cut(
     if photograph is None:
         return "there" if rows else "too small", rows
     for row in todo:
-        with table.atomic(out / row["file"]) as file:
+        with files.atomic(out / row["file"]) as file:
             photograph.crop(row["box"]).save(file, Image.registered_extensions()[f".{ending}"], quality=QUALITY)
     return "cut", rows
 
@@ -131,15 +131,15 @@ def main(
     if not names:
         raise ValueError(f"source: got no image files in {folder}, wanted photographs; correct the path")
     part = {} if (folder / "train").is_dir() else parts(names)
-    photographs = table.key({name: os.stat(folder / name).st_size for name in names})
+    photographs = files.key({name: os.stat(folder / name).st_size for name in names})
     settings = {"side": side, "per_image": per_image, "seed": seed, "kind": kind, "photographs": photographs}
-    if (to / "settings.json").exists() and (was := table.read_json(to / "settings.json")) != settings:
+    if (to / "settings.json").exists() and (was := files.read_json(to / "settings.json")) != settings:
         raise ValueError(f"out: got {settings}, but {to} holds patches of {was}; choose another folder or delete that one")
-    table.write_json(to / "settings.json", settings)
+    files.write_json(to / "settings.json", settings)
     with _pool() as pool:
         jobs = pool.map(lambda name: cut(folder, name, to, side, per_image, seed, kind, part.get(name, "")), names)
         done = list(zip(names, tqdm(jobs, total=len(names), unit="photo"), strict=True))
-    table.write_rows(to / "patches.jsonl", (row for _, (_, rows) in done for row in rows))
+    files.write_rows(to / "patches.jsonl", (row for _, (_, rows) in done for row in rows))
     for name in (name for name, (what, _) in done if what == "unreadable"):
         print(f"{folder / name}: cannot be read; left out", file=sys.stderr)
     count = Counter(what for _, (what, _) in done)

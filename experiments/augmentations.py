@@ -10,7 +10,8 @@ background's look should help, mirrored digits should hurt.
 
 from typing import Any
 
-from infomin.experiment import STL10, TINY, command
+from infomin.experiment import command
+from infomin.runs.presets import STL10, TINY
 
 CROP, JITTER = "crop:0.2", "crop:0.2+flip:0.5+jitter:1"
 VIEWS = [CROP, f"{CROP}+flip:0.5", JITTER, f"{JITTER}+grey:0.2", f"{JITTER}+blur:0.5+grey:0.2", "aug:simclr", "aug:infomin"]

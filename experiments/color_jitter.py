@@ -11,7 +11,8 @@ expect a steep rise; a digit survives jitter of any strength, so there is little
 
 from typing import Any
 
-from infomin.experiment import STL10, TINY, command
+from infomin.experiment import command
+from infomin.runs.presets import STL10, TINY
 
 VIEWS = [f"crop:0.6+jitter:{strength}" for strength in (0.125, 0.25, 0.5, 1, 2, 4, 8)]
 PRESETS: dict[str, dict[str, Any]] = {

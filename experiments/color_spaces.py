@@ -11,7 +11,8 @@ Lab and YDbDr are near the sweet spot. That was seen on natural photographs; her
 
 from typing import Any
 
-from infomin.experiment import TINY, command
+from infomin.experiment import command
+from infomin.runs.presets import TINY
 from infomin.views.color import SPACES
 
 VIEWS = [f"color:{space}" for space in SPACES]

@@ -11,7 +11,8 @@ both crops are nearly the whole image, but hardly one on the left.
 
 from typing import Any
 
-from infomin.experiment import STL10, TINY, command
+from infomin.experiment import command
+from infomin.runs.presets import STL10, TINY
 
 VIEWS = [f"crop:{area}" for area in (0.02, 0.08, 0.2, 0.4, 0.6, 0.8, 1)]
 PRESETS: dict[str, dict[str, Any]] = {

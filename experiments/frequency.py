@@ -13,7 +13,8 @@ changes black pixels alone, by 1e-10; networks made 0.3 nats of that.)
 
 from typing import Any
 
-from infomin.experiment import STL10, TINY, command
+from infomin.experiment import command
+from infomin.runs.presets import STL10, TINY
 
 VIEWS = [f"frequency:{sigma}" for sigma in (0.1, 0.3, 0.7, 1.5, 2.5, 4, 6, 8)]
 PRESETS: dict[str, dict[str, Any]] = {

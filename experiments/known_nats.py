@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from infomin import plots, sweep, table
-from infomin.curve import summary
-from infomin.demo import recipes
-from infomin.experiment import script
+from infomin import sweep
+from infomin.common import files
+from infomin.experiment import recipes, script
+from infomin.report import plots
+from infomin.report.summary import summary
 
 VIEWS = ("shared:digit%3", "shared:position%3", "shared:position", "shared:digit", "shared:position-digit%2")
 
@@ -38,7 +39,7 @@ def main(preset: str = "quick", out: str = "runs/known_nats", jobs: int = 0, sav
     print(at.to_string(index=False, float_format="%.3f"))
     plots.calibration(rows, Path(out) / "known_nats.png")
     if save:
-        table.write_rows(Path(save) / "known_nats.jsonl", rows)
+        files.write_rows(Path(save) / "known_nats.jsonl", rows)
         plots.calibration(rows, Path(save) / "known_nats.png")
 
 

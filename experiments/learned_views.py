@@ -16,12 +16,15 @@ from typing import Any
 
 import pandas as pd
 
-from infomin import Learning, Recipe, grid, learn, portrait, sweep, table
-from infomin.check import known
-from infomin.curve import summary
-from infomin.data import load
-from infomin.experiment import STL10, TINY, script
+from infomin import Learning, Recipe, grid, learn, sweep
+from infomin.common import files
+from infomin.common.checks import known
+from infomin.data.datasets import load
+from infomin.experiment import script
 from infomin.methods.game import MODES
+from infomin.report import panels
+from infomin.report.summary import summary
+from infomin.runs.presets import STL10, TINY
 from infomin.views import ColorSplit, PixelFlow
 
 NAMES = {"rgb": "RGB", "ydbdr": "YDbDr"}
@@ -93,11 +96,11 @@ def second(preset: str, learned: list[dict[str, Any]]) -> list[tuple[Recipe, dic
 def pictures(rows: list[dict[str, Any]], flows: dict[str, PixelFlow], task: str, path: str) -> None:
     """Where views lie in the plane; and what flows from RGB make of colours, beside spaces that are known."""
     shown = [row | {"from": f"from {NAMES[row['space']]}"} for row in rows]
-    portrait.plane(shown, f"{path}.png", task, "generator", "flow", "from")
+    panels.plane(shown, f"{path}.png", task, "generator", "flow", "from")
     splits = {name: ColorSplit(name.lower(), "012") for name in ("RGB", "YDbDr", "Lab")}
     spaces: Any = {name: lambda images, split=split: split(images)[0] for name, split in splits.items()}
     image = load("digits", 64)[1].images[IMAGE]
-    portrait.spaces(spaces | {name: flow for name, flow in flows.items() if "rgb" in name}, image, f"{path}_spaces.png")
+    panels.spaces(spaces | {name: flow for name, flow in flows.items() if "rgb" in name}, image, f"{path}_spaces.png")
 
 
 def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, save: str = "") -> None:
@@ -116,7 +119,7 @@ def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, 
     task, kinds = learned[0]["task"], ["generator", "space", "flow"]
     at = summary(pd.DataFrame(rows), kinds, [f"acc_{task}", f"knn_{task}", "i_nce"])
     print(at.to_string(index=False, float_format="%.3f", na_rep=""))
-    with table.atomic(f"{out}/table.csv") as file:
+    with files.atomic(f"{out}/table.csv") as file:
         file.write(at.to_csv(index=False).encode())
     for game in learned:
         if game["verdict"] != "steady":
@@ -125,11 +128,11 @@ def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, 
     flows = {name: PixelFlow.load(file) for name, file in firsts.items()}
     pictures(rows, flows, task, f"{out}/learned_views")
     if save:
-        table.write_rows(f"{save}/learned_views.jsonl", [*rows, *learned])  # of both stages
+        files.write_rows(f"{save}/learned_views.jsonl", [*rows, *learned])  # of both stages
         pictures(rows, flows, task, f"{save}/learned_views")
         for name, file in firsts.items():
             learned_flow = Path(file).read_bytes()
-            with table.atomic(f"{save}/learned_views/{name.replace(', ', '_').lower()}.safetensors") as copy:
+            with files.atomic(f"{save}/learned_views/{name.replace(', ', '_').lower()}.safetensors") as copy:
                 copy.write(learned_flow)
 
 

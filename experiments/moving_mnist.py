@@ -18,10 +18,13 @@ from typing import Any
 
 import pandas as pd
 
-from infomin import Recipe, portrait, sweep, table
-from infomin.check import known
-from infomin.curve import summary
-from infomin.experiment import TINY, script
+from infomin import Recipe, sweep
+from infomin.common import files
+from infomin.common.checks import known
+from infomin.experiment import script
+from infomin.report import panels
+from infomin.report.summary import summary
+from infomin.runs.presets import TINY
 
 DIGIT, PLACE, GROUND = "digit_image", "position", "background_crop"  # the very digit and background of the later frame
 SHARED = {
@@ -76,12 +79,12 @@ def main(
     for end, encoder in {"": "of single images", "_past": "of the past"}.items():
         at = summary(frame, "shared", [*(name + end for name in columns), "i_nce", "true_nats"])
         print(f"The encoder {encoder}:", at.to_string(index=False, float_format="%.3f", na_rep=""), sep="\n")
-        with table.atomic(f"{out}/table{end}.csv") as file:
+        with files.atomic(f"{out}/table{end}.csv") as file:
             file.write(at.to_csv(index=False).encode())
-    portrait.dots(frame, f"{out}/moving_mnist.png", "shared", columns, aside=ASIDE)
+    panels.dots(frame, f"{out}/moving_mnist.png", "shared", columns, aside=ASIDE)
     if save:
-        table.write_rows(Path(save) / "moving_mnist.jsonl", rows)
-        portrait.dots(frame, Path(save) / "moving_mnist.png", "shared", columns, aside=ASIDE)
+        files.write_rows(Path(save) / "moving_mnist.jsonl", rows)
+        panels.dots(frame, Path(save) / "moving_mnist.png", "shared", columns, aside=ASIDE)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ whole scenes. The paper read its features on other data (STL-10, CIFAR-10) than 
 
 from typing import Any
 
-from infomin.experiment import STL10, TINY, command
+from infomin.experiment import command
+from infomin.runs.presets import STL10, TINY
 
 VIEWS = [f"patch:{distance}/32" for distance in (4, 8, 12, 16, 20, 24, 32)]
 SCENES: dict[str, Any] = {"data": "digits", "task": "digit", "size": 64, "share_encoder": True}

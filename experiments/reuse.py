@@ -17,8 +17,8 @@ from torchvision.datasets import FakeData
 from torchvision.transforms import v2
 
 import infomin
-from infomin.encoders import build
 from infomin.experiment import script
+from infomin.networks.encoders import build
 from infomin.views import parse
 
 PICTURES = {"size": 256, "image_size": (3, 32, 32), "num_classes": 10}  # stands for any data set of pictures and labels

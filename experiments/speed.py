@@ -41,15 +41,16 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from infomin import Recipe, table
-from infomin.critics import Projection
-from infomin.data import load
-from infomin.encoders import build
+from infomin import Recipe
+from infomin.common import files
+from infomin.data.datasets import load
 from infomin.experiment import script
-from infomin.optim import optimizer
-from infomin.origin import fast_bf16
-from infomin.run import _batches, _inputs, method_of  # what run() itself puts together
-from infomin.train import fit
+from infomin.networks.encoders import build
+from infomin.networks.heads import Projection
+from infomin.runs.provenance import fast_bf16
+from infomin.runs.single import _batches, _inputs, method_of
+from infomin.training.loop import fit
+from infomin.training.optim import optimizer
 from infomin.views import parse
 from infomin.views.color import rgb_to_lab
 
@@ -239,7 +240,7 @@ def main(only: Literal["all", "loop", "pipeline", "lab", "augment"] = "all", rep
     print(", ".join(f"{name} {value}" for name, value in {**MACHINE, "threads": torch.get_num_threads()}.items()))
     rows = [row for name in names for row in BENCHMARKS[name](repeats)]
     if out or only == "all":
-        table.write_rows(out or Path(__file__).parent / "figures" / "speed.jsonl", rows)
+        files.write_rows(out or Path(__file__).parent / "figures" / "speed.jsonl", rows)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ import torch
 from jsonargparse.typing import PositiveInt
 from speed import MACHINE, Row, _compare, _timed
 
-from infomin import allocator, shards, table
+from infomin.common import allocator, files
+from infomin.data import shards
+from infomin.data.moving_mnist import Clips, draw, render
+from infomin.data.sources import worlds
 from infomin.experiment import script
-from infomin.moving_mnist import Clips, draw, render
-from infomin.sources import worlds
 
 CLIPS, FRAMES, SIZE = 256, 20, 64
 
@@ -104,7 +105,7 @@ def main(repeats: PositiveInt = 7, save: bool = False) -> None:
     if allocator.keep():
         rows += _render(repeats, ", kept")
     if save:
-        table.write_rows(Path(__file__).parent / "figures" / "speed_clips.jsonl", rows)
+        files.write_rows(Path(__file__).parent / "figures" / "speed_clips.jsonl", rows)
 
 
 if __name__ == "__main__":

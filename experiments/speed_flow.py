@@ -30,10 +30,10 @@ from jsonargparse.typing import PositiveInt
 from speed import MACHINE, Row, _compare, _timed
 from torch import Tensor, nn
 
-from infomin import allocator, table
+from infomin.common import allocator, files
 from infomin.experiment import script
 from infomin.methods import Game
-from infomin.origin import fast_bf16
+from infomin.runs.provenance import fast_bf16
 from infomin.views import parse
 from infomin.views.flow import FlowSplit, PixelFlow
 
@@ -170,7 +170,7 @@ def main(repeats: PositiveInt = 7, save: bool = False) -> None:
         rows += [row for kind in kinds for row in _flow_of(*kind, repeats, ", kept")]
     rows += [_game(*sizes, repeats) for sizes in (("resnet18", 64, 96), ("tiny", 32, 192))]
     if save:
-        table.write_rows(Path(__file__).parent / "figures" / "speed_flow.jsonl", rows)
+        files.write_rows(Path(__file__).parent / "figures" / "speed_flow.jsonl", rows)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ digit rises until its class is shared, I(v1; v2) = H(y) = log 10, and falls once
 
 from pathlib import Path
 
-from infomin import plots, table
-from infomin.demo import TASK, demo
-from infomin.experiment import script
+from infomin.common import files
+from infomin.experiment import TASK, demo, script
+from infomin.report import plots
 
 
 def main(preset: str = "quick", out: str = "runs/demo", jobs: int = 0, save: str = "") -> None:
@@ -27,7 +27,7 @@ def main(preset: str = "quick", out: str = "runs/demo", jobs: int = 0, save: str
     """
     rows = demo(out, preset, jobs)
     if save:
-        table.write_rows(Path(save) / "u_curve.jsonl", rows)
+        files.write_rows(Path(save) / "u_curve.jsonl", rows)
         plots.u_curve(rows, Path(save) / "u_curve.png", TASK)
 
 

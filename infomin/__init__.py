@@ -7,24 +7,50 @@
 
 from typing import TYPE_CHECKING
 
-from . import probe, table, views
-from .bounds import infonce
-from .learn import Learning, learn
-from .run import Recipe, run
-from .sweep import grid, sweep
-from .trained import trained
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import gallery, plots, shards
+    from . import data, measure, views
+    from .data import shards
+    from .measure import probe
+    from .measure.bounds import infonce
+    from .report import gallery, plots
+    from .report.rows import read_rows
+    from .runs.recipe import Recipe
+    from .runs.single import run
+    from .runs.sweeps import grid, sweep
+    from .runs.trained import trained
+    from .runs.view_learning import Learning, learn
 else:
+    _MODULES = {
+        "data": "data",
+        "gallery": "report.gallery",
+        "measure": "measure",
+        "plots": "report.plots",
+        "probe": "measure.probe",
+        "shards": "data.shards",
+        "views": "views",
+    }
+    _HOMES = {
+        "Learning": "runs.view_learning",
+        "Recipe": "runs.recipe",
+        "grid": "runs.sweeps",
+        "infonce": "measure.bounds",
+        "learn": "runs.view_learning",
+        "read_rows": "report.rows",
+        "run": "runs.single",
+        "sweep": "runs.sweeps",
+        "trained": "runs.trained",
+    }
 
     def __getattr__(name):
-        """Modules when they are first asked for: matplotlib and pandas take a second that workers of a sweep need not wait."""
-        if name in ("gallery", "plots", "shards"):
-            from importlib import import_module
+        """Import what is asked for (PEP 562): the help of a command needs neither torch nor matplotlib."""
+        from importlib import import_module
 
-            return import_module(f".{name}", __name__)
+        if name in _MODULES:
+            return import_module(f".{_MODULES[name]}", __name__)
+        if name in _HOMES:
+            return getattr(import_module(f".{_HOMES[name]}", __name__), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():
@@ -35,16 +61,18 @@ __all__ = [
     "Learning",
     "Recipe",
     "__version__",
+    "data",
     "gallery",
     "grid",
     "infonce",
     "learn",
+    "measure",
     "plots",
     "probe",
+    "read_rows",
     "run",
     "shards",
     "sweep",
-    "table",
     "trained",
     "views",
 ]

@@ -12,14 +12,15 @@ from typing import Any, Literal, get_type_hints
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from . import table
-from .demo import demo
-from .dist import main_process, stop
-from .experiment import quiet, report, write_anything
-from .gallery import gallery
-from .learn import Learning, learn, writable
-from .run import Recipe, run
-from .sweep import grid, sweep
+from .common import files
+from .common.distributed import main_process, stop
+from .experiment import demo, quiet, report, write_anything
+from .report.gallery import gallery
+from .report.rows import read_rows
+from .runs.recipe import Recipe
+from .runs.single import run
+from .runs.sweeps import grid, sweep
+from .runs.view_learning import Learning, learn, writable
 from .version import __version__
 from .views import FAMILIES
 from .views.compose import DIALS
@@ -177,7 +178,7 @@ def _views(parser: Parser) -> Parser:
 def _do_run(options: Namespace) -> None:
     row = run(Recipe(**{name: options[name] for name in FIELDS}), options.out, bar=True, tensorboard=options.tensorboard)
     if main_process():
-        print(json.dumps(table.plain(row), indent=2))
+        print(json.dumps(files.plain(row), indent=2))
 
 
 def _do_sweep(options: Namespace) -> None:
@@ -187,7 +188,7 @@ def _do_sweep(options: Namespace) -> None:
 
 def _do_plot(options: Namespace) -> None:
     where = Path(options.rows[0])
-    report(table.read(*options.rows), options.out or (where if where.is_dir() else where.with_suffix("")), options.task)
+    report(read_rows(*options.rows), options.out or (where if where.is_dir() else where.with_suffix("")), options.task)
 
 
 def _do_learn(options: Namespace) -> None:
@@ -196,10 +197,10 @@ def _do_learn(options: Namespace) -> None:
     file = row["file"]
     if file and options.save:
         learned = Path(file).read_bytes()
-        with table.atomic(options.save) as copy:
+        with files.atomic(options.save) as copy:
             copy.write(learned)
         file = options.save
-    print(json.dumps(table.plain(row), indent=2))
+    print(json.dumps(files.plain(row), indent=2))
     print(f"\n{row['said']}")
     use = ["--data", row["data"], "--size", str(row["size"]), "--view", f"{row['view']}+flow:{file}"]
     if file and row["step_kept"] == 0:
@@ -243,7 +244,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has gone, as `head` does
         quiet()
         return 141
-    except (ValueError, TypeError, OSError, table.Locked) as error:
+    except (ValueError, TypeError, OSError, files.Locked) as error:
         print(f"infomin{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -11,26 +11,14 @@ from typing import Any, NoReturn
 import pandas as pd
 from jsonargparse import auto_cli
 
-from . import plots, table
-from .check import known
-from .curve import by_dial
-from .data import tasks
-from .run import Recipe
-from .sweep import grid, sweep
-
-TINY: dict[str, Any] = {"steps": 4, "batch": 32, "candidates": 64, "probe_images": 256, "width": 0.25}  # only shows that it runs
-STL10: dict[str, Any] = {  # 100 epochs of two views that one network sees, for a GPU
-    "seeds": 3,
-    "data": "stl10",
-    "task": "class",
-    "size": 64,
-    "encoder": "resnet18",
-    "share_encoder": True,
-    "dim": 128,
-    "head": "mlp",
-    "batch": 256,
-    "steps": 41_000,
-}
+from .common import files
+from .common.checks import known
+from .data.datasets import tasks
+from .report import plots
+from .report.shape import by_dial
+from .runs.presets import TINY
+from .runs.recipe import Recipe
+from .runs.sweeps import grid, sweep
 
 
 def experiment(
@@ -122,7 +110,7 @@ def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
     except BrokenPipeError:  # who read the output has gone, as `head` does
         quiet()
         sys.exit(141)
-    except (ValueError, TypeError, OSError, table.Locked) as error:
+    except (ValueError, TypeError, OSError, files.Locked) as error:
         print(f"{file}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -173,7 +161,7 @@ def report(
     )
     at = plots.points(rows, task)
     at = by_dial(at, rows) if dial else at
-    with table.atomic(Path(out) / "table.csv") as file:
+    with files.atomic(Path(out) / "table.csv") as file:
         file.write(at.to_csv(index=False).encode(errors="surrogateescape"))  # a path in a view may be any bytes
 
     def draw(path: Path) -> Path:
@@ -181,7 +169,7 @@ def report(
 
     picture = draw(Path(out) / ("dial_curve.png" if dial else "u_curve.png"))
     if save:
-        table.write_rows(Path(f"{save}.jsonl"), frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
+        files.write_rows(Path(f"{save}.jsonl"), frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
         draw(Path(f"{save}.png"))
     print(
         at.drop(columns=["spread"])
@@ -197,3 +185,51 @@ def report(
         )
     if "files" in frame and (frame.groupby("data")["files"].nunique() > 1).any():
         print("The files of the data were not the same for all rows (see their files); keep rows apart by their folder.")
+
+
+TASK = "digit"
+VIEWS = (
+    "shared:nothing",
+    "shared:digit%2",
+    "shared:digit%5",
+    "shared:digit",
+    "shared:digit-position",
+    "shared:digit-position-background",
+    "shared:digit-position-background_image",
+    "shared:all",
+)
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {**TINY, "seeds": 1},
+    "quick": {"seeds": 3},
+}
+
+
+def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]:
+    """The sweep: every view, over seeds; all else is equal.
+
+    Args:
+        preset: a key of `PRESETS`.
+        views: of scenes, both parts seen by one encoder.
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+    fields = dict(PRESETS[known(preset, PRESETS, "preset")])
+    seeds = range(fields.pop("seeds"))
+    return grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
+
+
+def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None = None) -> list[dict[str, Any]]:
+    """Carry out the sweep, write `table.csv` and `u_curve.png` beside its runs, and print what they say.
+
+    Args:
+        out: folder of runs; the same command again goes on where it was cut.
+        preset: `tiny` (seconds, says nothing) or `quick` (minutes on two cores).
+        jobs: processes at a time; by default one per core.
+
+    Returns:
+        the rows.
+    """
+    rows = sweep([*recipes(preset), *untrained(recipes(preset))], out, jobs=jobs)
+    report(rows, out, TASK)
+    return rows

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infomin import plots, portrait
+from infomin.report import panels, plots
 
 torch.set_num_threads(1)
 
@@ -18,6 +18,6 @@ def drawn(monkeypatch):
         figures.append(figure)
         return path
 
-    for module in (plots, portrait):
+    for module in (plots, panels):
         monkeypatch.setattr(module, "save", keep)
     return figures

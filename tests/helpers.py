@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as c10d
 
-from infomin import dist
+import infomin
 
 GAME = {"data": "digits", "size": 24, "view": "crop:0.7", "mode": "semi-supervised", "steps": 12, "batch": 32, "width": 0.25,
         "dim": 16, "hidden": 4, "couplings": 3, "candidates": 64, "labels": 100, "labelled": 16, "weight": 1.0,
@@ -30,7 +30,7 @@ def launch(script, folder, world):
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.path.dirname(os.path.dirname(dist.__file__)),
+        "PYTHONPATH": os.pathsep.join(map(os.path.dirname, (os.path.dirname(infomin.__file__), __file__))),
     }  # this copy, installed or not
     processes = [
         subprocess.Popen(

@@ -16,13 +16,16 @@ from pathlib import Path
 import pytest
 
 import infomin
-from infomin import demo as demos
+from infomin import experiment as demos
 from infomin import experiment as experiments
-from infomin import record, table, train
 from infomin.__main__ import main
+from infomin.common import files
+from infomin.report.rows import read_rows
+from infomin.runs import folder
+from infomin.training import loop
 from infomin.views import FAMILIES
 
-runs = sys.modules["infomin.run"]
+runs = sys.modules["infomin.runs.single"]
 COMMANDS = ("demo", "run", "sweep", "plot", "views")
 TINY = {"view": "color:lab", "steps": 4, "batch": 16, "size": 24, "width": 0.25, "dim": 16, "candidates": 16, "probe_images": 64}
 TINY |= {"precision": "fp32", "device": "cpu"}
@@ -212,7 +215,7 @@ def test_runs_that_diverged_are_told(call, tmp_path):
 
 def test_rows_that_were_measured_otherwise_are_told(call, rows, tmp_path):
     folder, made = rows
-    table.write_rows(tmp_path / "rows.jsonl", [made[0] | {"protocol": "by eye"}, *made[1:]])
+    files.write_rows(tmp_path / "rows.jsonl", [made[0] | {"protocol": "by eye"}, *made[1:]])
     said = "The rows were measured in 2 ways"
     assert said in call("plot", tmp_path / "rows.jsonl")[1] and said not in call("plot", folder, "--out", tmp_path)[1]
 
@@ -221,7 +224,7 @@ def test_rows_of_a_folder_that_has_changed_are_told(call, rows, tmp_path):
     _, made = rows
     said = "The files of the data were not the same for all rows"
     for other in ("one", "two"):
-        table.write_rows(tmp_path / f"{other}.jsonl", [made[0] | {"files": "one"}, *(row | {"files": other} for row in made[1:])])
+        files.write_rows(tmp_path / f"{other}.jsonl", [made[0] | {"files": "one"}, *(row | {"files": other} for row in made[1:])])
     assert said in call("plot", tmp_path / "two.jsonl")[1] and said not in call("plot", tmp_path / "one.jsonl")[1]
 
 
@@ -229,7 +232,7 @@ def test_run_prints_its_row(call, tmp_path):
     status, text, bar = call("run", *AS_TINY, "--out", tmp_path)
     row = json.loads(text)
     folder = tmp_path / infomin.Recipe(**TINY).key
-    assert status == 0 and row == table.read_json(folder / "row.json") and "4/4" in bar
+    assert status == 0 and row == files.read_json(folder / "row.json") and "4/4" in bar
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "checkpoint.pt", "log.jsonl", "recipe.json", "row.json"]
 
 
@@ -254,7 +257,7 @@ def test_letters_that_the_terminal_does_not_know_become_question_marks(monkeypat
 
 def test_plot_takes_a_folder_and_a_file_of_its_rows(call, rows, tmp_path):
     folder, made = rows
-    table.write_rows(tmp_path / "rows.jsonl", made)
+    files.write_rows(tmp_path / "rows.jsonl", made)
     for source, out in ((folder, tmp_path / "a"), (tmp_path / "rows.jsonl", tmp_path / "b")):
         status, text, _ = call("plot", source, "--task", "position", "--out", out)
         assert status == 0 and "acc_position" in text and infomin.plots.verdict(made, "position") in text
@@ -266,8 +269,8 @@ def test_plot_takes_a_folder_and_a_file_of_its_rows(call, rows, tmp_path):
 def test_plot_reads_several_places_together(call, rows, tmp_path):
     _, made = rows
     for name, row in zip("ab", made, strict=True):
-        table.write_json(tmp_path / name / row["key"] / "row.json", row)
-    table.write_rows(tmp_path / "rows.jsonl", made)
+        files.write_json(tmp_path / name / row["key"] / "row.json", row)
+    files.write_rows(tmp_path / "rows.jsonl", made)
     places = [tmp_path / "a", tmp_path / "b", tmp_path / "rows.jsonl"]
     status, text, errors = call("plot", *places, "--task", "digit")
     assert status == 0 and infomin.plots.verdict(made, "digit") in text, errors
@@ -288,15 +291,15 @@ def test_plot_of_the_table_that_it_wrote_is_told_in_one_line(call, rows, tmp_pat
 def test_demo_draws_and_says_and_does_not_train_twice(call, tmp_path, monkeypatch):
     status, text, errors = call("demo", "--preset", "tiny", "--out", tmp_path, "--jobs", "1")
     assert status == 0, errors
-    made = table.read(tmp_path)
+    made = read_rows(tmp_path)
     assert sorted(made["view"]) == sorted([*demos.VIEWS, *demos.VIEWS]) and sorted(made["steps"]) == [0] * 8 + [4] * 8
     recipes = demos.recipes("tiny")
-    rows = [table.read_json(tmp_path / r.key / "row.json") for r in [*recipes, *demos.untrained(recipes)]]
+    rows = [files.read_json(tmp_path / r.key / "row.json") for r in [*recipes, *demos.untrained(recipes)]]
     verdict = infomin.plots.verdict(rows, demos.TASK)
     assert text.rstrip().endswith(verdict) and all(view in text for view in demos.VIEWS)
     assert (tmp_path / "u_curve.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + len(demos.VIEWS)
-    monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "_step", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(runs, "_carry_out", lambda *_: pytest.fail("carried out again"))
     assert call("demo", "--preset", "tiny", "--out", tmp_path, "--jobs", "1")[:2] == (0, text)
 
@@ -306,7 +309,7 @@ def test_tensorboard_logs_what_the_log_says(call, tmp_path):
     assert call("run", *AS_TINY, "--steps", "20", "--out", tmp_path, "--tensorboard", "true")[0] == 0
     (events,) = tmp_path.glob("*/events.out.tfevents.*")
     found = accumulator.EventAccumulator(str(events)).Reload()
-    log = table.read_log(next(tmp_path.glob("*/log.jsonl")))
+    log = files.read_log(next(tmp_path.glob("*/log.jsonl")))
     assert [row["step"] for row in log] == [10, 20]
     for name in set(log[0]) - {"step"}:
         scalars = found.Scalars(name)
@@ -318,7 +321,7 @@ def test_events_of_a_run_that_goes_on_take_the_place_of_later_ones(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for steps in ((10, 20, 30), (20, 30, 40)):
         told = ((step, {"loss": float(step)}) for step in steps)
-        record.follow(told, tmp_path, total=40, name="run", tensorboard=True)
+        folder.follow(told, tmp_path, total=40, name="run", tensorboard=True)
         time.sleep(1)  # a file of events is named by the second
     found = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert [scalar.step for scalar in found.Scalars("loss")] == [10, 20, 30, 40]
@@ -383,7 +386,7 @@ MISTAKES = {
 def test_a_mistake_is_told_in_one_line(call, rows, tmp_path, monkeypatch, mistake):
     words, parts = MISTAKES[mistake]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("it was carried out"))
+    monkeypatch.setattr(loop, "_step", lambda *_: pytest.fail("it was carried out"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.yaml").write_text(words[-1].removeprefix("YAML ") + "\n" if words else "", encoding="latin-1")
     places = {"EMPTY": "empty", "ROWS": str(rows[0]), "SPEED": str(SPEED)}
@@ -405,7 +408,7 @@ def test_a_mistake_leaves_the_shell_with_status_two_and_no_traceback(tmp_path):
 
 
 def test_rows_that_cannot_be_read_are_named_and_the_others_drawn(call, rows, tmp_path):
-    table.write_rows(tmp_path / "rows.jsonl", rows[1])
+    files.write_rows(tmp_path / "rows.jsonl", rows[1])
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write('{"view": \n')
     with pytest.warns(UserWarning, match=r"left out 1 rows .*rows\.jsonl, line 3"):
@@ -416,7 +419,7 @@ def test_an_interrupt_leaves_with_status_130(call, monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_step", interrupted)
+    monkeypatch.setattr(loop, "_step", interrupted)
     for command in ("run", "sweep"):
         status, said, errors = call(command, *AS_TINY, "--out", tmp_path)
         assert status == 130 and said == ""

@@ -19,8 +19,8 @@ from PIL import Image
 
 import infomin
 from infomin.__main__ import build, main
-from infomin.demo import PRESETS
-from infomin.experiment import TINY
+from infomin.experiment import PRESETS
+from infomin.runs.presets import TINY
 from infomin.views import FAMILIES
 
 ROOT = Path(__file__).parents[1]

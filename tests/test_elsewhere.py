@@ -10,12 +10,13 @@ import torch
 from elsewhere import ELSEWHERE, Away, elsewhere
 from helpers import GAME
 
-from infomin import Recipe, data, learn, run, train
-from infomin.learn import Learning
-from infomin.moving_mnist import draw as draw_clips
-from infomin.moving_mnist import render as render_clips
-from infomin.scenes import draw, partner, render
-from infomin.table import read_log
+from infomin import Recipe, data, learn, run
+from infomin.common.files import read_log
+from infomin.data.moving_mnist import draw as draw_clips
+from infomin.data.moving_mnist import render as render_clips
+from infomin.data.scenes import draw, partner, render
+from infomin.runs.view_learning import Learning
+from infomin.training import loop
 from infomin.views import parse
 
 VIEWS = ["color:lab", "color:hsv", "color:luv/012", "patch:3/7", "frequency:0.5-2"]
@@ -141,7 +142,7 @@ def test_clips_are_the_same_elsewhere_and_wait_only_to_see_that_places_are_finit
 
 def watched(monkeypatch, waits):
     """The waits so far, whenever a step of training begins or ends; batches and averages come between two steps."""
-    step, ends = train._step, []
+    step, ends = loop._step, []
 
     def counting(*args):
         ends.append(Counter(waits))
@@ -149,7 +150,7 @@ def watched(monkeypatch, waits):
         ends.append(Counter(waits))
         return stats
 
-    monkeypatch.setattr(train, "_step", counting)
+    monkeypatch.setattr(loop, "_step", counting)
     return ends
 
 
@@ -166,7 +167,7 @@ RUNS = {
 def test_a_run_is_the_same_elsewhere_and_its_steps_wait_for_nothing(monkeypatch, view):
     recipe = Recipe(view=view, steps=4, **SMALL, **RUNS[view])
     expected = run(recipe)
-    monkeypatch.setattr(import_module("infomin.run"), "start", lambda device: ELSEWHERE)
+    monkeypatch.setattr(import_module("infomin.runs.single"), "start", lambda device: ELSEWHERE)
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)
         found = run(recipe)
@@ -182,7 +183,7 @@ def test_a_run_is_the_same_elsewhere_and_its_steps_wait_for_nothing(monkeypatch,
 def test_a_game_is_the_same_elsewhere_and_waits_only_to_see_who_has_labels(monkeypatch, tmp_path):
     recipe = Learning(**GAME | {"steps": 4})
     learn(recipe, tmp_path / "here")
-    monkeypatch.setattr(import_module("infomin.learn"), "start", lambda device: ELSEWHERE)
+    monkeypatch.setattr(import_module("infomin.runs.view_learning"), "start", lambda device: ELSEWHERE)
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)
         learn(recipe, tmp_path / "there")

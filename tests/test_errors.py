@@ -11,13 +11,14 @@ import torch
 from matplotlib.figure import Figure
 
 import infomin
-from infomin import table, train
 from infomin.__main__ import main
+from infomin.common import files
+from infomin.training import loop
 
 TINY = {"steps": 10, "batch": 16, "size": 24, "width": 0.25, "dim": 16, "candidates": 16, "probe_images": 64}
 TINY |= {"precision": "fp32", "device": "cpu"}
 RECIPE = infomin.Recipe(**TINY, view="color:lab")
-runs = sys.modules["infomin.run"]
+runs = sys.modules["infomin.runs.single"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def one_core(monkeypatch):
 
 def told(parts, door, *arguments, **settings):
     """The message of the ValueError, TypeError or OSError that a door raises; all parts are in it, in this order."""
-    with pytest.raises((ValueError, TypeError, OSError, table.Locked)) as error:
+    with pytest.raises((ValueError, TypeError, OSError, files.Locked)) as error:
         door(*arguments, **settings)
     message, at = str(error.value), 0
     for part in parts:
@@ -97,7 +98,7 @@ FIELDS = [
 
 @pytest.mark.parametrize(("wrong", "parts"), FIELDS, ids=[",".join(f"{k}={v}" for k, v in wrong.items()) for wrong, _ in FIELDS])
 def test_a_wrong_field_is_told_before_anything_is_trained(monkeypatch, wrong, parts):
-    monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("trained first"))
+    monkeypatch.setattr(loop, "_step", lambda *_: pytest.fail("trained first"))
     told(parts, lambda: infomin.run(infomin.Recipe(**{**TINY, "view": "color:lab", **wrong})))
 
 
@@ -262,7 +263,7 @@ def test_a_disk_that_fills_up_on_the_way_costs_the_rest_only(tmp_path, monkeypat
         patch.setattr(os, "replace", full)
         told([f"cannot write {full_from}", "No space left", "run the same command again"], infomin.run, RECIPE, tmp_path)
     if full_from == "row.json":
-        monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("trained again"))
+        monkeypatch.setattr(loop, "_step", lambda *_: pytest.fail("trained again"))
     assert infomin.run(RECIPE, tmp_path)["i_nce"] == done[2]["i_nce"]
 
 
@@ -283,9 +284,9 @@ def test_a_figure_that_cannot_be_written_is_told_and_the_older_one_stays(tmp_pat
 
 def test_a_folder_in_use_is_told_with_its_holder(copy, capsys):
     for folder, door in ((copy, infomin.run), (copy.parent, lambda recipe, out: infomin.sweep([recipe], out, jobs=1, bar=False))):
-        with table.lock(folder):
+        with files.lock(folder):
             told([str(folder), f"in use by process {os.getpid()}", "wait, or choose another folder"], door, RECIPE, copy.parent)
-    with table.lock(copy.parent):
+    with files.lock(copy.parent):
         assert main(["sweep", "--view", "color:lab", "--out", str(copy.parent)]) == 2
     said, errors = capsys.readouterr()
     assert said == "" and errors.startswith(f"infomin sweep: {copy.parent} is in use by process")

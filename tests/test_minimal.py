@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from infomin.bounds import infonce_both_ways
-from infomin.critics import cosine
+from infomin.measure.bounds import infonce_both_ways
+from infomin.measure.critics import cosine
 from infomin.methods import InfoNCE
 
 ROOT = Path(__file__).parents[1]

@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 import infomin
-from infomin.curve import summary
-from infomin.demo import recipes
-from infomin.experiment import untrained
+from infomin.experiment import recipes, untrained
+from infomin.report.summary import summary
 
 ROOT = Path(__file__).parents[1]
 SPACES = {"rgb": "RGB", "ydbdr": "YDbDr"}

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..bounds import infonce_both_ways
-from ..check import known, positive
-from ..critics import Projection, cosine
-from ..encoders import build
-from .step import Step
+from ..common.checks import known, positive
+from ..measure.bounds import infonce_both_ways
+from ..measure.critics import cosine
+from ..networks.encoders import build
+from ..networks.heads import Projection
+from .base import Step
 
 MODES = ("unsupervised", "supervised", "semi-supervised")
 

@@ -7,11 +7,12 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from ..bounds import infonce_both_ways
-from ..critics import Projection, cosine
-from ..dist import gather
-from ..encoders import Encoders
-from .step import Step
+from ..common.distributed import gather
+from ..measure.bounds import infonce_both_ways
+from ..measure.critics import cosine
+from ..networks.encoders import Encoders
+from ..networks.heads import Projection
+from .base import Step
 
 
 class InfoNCE(nn.Module):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..dist import mean, world
-from ..encoders import Encoders
-from .step import Step
+from ..common.distributed import mean, world
+from ..networks.encoders import Encoders
+from .base import Step
 
 
 class Supervised(nn.Module):

@@ -8,7 +8,7 @@ the very tensor that came in, as in torchvision: clone it before you write over 
 the dial of `name:dial`; a class that `.augments` and gives a single view is drawn anew for each view, as a crop is.
 """
 
-from .augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment, preset
+from .augment.presets import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment, preset
 from .color import ColorSplit
 from .compose import FAMILIES, Each, Then, parse
 from .flow import FlowSplit, PixelFlow

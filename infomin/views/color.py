@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..check import images as check_images
-from ..check import known, unit
-from .door import door
-from .light import LIGHTNESS, LUV_LIGHTNESS, SRGB, compress, expand
+from ..common.checks import images as check_images
+from ..common.checks import known, unit
+from .base import door
+from .gamma import LIGHTNESS, LUV_LIGHTNESS, SRGB, compress, expand
 
 Planes = Sequence[Tensor]  # three tensors [..., H, W], one per channel
 Matrix = Sequence[Sequence[float]]  # 3 rows of 3 weights

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
-from ..check import kind, known
-from .augment import AUGMENTATION_DIALS, AUGMENTATIONS, Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment
+from ..common.checks import kind, known
+from .augment.presets import AUGMENTATION_DIALS, AUGMENTATIONS, Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment
 from .color import ColorSplit
 from .draws import lent
 from .flow import learned

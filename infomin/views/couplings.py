@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..exact import exact
-from ..seeds import to_device
+from ..common.precision import exact
+from ..common.seeds import to_device
 
 Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]  # weights [out, in] and biases [out, 1] of each layer
 Chain: TypeAlias = Sequence[

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..check import forget, note, noted
-from ..seeds import to_device
+from ..common.checks import forget, note, noted
+from ..common.seeds import to_device
 
 Size = tuple[int, ...]
 Change = Callable[[Tensor, Tensor], Tensor]  # some rows of the batch, and which rows they are -> those rows changed

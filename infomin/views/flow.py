@@ -16,14 +16,14 @@ import torch
 from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
 from torch import Tensor, nn
 
-from ..check import images as check_images
-from ..check import kind, known, traced, unit
-from ..seeds import generator as seeded
-from ..seeds import to_device
-from ..table import Where
+from ..common.checks import images as check_images
+from ..common.checks import kind, known, traced, unit
+from ..common.files import Where
+from ..common.seeds import generator as seeded
+from ..common.seeds import to_device
+from .base import door
 from .color import SPACES, ColorSplit
 from .couplings import back, there, through
-from .door import door
 from .flow_parts import REMEDY, Conditioner, groups_in, groups_of, read, write
 
 

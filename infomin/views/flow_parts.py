@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import fingerprint
-from ..table import Where, atomic
+from ..common.checkpoint import fingerprint
+from ..common.files import Where, atomic
 from .couplings import Layers
 
 FORMAT, VERSION = "infomin.PixelFlow", 1

@@ -5,10 +5,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..check import images as check_images
-from ..check import positive, unit
-from ..seeds import to_device
-from .door import door
+from ..common.checks import images as check_images
+from ..common.checks import positive, unit
+from ..common.seeds import to_device
+from .base import door
 
 
 def gaussian(n: int, sigma: float, like: Tensor) -> Tensor:

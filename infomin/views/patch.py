@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from ..check import images as check_images
-from ..check import unit
-from ..seeds import to_device
-from ..windows import windows as cut
-from .door import door
+from ..common.checks import images as check_images
+from ..common.checks import unit
+from ..common.seeds import to_device
+from ..data.windows import windows as cut
+from .base import door
 from .draws import below, whole_number
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..check import kind, positive, vouch
-from ..moving_mnist import LATER, PAST, Clips, named, positions
-from ..moving_mnist import draw as draw_clips
-from ..moving_mnist import nats as clip_nats
-from ..moving_mnist import render as render_clips
-from ..scenes import Scenes, nats, parse, partner, render
+from ..common.checks import kind, positive, vouch
+from ..data.moving_mnist import LATER, PAST, Clips, named, positions
+from ..data.moving_mnist import draw as draw_clips
+from ..data.moving_mnist import nats as clip_nats
+from ..data.moving_mnist import render as render_clips
+from ..data.scenes import Scenes, nats, parse, partner, render
 
 
 class SharedFactors(nn.Module):

@@ -1,0 +1,1 @@
+"""What every room uses: checks, seeds, precision, processes, files, checkpoints."""

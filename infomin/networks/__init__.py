@@ -1,0 +1,1 @@
+"""Networks: encoders of views, and projection heads."""

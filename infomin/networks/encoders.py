@@ -1,0 +1,264 @@
+"""Encoders: a view `[B, C, H, W]` to features `[B, D]`.
+
+A network of your own is built by `ENCODERS[name](channels, width)`, and is an `Encoder` around it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..common.checks import known, positive, unit
+
+COLORS = 3  # channels up to which a convolution's own change of layout costs less than one before it
+
+
+class Encoder(nn.Module):
+    """A network with its contract: which images it takes and how many features it returns.
+
+    Args:
+        name: as in `ENCODERS`; opens the error messages.
+        channels: C of the images.
+        features: D of the result.
+        smallest: least height and width of an image, in pixels.
+        body: `[B, C, H, W]` -> `[B, D]`; its state dict is what travels to other code.
+    """
+
+    def __init__(self, name: str, channels: int, features: int, smallest: int, body: nn.Module) -> None:
+        super().__init__()
+        self.name, self.channels, self.features, self.smallest = name, channels, features, smallest
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features `[B, D]` of images `[B, C, H, W]`: floating point of any range, or bytes, which are brought to [0, 1].
+
+        Raises:
+            ValueError: a wrong shape, of the images or of what the body makes of them.
+        """
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"{self.name}: images must have the shape [B, {self.channels}, H, W], got {list(x.shape)}; "
+                "build the encoder with the channels of the view"
+            )
+        if min(x.shape[2:]) < self.smallest:
+            raise ValueError(
+                f"{self.name}: images must be {self.smallest} px or more on each side, "
+                f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
+            )
+        if x.shape[1] > COLORS:  # once, while pixels may still be bytes; a convolution would do it again for its gradient
+            x = x.contiguous(memory_format=torch.channels_last)
+        if x.dtype == torch.uint8:  # straight to the dtype that the first layer will have
+            kind = x.device.type
+            mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+            x = unit(x, torch.get_autocast_dtype(kind) if mixed else next(self.parameters()).dtype)
+        features: Tensor = self.body(x)
+        if features.shape != (len(x), self.features):
+            raise ValueError(
+                f"{self.name}: the body must return [B, {self.features}], got {list(features.shape)} of {len(x)} images; "
+                "flatten it, or state its features"
+            )
+        return features
+
+
+class Grid(nn.Module):
+    """Averages over a grid of size x size cells, flattened: `[B, C, H, W]` -> `[B, size * size * C]`, channels fastest.
+
+    Unlike a global average it keeps where something is. Channels come last because that is how channels_last holds them:
+    no copy, and a backward pass in the same layout.
+
+    >>> Grid(2)(torch.arange(16.0).reshape(1, 1, 4, 4)).tolist()
+    [[2.5, 4.5, 10.5, 12.5]]
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != (self.size, self.size):  # the average would change nothing, and its backward pass is slow
+            x = nn.functional.adaptive_avg_pool2d(x, self.size)
+        return torch.flatten(x.permute(0, 2, 3, 1), 1)
+
+
+def tiny(channels: int = 3, width: float = 1.0) -> Encoder:
+    """Four 3x3 convolutions of stride 2 with 16, 32, 64, 128 channels, then a 2x2 grid: 512 features, for 32 px on a CPU.
+
+    Args:
+        channels: C of the images, 17 px or more (smaller ones leave less than the 2x2 grid).
+        width: factor on the numbers of channels, each at least 8.
+
+    >>> tiny(channels=2, width=0.5)(torch.zeros(4, 2, 32, 32)).shape
+    torch.Size([4, 256])
+    """
+    sizes = _scaled((16, 32, 64, 128), width)
+    layers = [_conv(i, o, stride=2) for i, o in zip([channels, *sizes], sizes, strict=False)]
+    return Encoder("tiny", channels, 4 * sizes[-1], 17, nn.Sequential(*layers, Grid(2)))
+
+
+def alexnet(channels: int = 3, width: float = 1.0) -> Encoder:
+    """AlexNet for 64 px: 3x3 convolutions of 96, 192, 384, 384, 192 channels, two layers of 4096 features.
+
+    Args:
+        channels: C of the images, 63 px or more (smaller ones leave less than the 7x7 grid that the first full layer sees).
+        width: factor on all of those numbers, each at least 8; 0.5 is the half network, one per view.
+
+    Source: CMC, its network for STL-10, without the last layer: that is the projection head.
+
+    >>> alexnet(channels=1, width=0.05).features
+    205
+    """
+    a, b, c, d, e, full = _scaled((96, 192, 384, 384, 192, 4096), width)
+    body = nn.Sequential(
+        _conv(channels, a),
+        nn.MaxPool2d(3, 2),
+        _conv(a, b),
+        nn.MaxPool2d(3, 2),
+        _conv(b, c),
+        _conv(c, d),
+        _conv(d, e),
+        nn.MaxPool2d(3, 2),
+        Grid(7),
+        nn.Linear(49 * e, full, bias=False),
+        nn.BatchNorm1d(full),
+        nn.ReLU(inplace=True),
+        nn.Linear(full, full, bias=False),
+        nn.BatchNorm1d(full),
+        nn.ReLU(inplace=True),
+    )
+    return Encoder("alexnet", channels, full, 63, body)
+
+
+def resnet18(channels: int = 3, width: float = 1.0) -> Encoder:
+    """ResNet-18 for small images: 3x3 stem of stride 1, no max-pool, global average, 512 features.
+
+    Args:
+        channels: C of the images, 8 px or more.
+        width: factor on 64, 128, 256, 512 channels, each at least 8.
+
+    Source: He et al., "Deep Residual Learning for Image Recognition", 2016; blocks and names of torchvision, so at width 1
+    everything but the stem loads from and into torchvision's.
+
+    >>> resnet18(channels=2, width=0.125).features
+    64
+    """
+    return _resnet("resnet18", "BasicBlock", (2, 2, 2, 2), channels, width)
+
+
+def resnet50(channels: int = 3, width: float = 1.0) -> Encoder:
+    """ResNet-50 for small images: as `resnet18`, with bottleneck blocks and 2048 features.
+
+    >>> resnet50(channels=2, width=0.125).features
+    256
+    """
+    return _resnet("resnet50", "Bottleneck", (3, 4, 6, 3), channels, width)
+
+
+ENCODERS: dict[str, Callable[[int, float], Encoder]] = {
+    "tiny": tiny,
+    "alexnet": alexnet,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+}
+
+
+def build(name: str, channels: int, width: float = 1.0) -> Encoder:
+    """Build an encoder by name; its `.features` is the size of the result.
+
+    Args:
+        name: a key of `ENCODERS`.
+        channels: C of the images.
+        width: factor on the numbers of channels, above 0.
+
+    Raises:
+        TypeError: what a name of your own builds does not say how many features it has.
+        ValueError: an unknown name, or channels or width not above 0.
+
+    >>> build("tiny", channels=3).features
+    512
+    """
+    known(name, ENCODERS, "encoder")
+    positive(channels, f"{name}(channels)")
+    made = ENCODERS[name](channels, width)
+    if not isinstance(getattr(made, "features", None), int):
+        raise TypeError(
+            f"encoder {name!r}: got a {type(made).__name__}, wanted an Encoder, which says how many features it has; "
+            f"put infomin.encoders.Encoder({name!r}, channels, features, smallest, body) around it"
+        )
+    return made
+
+
+class Encoders(nn.ModuleList):
+    """An encoder for each view, or one for all of them, which sees views of one shape as one batch (so does batch norm).
+
+    Args:
+        channels: of each view.
+        name: a key of `ENCODERS`.
+        width: factor on the numbers of channels, above 0.
+        shared: one encoder for all views.
+
+    Attributes:
+        features: D of each encoder.
+
+    Raises:
+        ValueError: views of different channels cannot share an encoder; or as `build`.
+
+    >>> len(Encoders([1, 2], "tiny", 0.5)), len(Encoders([3, 3], "tiny", 0.5, shared=True))
+    (2, 1)
+    """
+
+    def __init__(self, channels: Sequence[int], name: str, width: float = 1.0, shared: bool = False) -> None:
+        if shared and len(set(channels)) > 1:
+            raise ValueError(
+                f"encoders: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; "
+                "give each view its own"
+            )
+        encoders = [build(name, c, width) for c in (channels[:1] if shared else channels)]
+        super().__init__(encoders)
+        self.features = [encoder.features for encoder in encoders]
+
+    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Views `[B, C, H, W]` each -> features `[B, D]` each."""
+        if len(self) == 1 and len({(view.shape, view.dtype) for view in views}) == 1:
+            return self[0](torch.cat(list(views))).chunk(len(views))  # keeps the cores busier than one pass each
+        encoders = list(self) * (len(views) if len(self) == 1 else 1)
+        return tuple(encoder(view) for encoder, view in zip(encoders, views, strict=True))
+
+
+def _scaled(sizes: tuple[int, ...], width: float) -> list[int]:
+    positive(width, "encoder(width)")
+    return [max(8, round(size * width)) for size in sizes]
+
+
+def _conv(i: int, o: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(i, o, 3, stride, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+
+
+def _stage(block: Any, i: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+    o = planes * block.expansion
+    skip = None
+    if stride != 1 or i != o:
+        skip = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+    return nn.Sequential(block(i, planes, stride, skip), *(block(o, planes) for _ in range(blocks - 1)))
+
+
+def _resnet(name: str, kind: str, blocks: tuple[int, ...], channels: int, width: float) -> Encoder:
+    from torchvision.models import resnet  # here, because it brings in a second of imports that the other encoders can do without
+
+    block = getattr(resnet, kind)
+    # torchvision's ResNet fixes 64 channels in its constructor; its blocks do not
+    planes = _scaled((64, 128, 256, 512), width)
+    inputs = [planes[0], *(p * block.expansion for p in planes)]
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(channels, planes[0], 3, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(planes[0]),
+        "relu": nn.ReLU(inplace=True),
+    }
+    for n in range(4):
+        layers[f"layer{n + 1}"] = _stage(block, inputs[n], planes[n], blocks[n], stride=1 if n == 0 else 2)
+    body = nn.Sequential(OrderedDict(**layers, grid=Grid(1)))
+    for m in body.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+    return Encoder(name, channels, inputs[-1], 8, body)

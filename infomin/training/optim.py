@@ -1,0 +1,159 @@
+"""Optimisers by name, and schedules as pure functions of the step: to go on after a stop needs no scheduler object."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from ..common.checks import known, positive
+
+
+class LARS(Optimizer):
+    """SGD with momentum whose rate is scaled, tensor by tensor, by trust * |w| / (|g| + weight_decay * |w|).
+
+    Tensors of at most one dimension (biases, normalisation) keep the plain rate and are not decayed. The rate is part of the
+    velocity, as in the paper: v = momentum * v + lr * scale * (g + weight_decay * w), then w = w - v.
+
+    Args:
+        params: tensors or groups of them, as for every torch optimiser.
+        lr: rate before the scaling; large, for example 0.3 * batch / 256.
+        weight_decay: factor on w that is added to the gradient.
+        momentum: of the velocity, in [0, 1).
+        trust: the paper's coefficient eta.
+
+    Source: You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017, Algorithm 1.
+
+    >>> w = nn.Parameter(torch.ones(2, 2))
+    >>> w.grad = torch.full((2, 2), 1e6)
+    >>> LARS([w], lr=1.0, trust=0.01).step()  # the step is a hundredth of |w|, however large the gradient
+    >>> round(w[0, 0].item(), 4)
+    0.99
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float, weight_decay: float = 0.0, momentum: float = 0.9, trust: float = 0.001
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every tensor that has a gradient; returns what `closure` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["velocity"] = torch.zeros_like(p)
+                p.sub_(state["velocity"].mul_(group["momentum"]).add_(_scaled(p, p.grad, group), alpha=group["lr"]))
+        return loss
+
+
+def _scaled(p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
+    if p.dim() <= 1:
+        return g
+    decay, size = group["weight_decay"], p.norm()
+    whole = g.norm() + decay * size
+    # a tensor that is still zero could never move: it takes the plain rate; where() keeps the decision on the device
+    return torch.where((size > 0) & (whole > 0), group["trust"] * size / whole, 1.0) * (g + decay * p)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": lambda groups, lr, momentum: SGD(groups, lr=lr, momentum=momentum),
+    "adamw": lambda groups, lr, momentum: AdamW(groups, lr=lr, betas=(momentum, 0.999)),
+    "lars": lambda groups, lr, momentum: LARS(groups, lr=lr, momentum=momentum),
+}
+
+
+def optimizer(
+    name: str, params: nn.Module | Iterable[Tensor], lr: float, weight_decay: float = 0.0, momentum: float = 0.9
+) -> Optimizer:
+    """Build an optimiser by name.
+
+    Weight decay: `sgd` decays every tensor, as contrastive pre-training with SGD does; `adamw` and `lars` leave out tensors of at
+    most one dimension (biases, normalisation, temperatures).
+
+    Args:
+        name: a key of `OPTIMIZERS`.
+        params: a module, or its parameters; those that need no gradient are left out.
+        lr: rate, above 0; the training loop multiplies it by `rate` at each step.
+        weight_decay: 0 or more.
+        momentum: in [0, 1); beta1 of `adamw`.
+
+    Raises:
+        ValueError: an unknown name, a number out of range, or nothing to optimise.
+
+    >>> [(len(g["params"]), g["weight_decay"]) for g in optimizer("adamw", nn.Linear(3, 2), 1e-3, 0.05).param_groups]
+    [(1, 0.05), (1, 0.0)]
+    """
+    known(name, OPTIMIZERS, "optimizer")
+    positive(lr, f"{name}(lr)")
+    positive(weight_decay, f"{name}(weight_decay)", zero=True)
+    if not 0 <= momentum < 1:
+        raise ValueError(f"{name}(momentum): got {momentum!r}, wanted a number in [0, 1); 0.9 is usual")
+    tensors = [p for p in (params.parameters() if isinstance(params, nn.Module) else params) if p.requires_grad]
+    if not tensors:
+        raise ValueError(f"{name}(params): got no tensor that requires a gradient, wanted one or more; unfreeze the module")
+    flat = [] if name == "sgd" else [p for p in tensors if p.dim() <= 1]
+    wide = tensors if name == "sgd" else [p for p in tensors if p.dim() > 1]
+    groups = [{"params": ps, "weight_decay": decay} for ps, decay in ((wide, weight_decay), (flat, 0.0)) if ps]
+    return OPTIMIZERS[name](groups, lr=lr, momentum=momentum)
+
+
+def cosine(t: float) -> float:
+    """Half a cosine from 1 at t = 0 to 0 at t = 1 (Loshchilov and Hutter, "SGDR", 2017, without restarts).
+
+    >>> [round(cosine(t), 3) for t in (0, 0.5, 1)]
+    [1.0, 0.5, 0.0]
+    """
+    return 0.5 * (1 + math.cos(math.pi * t))
+
+
+def step(t: float, milestones: tuple[float, ...] = (0.6, 0.8), factor: float = 0.2) -> float:
+    """One, times `factor` for each milestone, a fraction of training in [0, 1], that `t` has reached.
+
+    >>> [round(step(t), 3) for t in (0, 0.6, 0.8)]
+    [1.0, 0.2, 0.04]
+    """
+    return factor ** sum(t >= m for m in milestones)
+
+
+def constant(t: float) -> float:
+    """One, always."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": cosine, "step": step, "constant": constant}
+
+
+def rate(name: str, step: int, steps: int, warmup: int = 0) -> float:
+    """The factor on the learning rate: linear warm-up from 1 / warmup to 1, then the schedule over the steps that remain.
+
+    Args:
+        name: a key of `SCHEDULES`.
+        step: the step about to be taken, 0 .. steps - 1; beyond them the schedule's end holds.
+        steps: of the whole training, above 0.
+        warmup: how many of them warm up, 0 .. steps.
+
+    Raises:
+        ValueError: an unknown name, or numbers out of range.
+
+    >>> [round(rate("cosine", s, steps=6, warmup=2), 3) for s in range(6)]
+    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+    """
+    known(name, SCHEDULES, "schedule")
+    if step < 0 or steps < 1 or not 0 <= warmup <= steps:
+        raise ValueError(
+            f"rate: got step={step}, steps={steps}, warmup={warmup}, wanted step >= 0, steps >= 1 and "
+            "0 <= warmup <= steps; change them"
+        )
+    if step < warmup:
+        return (step + 1) / warmup
+    return SCHEDULES[name](min(1.0, (step - warmup) / max(1, steps - warmup)))

@@ -1,0 +1,1 @@
+"""Augmentations, drawn for each sample."""

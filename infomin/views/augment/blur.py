@@ -1,0 +1,120 @@
+"""Gaussian blur with a width for each sample, as products with banded matrices that hold the reflection at the border."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...common.checks import images as check_images
+from ...common.checks import unit
+from ...common.seeds import to_device
+from ..base import door
+from ..draws import chance, change, span, uniform, within
+
+
+class BlurDraws(NamedTuple):
+    """Standard deviations in px `[n]`, and which samples `[n]`."""
+
+    sigma: Tensor
+    which: Tensor
+
+
+def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
+    """Blur each image with a Gaussian of its own; the border is reflected without its last pixel.
+
+    Args:
+        images: `[B, C, H, W]` floating point.
+        sigma: standard deviations in px `[B]`, above 0.
+        kernel: number of weights, odd; half of it must be less than either side.
+
+    Raises:
+        ValueError: a kernel that is even or too wide.
+
+    Source: equals torchvision.transforms.v2.functional.gaussian_blur.
+
+    >>> blur(torch.tensor([[[[0.0, 0.0, 1.0]] * 3]]), torch.tensor([1.0]), 3)[0, 0, 0]
+    tensor([0.0000, 0.2741, 0.4519])
+    """
+    n, channels, height, width = images.shape
+    if kernel % 2 == 0 or not 0 < kernel <= 2 * min(height, width) - 1:
+        raise ValueError(
+            f"blur(kernel): got {kernel} for images of {height}x{width}, wanted an odd number from 1 to "
+            f"{2 * min(height, width) - 1}; use a smaller kernel or larger images"
+        )
+    steps = torch.arange(kernel // 2 + 1, dtype=images.dtype, device=images.device)
+    weights = torch.exp(-0.5 * (steps / to_device(sigma, images)[:, None]).square())
+    weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
+    wide = images.reshape(n, channels * height, width) @ _banded(weights, width).mT
+    rows = _banded(weights, height)
+    return torch.stack([rows @ plane for plane in wide.view(n, channels, height, width).unbind(1)], 1)
+
+
+def _banded(weights: Tensor, size: int) -> Tensor:
+    """The linear map `[n, size, size]` of a symmetric kernel, given from its middle outwards `[n, reach + 1]`."""
+    steps = torch.arange(1 - weights.shape[1], weights.shape[1], device=weights.device)
+    source = (torch.arange(size, device=weights.device)[:, None] + steps).abs()
+    source = size - 1 - (size - 1 - source).abs()  # a line is followed by its mirror image, without the last pixel
+    kernel = weights[:, steps.abs()][:, None].expand(-1, size, -1)
+    return weights.new_zeros(len(weights), size, size).scatter_add_(2, source.expand(len(weights), -1, -1), kernel)
+
+
+class Blur(nn.Module):
+    """Gaussian blur of a random width with probability p; in eval mode images stay as they are.
+
+    Args:
+        sigma: the least and greatest standard deviation in px, above 0, uniform.
+        p: 0 to 1.
+        kernel: number of weights, odd; below 1 it is a share of the shorter side (SimCLR: 0.1), rounded to the odd number
+            around it; None is three deviations of the widest, cut to what the image can reflect.
+
+    Raises:
+        ValueError: a number out of range; from `forward`, a kernel too wide for the images.
+
+    Source: SimCLR (arXiv 2002.05709, appendix A); MoCo v2 and InfoMin use it with sigma 0.1 to 2 and p 0.5.
+
+    >>> (view,) = Blur(sigma=(1, 1), p=1)(torch.eye(9).view(1, 1, 9, 9))
+    >>> view.shape, bool(view.max() < 0.5)
+    (torch.Size([1, 1, 9, 9]), True)
+    """
+
+    channels, readout, augments = (3,), (0,), True
+    wants: int | None = None
+
+    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, kernel: float | None = None) -> None:
+        super().__init__()
+        self.sigma = span(sigma, 1e-3, 1e6, "Blur(sigma)")
+        self.p = within(p, 0, 1, "Blur(p)")
+        if kernel is not None and (within(kernel, 0, 1e6, "Blur(kernel)") >= 1 and kernel % 2 != 1):
+            raise ValueError(f"Blur(kernel): got {kernel!r}, wanted an odd whole number or a share below 1; change it")
+        self.kernel = kernel
+
+    def size(self, side: int) -> int:
+        """The number of weights for images whose shorter side is so many px.
+
+        >>> Blur().size(64), Blur().size(4), Blur(kernel=0.1).size(224), Blur(kernel=0.1).size(64)
+        (13, 7, 23, 7)
+        """
+        if self.kernel is None:
+            return 2 * min(math.ceil(3 * self.sigma[1]), side - 1) + 1
+        return int(self.kernel) if self.kernel >= 1 else 2 * (int(self.kernel * side) // 2) + 1
+
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> BlurDraws:
+        """A width for each of n images, and whether it is used."""
+        return BlurDraws(uniform((n,), *self.sigma, generator), chance((n,), self.p, generator))
+
+    def at(self, images: Tensor, draws: BlurDraws) -> Tensor:
+        """The view at these draws."""
+        kernel = self.size(min(images.shape[2:]))
+        return change(unit(images), draws.which, lambda some, rows: blur(some, draws.sigma[rows], kernel))
+
+    @door
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Images `[B, C, H, W]` to one view of the same shape."""
+        images = unit(check_images(images, "Blur", channels=None, unit=False))
+        if not self.training:
+            return (images,)
+        return (self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),)
+
+    def extra_repr(self) -> str:
+        return f"sigma={self.sigma}, p={self.p}, kernel={self.kernel}"

@@ -1,0 +1,152 @@
+"""RandAugment of whole batches: each sample has its own operations and magnitudes; a round runs each operation once.
+
+All that move pixels are one warp. Magnitudes are continuous, where PIL's integers would round them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ...common.checks import images as check_images
+from ...common.checks import unit
+from ..base import door
+from ..draws import below, chance, in_turn, normal, whole_number, within
+from .jitter import adjust_brightness, adjust_contrast, adjust_saturation
+from .tone import adjust_sharpness, autocontrast, equalize, invert, posterize, solarize, solarize_add
+from .warp import rotation, shear, translation, warp
+
+MOST = 10.0  # the greatest magnitude
+Tone: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # images and m in 0..1 -> images
+Move: TypeAlias = Callable[[Tensor, int, int], Tensor]  # m in -1..1, height, width -> matrices
+
+
+def _enhance(adjust: Tone, images: Tensor, m: Tensor) -> Tensor:
+    return adjust(images, 0.1 + 1.8 * m)
+
+
+TONES: dict[str, Tone] = {
+    "Identity": lambda x, m: x,
+    "AutoContrast": lambda x, m: autocontrast(x),
+    "Equalize": lambda x, m: equalize(x),
+    "Invert": lambda x, m: invert(x),
+    "Posterize": lambda x, m: posterize(x, (4 * m).floor()),
+    "Solarize": lambda x, m: solarize(x, m * 256 / 255),
+    "SolarizeAdd": lambda x, m: solarize_add(x, m * 110 / 255),
+    "Color": partial(_enhance, adjust_saturation),
+    "Contrast": partial(_enhance, adjust_contrast),
+    "Brightness": partial(_enhance, adjust_brightness),
+    "Sharpness": partial(_enhance, adjust_sharpness),
+}
+MOVES: dict[str, Move] = {
+    "Rotate": lambda m, height, width: rotation(30 * m),
+    "ShearX": lambda m, height, width: shear(0.3 * m, 0 * m, height, width),
+    "ShearY": lambda m, height, width: shear(0 * m, 0.3 * m, height, width),
+    "TranslateX": lambda m, height, width: translation(0.45 * width * m, 0 * m),
+    "TranslateY": lambda m, height, width: translation(0 * m, 0.45 * height * m),
+}
+OPERATIONS = (*TONES, *MOVES)  # an operation's number is its place here
+COLOR = tuple(name for name in OPERATIONS if name != "Identity")
+NO_COLOR = ("AutoContrast", "Identity", "Rotate", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY")
+
+
+class RandDraws(NamedTuple):
+    """For each sample and round `[n, rounds]`: the operation's number, its magnitude in 0..10, its sign (-1 or 1)."""
+
+    operation: Tensor
+    magnitude: Tensor
+    sign: Tensor
+
+
+def randaugment(images: Tensor, operation: Tensor, magnitude: Tensor, sign: Tensor) -> Tensor:
+    """Apply to each sample its own operations, one a round.
+
+    Args:
+        images: `[B, 3, H, W]` floating point in [0, 1].
+        operation: long `[B, rounds]`, numbers in OPERATIONS; 0 does nothing.
+        magnitude: `[B, rounds]` in 0..10.
+        sign: `[B, rounds]`, -1 or 1: the direction of those that move pixels.
+
+    >>> one = torch.tensor([[1.0]])
+    >>> randaugment(torch.ones(1, 3, 1, 1), torch.tensor([[OPERATIONS.index("Invert")]]), one, one).flatten()
+    tensor([0., 0., 0.])
+    """
+    m = magnitude / MOST
+    for k in range(operation.shape[1]):  # a round at a time, for the magnitudes are the round's
+        steps = [partial(_tone, tone, m[:, k]) for tone in TONES.values()]
+        steps.append(partial(_move, operation[:, k], m[:, k] * sign[:, k]))
+        images = in_turn(images, operation[:, k : k + 1].clamp(max=len(TONES)), steps)
+    return images
+
+
+def _tone(tone: Tone, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
+    return tone(images, m[rows])
+
+
+def _move(operation: Tensor, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
+    every = torch.stack([move(m[rows], images.shape[2], images.shape[3]) for move in MOVES.values()])
+    return warp(images, every[operation[rows] - len(TONES), torch.arange(len(rows), device="cpu")])
+
+
+class RandAugment(nn.Module):
+    """RandAugment with Gaussian magnitudes; in eval mode images stay as they are.
+
+    With m as a share of 10, the operations are: AutoContrast, Equalize and Invert; Posterize to floor(4 m) bits, Solarize from
+    the level 256 m on, SolarizeAdd of 110 m levels to what is below 128; Color, Contrast, Brightness and Sharpness by the factor
+    0.1 + 1.8 m; Rotate by +-30 m degrees, ShearX and ShearY by +-0.3 m, TranslateX and TranslateY by +-0.45 m of the side.
+    What comes in from outside is mid-grey. So a greater m means more of each, not always a stronger change, as in the original.
+
+    Args:
+        n: rounds; each draws one operation, all equally likely.
+        m: the mean magnitude, 0 to 10.
+        std: the magnitude's standard deviation, 0 or more; what falls outside 0..10 is clipped.
+        p: the probability with which a drawn operation is applied.
+        color: whether operations on colours take part; without them AutoContrast, Identity, Rotate, Sharpness, the shears and the
+            translations are left (CMC v2).
+
+    Raises:
+        ValueError: a number out of range.
+
+    Source: InfoMin Aug (rand-m10-n2-mstd0.5); RandAugment is arXiv 1909.13719, the list of operations that of timm.
+
+    >>> (view,) = RandAugment()(torch.rand(4, 3, 16, 16))
+    >>> view.shape
+    torch.Size([4, 3, 16, 16])
+    """
+
+    channels, readout, augments = (3,), (0,), True
+    wants: int | None = 3
+
+    def __init__(self, n: int = 2, m: float = 10, std: float = 0.5, p: float = 0.5, color: bool = True) -> None:
+        super().__init__()
+        self.n = whole_number(n, 0, 100, "RandAugment(n)")
+        self.m = within(m, 0, MOST, "RandAugment(m)")
+        self.std = within(std, 0, float("inf"), "RandAugment(std)")
+        self.p = within(p, 0, 1, "RandAugment(p)")
+        self.color = color
+        self.names = COLOR if color else NO_COLOR
+
+    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> RandDraws:
+        """Operations, magnitudes and signs for n samples; an operation that is not applied has the number 0."""
+        size = (n, self.n)
+        numbers = torch.tensor([OPERATIONS.index(name) for name in self.names], device="cpu")
+        operation = numbers[below(size, len(numbers), generator)] * chance(size, self.p, generator)
+        magnitude = normal(size, self.m, self.std, generator).clamp(0, MOST)
+        return RandDraws(operation, magnitude, 2.0 * chance(size, 0.5, generator) - 1)
+
+    def at(self, images: Tensor, draws: RandDraws) -> Tensor:
+        """The view at these draws."""
+        return randaugment(unit(images), *draws)
+
+    @door
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view of the same size."""
+        images = unit(check_images(images, "RandAugment", channels=3))
+        if not self.training:
+            return (images,)
+        return (self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),)
+
+    def extra_repr(self) -> str:
+        return f"n={self.n}, m={self.m}, std={self.std}, p={self.p}, color={self.color}"
