@@ -18,10 +18,12 @@ from torchvision import datasets
 from torchvision.datasets.utils import download_url
 
 from infomin.data.sources import read_idx
-from infomin.data.stl10_cifar10 import CIFAR10, root
+from infomin.data.stl10_cifar10 import CIFAR10, data_root
 
 SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")  # of EMNIST
-FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1"))
+FILES = tuple(
+    f"{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1")
+)
 
 
 def _cifar10(where: Path) -> None:
@@ -33,7 +35,11 @@ def _idx(made: Callable[..., object], where: Path, **how: str) -> None:
     raw = where / made.__name__ / "raw"  # type: ignore[attr-defined]
     for file in _damaged(raw):
         file.unlink()  # torchvision looks whether files are there, not what they hold; this one it unpacks again
-    wanted = [raw / f"emnist-{split}-{file}" for split in SPLITS for file in FILES] if "split" in how else []
+    wanted = (
+        [raw / f"emnist-{split}-{file}" for split in SPLITS for file in FILES]
+        if "split" in how
+        else []
+    )
     if how and not all(file.exists() for file in wanted):  # it looks for those of the split alone
         (raw / f"emnist-{how['split']}-{FILES[0]}").unlink(missing_ok=True)
     made(where, download=True, **how)
@@ -85,16 +91,25 @@ def fetch(name: str, where: Path) -> str | None:
 def main(words: list[str] | None = None) -> int:
     """Fetch what the command line names; returns the exit status."""
     parser = ArgumentParser(prog="fetch.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="+", choices=list(SETS), help=f"What to fetch: {', '.join(SETS)}.")
     parser.add_argument(
-        "--root", type=str, default="", help="Where to; by default INFOMIN_DATA, or data in the working directory."
+        "names", nargs="+", choices=list(SETS), help=f"What to fetch: {', '.join(SETS)}."
+    )
+    parser.add_argument(
+        "--root",
+        type=str,
+        default="",
+        help="Where to; by default INFOMIN_DATA, or data in the working directory.",
     )
     options = parser.parse_args(words)
-    where, missing = Path(os.path.expanduser(options.root)) if options.root else root(), False
+    where, missing = Path(os.path.expanduser(options.root)) if options.root else data_root(), False
     for name in dict.fromkeys(options.names):
         wrong = fetch(name, where)
         missing |= wrong is not None
-        print(wrong or f"{name}: is in {where}, whole", file=sys.stderr if wrong else sys.stdout, flush=True)
+        print(
+            wrong or f"{name}: is in {where}, whole",
+            file=sys.stderr if wrong else sys.stdout,
+            flush=True,
+        )
     return 2 if missing else 0
 
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from infomin.data import shards
-from infomin.experiment import script
+from infomin.experiment import run_script
 
 SHOWN = 8  # clips of a preview
 
@@ -47,9 +47,11 @@ def main(out: str, *, verify: bool = False, preview: str = "", **settings: Any) 
         return 0
     new = shards.write(out, bar=True, **settings)
     config = shards.ClipShards(out).config
-    print(f"{len(new)} shards made, {-(-config['clips'] // config['shard']) - len(new)} there; {out}")
+    print(
+        f"{len(new)} shards made, {-(-config['clips'] // config['shard']) - len(new)} there; {out}"
+    )
     return 0
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

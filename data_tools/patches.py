@@ -23,11 +23,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from infomin.common import files
-from infomin.common.checks import positive
-from infomin.common.seeds import generator
-from infomin.data.image_folder import find
-from infomin.data.image_io import shape, upright
-from infomin.experiment import script
+from infomin.common.checks import check_positive
+from infomin.common.seeds import seeded_generator
+from infomin.data.image_folder import find_images
+from infomin.data.image_io import image_size, read_upright
+from infomin.experiment import run_script
 
 QUALITY = 95  # of JPEG files
 
@@ -40,8 +40,14 @@ def boxes(width: int, height: int, side: int, n: int, name: str, seed: int = 0) 
     """
     if min(width, height) < side:
         return []
-    draws = generator(seed, "patches", name)
-    corners = zip(*(torch.randint(room - side + 1, (n,), generator=draws).tolist() for room in (width, height)), strict=True)
+    draws = seeded_generator(seed, "patches", name)
+    corners = zip(
+        *(
+            torch.randint(room - side + 1, (n,), generator=draws).tolist()
+            for room in (width, height)
+        ),
+        strict=True,
+    )
     return [[left, top, left + side, top + side] for left, top in corners]
 
 
@@ -57,7 +63,9 @@ def parts(names: Sequence[str]) -> dict[str, str]:
     found = {}
     for of_class in classes.values():
         last = min(5, len(of_class)) - 1
-        found |= {name: "test/" if last and i % 5 == last else "train/" for i, name in enumerate(of_class)}
+        found |= {
+            name: "test/" if last and i % 5 == last else "train/" for i, name in enumerate(of_class)
+        }
     return found
 
 
@@ -82,17 +90,19 @@ def cut(
     try:
         rows: list[dict[str, Any]] = [
             {"file": f"{part}{name}-{i:02d}.{ending}", "source": name, "box": box}
-            for i, box in enumerate(boxes(*shape(source / name), side, n, name, seed))
+            for i, box in enumerate(boxes(*image_size(source / name), side, n, name, seed))
         ]
         todo = [row for row in rows if not (out / row["file"]).exists()]
-        photograph = upright(source / name) if todo else None
+        photograph = read_upright(source / name) if todo else None
     except Exception:  # on bytes that are no image decoders raise whatever they like
         return "unreadable", []
     if photograph is None:
         return "there" if rows else "too small", rows
     for row in todo:
-        with files.atomic(out / row["file"]) as file:
-            photograph.crop(row["box"]).save(file, Image.registered_extensions()[f".{ending}"], quality=QUALITY)
+        with files.atomic_write(out / row["file"]) as file:
+            photograph.crop(row["box"]).save(
+                file, Image.registered_extensions()[f".{ending}"], quality=QUALITY
+            )
     return "cut", rows
 
 
@@ -123,28 +133,59 @@ def main(
         seed: Seed of the places.
         kind: What patches are written as: png, or jpg of quality 95.
     """
-    positive(side, "side"), positive(per_image, "per_image"), positive(seed, "seed", zero=True)
+    (
+        check_positive(side, "side"),
+        check_positive(per_image, "per_image"),
+        check_positive(seed, "seed", zero=True),
+    )
     folder, to = (Path(os.path.expanduser(path)) for path in (source, out))
     if not folder.is_dir():
-        raise FileNotFoundError(f"source: got no folder {folder}, wanted one with photographs; correct the path")
-    names = [Path(path).relative_to(folder).as_posix() for path in find(folder, [os.path.realpath(to)])]
+        raise FileNotFoundError(
+            f"source: got no folder {folder}, wanted one with photographs; correct the path"
+        )
+    names = [
+        Path(path).relative_to(folder).as_posix()
+        for path in find_images(folder, [os.path.realpath(to)])
+    ]
     if not names:
-        raise ValueError(f"source: got no image files in {folder}, wanted photographs; correct the path")
+        raise ValueError(
+            f"source: got no image files in {folder}, wanted photographs; correct the path"
+        )
     part = {} if (folder / "train").is_dir() else parts(names)
     photographs = files.key({name: os.stat(folder / name).st_size for name in names})
-    settings = {"side": side, "per_image": per_image, "seed": seed, "kind": kind, "photographs": photographs}
-    if (to / "settings.json").exists() and (was := files.read_json(to / "settings.json")) != settings:
-        raise ValueError(f"out: got {settings}, but {to} holds patches of {was}; choose another folder or delete that one")
+    settings = {
+        "side": side,
+        "per_image": per_image,
+        "seed": seed,
+        "kind": kind,
+        "photographs": photographs,
+    }
+    if (to / "settings.json").exists() and (
+        was := files.read_json(to / "settings.json")
+    ) != settings:
+        raise ValueError(
+            f"out: got {settings}, but {to} holds patches of {was}; choose another folder or delete that one"
+        )
     files.write_json(to / "settings.json", settings)
     with _pool() as pool:
-        jobs = pool.map(lambda name: cut(folder, name, to, side, per_image, seed, kind, part.get(name, "")), names)
+        jobs = pool.map(
+            lambda name: cut(folder, name, to, side, per_image, seed, kind, part.get(name, "")),
+            names,
+        )
         done = list(zip(names, tqdm(jobs, total=len(names), unit="photo"), strict=True))
-    files.write_rows(to / "patches.jsonl", (row for _, (_, rows) in done for row in rows))
+    files.write_jsonl(to / "patches.jsonl", (row for _, (_, rows) in done for row in rows))
     for name in (name for name, (what, _) in done if what == "unreadable"):
         print(f"{folder / name}: cannot be read; left out", file=sys.stderr)
     count = Counter(what for _, (what, _) in done)
-    print(", ".join(f"{count[what]} {what}" for what in ("cut", "there", "too small", "unreadable") if count[what]) + f"; {to}")
+    print(
+        ", ".join(
+            f"{count[what]} {what}"
+            for what in ("cut", "there", "too small", "unreadable")
+            if count[what]
+        )
+        + f"; {to}"
+    )
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

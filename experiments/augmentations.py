@@ -14,9 +14,24 @@ from infomin.experiment import command
 from infomin.runs.presets import STL10, TINY
 
 CROP, JITTER = "crop:0.2", "crop:0.2+flip:0.5+jitter:1"
-VIEWS = [CROP, f"{CROP}+flip:0.5", JITTER, f"{JITTER}+grey:0.2", f"{JITTER}+blur:0.5+grey:0.2", "aug:simclr", "aug:infomin"]
+VIEWS = [
+    CROP,
+    f"{CROP}+flip:0.5",
+    JITTER,
+    f"{JITTER}+grey:0.2",
+    f"{JITTER}+blur:0.5+grey:0.2",
+    "aug:simclr",
+    "aug:infomin",
+]
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, "data": "digits", "task": "digit", "share_encoder": True},
+    "tiny": {
+        **TINY,
+        "views": VIEWS[::3],
+        "seeds": 1,
+        "data": "digits",
+        "task": "digit",
+        "share_encoder": True,
+    },
     "quick": {"views": VIEWS, "seeds": 3, "data": "digits", "task": "digit", "share_encoder": True},
     "paper": {**STL10, "views": VIEWS},
 }

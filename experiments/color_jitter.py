@@ -16,7 +16,14 @@ from infomin.runs.presets import STL10, TINY
 
 VIEWS = [f"crop:0.6+jitter:{strength}" for strength in (0.125, 0.25, 0.5, 1, 2, 4, 8)]
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, "data": "digits", "task": "digit", "share_encoder": True},
+    "tiny": {
+        **TINY,
+        "views": VIEWS[::3],
+        "seeds": 1,
+        "data": "digits",
+        "task": "digit",
+        "share_encoder": True,
+    },
     "quick": {"views": VIEWS, "seeds": 3, "data": "digits", "task": "digit", "share_encoder": True},
     "paper": {**STL10, "views": [view.replace("0.6", "0.2") for view in VIEWS]},
 }

@@ -20,7 +20,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {**TINY, "views": VIEWS, "seeds": 1, "data": "digits", "task": "digit"},
     "quick": {"views": VIEWS, "seeds": 3, "data": "digits", "task": "digit"},
     "paper": {
-        "views": [f"crop:0.2/1+flip:0.5/1+{view}" for view in VIEWS],  # the crop is the same for both parts
+        "views": [
+            f"crop:0.2/1+flip:0.5/1+{view}" for view in VIEWS
+        ],  # the crop is the same for both parts
         "seeds": 3,
         "data": "stl10",
         "task": "class",

@@ -16,8 +16,21 @@ from infomin.runs.presets import STL10, TINY
 
 VIEWS = [f"crop:{area}" for area in (0.02, 0.08, 0.2, 0.4, 0.6, 0.8, 1)]
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, "data": "photos", "task": "background", "share_encoder": True},
-    "quick": {"views": VIEWS, "seeds": 3, "data": "photos", "task": "background", "share_encoder": True},
+    "tiny": {
+        **TINY,
+        "views": VIEWS[::3],
+        "seeds": 1,
+        "data": "photos",
+        "task": "background",
+        "share_encoder": True,
+    },
+    "quick": {
+        "views": VIEWS,
+        "seeds": 3,
+        "data": "photos",
+        "task": "background",
+        "share_encoder": True,
+    },
     "paper": {**STL10, "views": VIEWS},
 }
 

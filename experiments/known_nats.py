@@ -17,14 +17,22 @@ import pandas as pd
 
 from infomin import sweep
 from infomin.common import files
-from infomin.experiment import recipes, script
+from infomin.experiment import recipes, run_script
 from infomin.report import plots
 from infomin.report.summary import summary
 
-VIEWS = ("shared:digit%3", "shared:position%3", "shared:position", "shared:digit", "shared:position-digit%2")
+VIEWS = (
+    "shared:digit%3",
+    "shared:position%3",
+    "shared:position",
+    "shared:digit",
+    "shared:position-digit%2",
+)
 
 
-def main(preset: str = "quick", out: str = "runs/known_nats", jobs: int = 0, save: str = "") -> None:
+def main(
+    preset: str = "quick", out: str = "runs/known_nats", jobs: int = 0, save: str = ""
+) -> None:
     """Hold I_NCE against known information.
 
     Args:
@@ -39,9 +47,9 @@ def main(preset: str = "quick", out: str = "runs/known_nats", jobs: int = 0, sav
     print(at.to_string(index=False, float_format="%.3f"))
     plots.calibration(rows, Path(out) / "known_nats.png")
     if save:
-        files.write_rows(Path(save) / "known_nats.jsonl", rows)
+        files.write_jsonl(Path(save) / "known_nats.jsonl", rows)
         plots.calibration(rows, Path(save) / "known_nats.png")
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

@@ -18,9 +18,9 @@ import pandas as pd
 
 from infomin import Learning, Recipe, grid, learn, sweep
 from infomin.common import files
-from infomin.common.checks import known
+from infomin.common.checks import check_choice
 from infomin.data.datasets import load
-from infomin.experiment import script
+from infomin.experiment import run_script
 from infomin.methods.game import MODES
 from infomin.report import panels
 from infomin.report.summary import summary
@@ -34,7 +34,15 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "seeds": 1,
         "view": "crop:0.5",
-        "game": {**TINY, "steps": 10, "hidden": 4, "labels": 100, "labelled": 16, "fresh_every": 10, "fresh_steps": 2},
+        "game": {
+            **TINY,
+            "steps": 10,
+            "hidden": 4,
+            "labels": 100,
+            "labelled": 16,
+            "fresh_every": 10,
+            "fresh_steps": 2,
+        },
         "run": TINY,
     },
     "quick": {  # to end in 20 minutes on a CPU: a flow knows single pixels, and may learn on smaller images than it is used on
@@ -67,8 +75,13 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 def games(preset: str) -> list[Any]:
     """Stage one: every kind of player, both spaces, both kinds of flow."""
-    fields = BUDGETS[known(preset, BUDGETS, "preset")]
-    axes = {"mode": MODES, "space": SPACES, "volume_preserving": (True, False), "seed": range(fields["seeds"])}
+    fields = BUDGETS[check_choice(preset, BUDGETS, "preset")]
+    axes = {
+        "mode": MODES,
+        "space": SPACES,
+        "volume_preserving": (True, False),
+        "seed": range(fields["seeds"]),
+    }
     return grid(Learning(view=fields["view"], **fields["game"]), **axes)
 
 
@@ -86,24 +99,44 @@ def second(preset: str, learned: list[dict[str, Any]]) -> list[tuple[Recipe, dic
         for seed in range(fields["seeds"])
     ]
     for game in learned:
-        kind = {"generator": game["mode"], "space": game["space"], "flow": "VP" if game["volume_preserving"] else "NVP"}
-        facts = {f"game_{name}": game.get(name) for name in ("verdict", "step_kept", "i_nce_raw", "i_nce_fresh", "right_held")}
+        kind = {
+            "generator": game["mode"],
+            "space": game["space"],
+            "flow": "VP" if game["volume_preserving"] else "NVP",
+        }
+        facts = {
+            f"game_{name}": game.get(name)
+            for name in ("verdict", "step_kept", "i_nce_raw", "i_nce_fresh", "right_held")
+        }
         if game["file"]:
-            plan.append((Recipe(**run, view=f"{game['view']}+flow:{game['file']}", seed=game["seed"]), kind | facts))
+            plan.append(
+                (
+                    Recipe(**run, view=f"{game['view']}+flow:{game['file']}", seed=game["seed"]),
+                    kind | facts,
+                )
+            )
     return plan
 
 
 def pictures(rows: list[dict[str, Any]], flows: dict[str, PixelFlow], task: str, path: str) -> None:
     """Where views lie in the plane; and what flows from RGB make of colours, beside spaces that are known."""
     shown = [row | {"from": f"from {NAMES[row['space']]}"} for row in rows]
-    panels.plane(shown, f"{path}.png", task, "generator", "flow", "from")
+    panels.nats_plane(shown, f"{path}.png", task, "generator", "flow", "from")
     splits = {name: ColorSplit(name.lower(), "012") for name in ("RGB", "YDbDr", "Lab")}
-    spaces: Any = {name: lambda images, split=split: split(images)[0] for name, split in splits.items()}
+    spaces: Any = {
+        name: lambda images, split=split: split(images)[0] for name, split in splits.items()
+    }
     image = load("digits", 64)[1].images[IMAGE]
-    panels.spaces(spaces | {name: flow for name, flow in flows.items() if "rgb" in name}, image, f"{path}_spaces.png")
+    panels.space_pictures(
+        spaces | {name: flow for name, flow in flows.items() if "rgb" in name},
+        image,
+        f"{path}_spaces.png",
+    )
 
 
-def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, save: str = "") -> None:
+def main(
+    preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, save: str = ""
+) -> None:
     """Learn views, and learn from them.
 
     Args:
@@ -119,7 +152,7 @@ def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, 
     task, kinds = learned[0]["task"], ["generator", "space", "flow"]
     at = summary(pd.DataFrame(rows), kinds, [f"acc_{task}", f"knn_{task}", "i_nce"])
     print(at.to_string(index=False, float_format="%.3f", na_rep=""))
-    with files.atomic(f"{out}/table.csv") as file:
+    with files.atomic_write(f"{out}/table.csv") as file:
         file.write(at.to_csv(index=False).encode())
     for game in learned:
         if game["verdict"] != "steady":
@@ -128,11 +161,13 @@ def main(preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, 
     flows = {name: PixelFlow.load(file) for name, file in firsts.items()}
     pictures(rows, flows, task, f"{out}/learned_views")
     if save:
-        files.write_rows(f"{save}/learned_views.jsonl", [*rows, *learned])  # of both stages
+        files.write_jsonl(f"{save}/learned_views.jsonl", [*rows, *learned])  # of both stages
         pictures(rows, flows, task, f"{save}/learned_views")
         for name, file in firsts.items():
             learned_flow = Path(file).read_bytes()
-            with files.atomic(f"{save}/learned_views/{name.replace(', ', '_').lower()}.safetensors") as copy:
+            with files.atomic_write(
+                f"{save}/learned_views/{name.replace(', ', '_').lower()}.safetensors"
+            ) as copy:
                 copy.write(learned_flow)
 
 
@@ -142,4 +177,4 @@ def called(game: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

@@ -47,8 +47,14 @@ def draw(bank: Bank, digit: Tensor, colour: Tensor) -> Tensor:
     """Pictures [n, 3, 16, 16]: any handwriting of the digit, anywhere, pale on rough paper of the colour."""
     (ink, classes), n = bank, len(digit)
     lots = torch.rand(n, len(classes)).where(classes == digit[:, None], -1)
-    place = torch.cat([4 / 3 * torch.eye(2).expand(n, 2, 2), 2 / 3 * torch.rand(n, 2, 1) - 1 / 3], 2)  # 12 pixels of the 16
-    ink = grid_sample(ink[lots.argmax(1)], affine_grid(place, [n, 1, 16, 16], align_corners=False), align_corners=False)
+    place = torch.cat(
+        [4 / 3 * torch.eye(2).expand(n, 2, 2), 2 / 3 * torch.rand(n, 2, 1) - 1 / 3], 2
+    )  # 12 pixels of the 16
+    ink = grid_sample(
+        ink[lots.argmax(1)],
+        affine_grid(place, [n, 1, 16, 16], align_corners=False),
+        align_corners=False,
+    )
     angle = 2 * math.pi * (colour[:, None] / COLOURS + torch.arange(3) / 3)
     paper = (0.5 + 0.5 * angle.cos())[:, :, None, None] * torch.rand(n, 1, 16, 16)
     return paper.lerp(torch.ones(()), 0.7 * ink)
@@ -62,7 +68,11 @@ def neighbour(x: Tensor, block: int) -> Tensor:
 def views(bank: Bank, n: int, dial: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """n pairs of pictures and the digits on the first ones; a pair shares log(10 / dial[0]) + log(8 / dial[1]) nats."""
     digit, colour = torch.randint(DIGITS, (n,)), torch.randint(COLOURS, (n,))
-    return draw(bank, digit, colour), draw(bank, neighbour(digit, dial[0]), neighbour(colour, dial[1])), digit
+    return (
+        draw(bank, digit, colour),
+        draw(bank, neighbour(digit, dial[0]), neighbour(colour, dial[1])),
+        digit,
+    )
 
 
 def loss(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
@@ -72,9 +82,14 @@ def loss(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
     return (cross_entropy(scores, partner) + cross_entropy(scores.T, partner)) / 2
 
 
-def train(bank: Bank, dial: tuple[int, int], steps: int, batch: int = 256, lr: float = 1e-2) -> nn.Module:
+def train(
+    bank: Bank, dial: tuple[int, int], steps: int, batch: int = 256, lr: float = 1e-2
+) -> nn.Module:
     """An encoder that finds partners: three convolutions of stride 2 and a linear layer, one for both views."""
-    layers = [(nn.Conv2d(i, o, 3, 2, 1), nn.BatchNorm2d(o), nn.ReLU()) for i, o in ((3, 16), (16, 32), (32, 64))]
+    layers = [
+        (nn.Conv2d(i, o, 3, 2, 1), nn.BatchNorm2d(o), nn.ReLU())
+        for i, o in ((3, 16), (16, 32), (32, 64))
+    ]
     encoder = nn.Sequential(*sum(layers, ()), nn.Flatten(), nn.Linear(256, 32))
     optimizer = torch.optim.AdamW(encoder.parameters(), lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps)

@@ -20,13 +20,17 @@ import pandas as pd
 
 from infomin import Recipe, sweep
 from infomin.common import files
-from infomin.common.checks import known
-from infomin.experiment import script
+from infomin.common.checks import check_choice
+from infomin.experiment import run_script
 from infomin.report import panels
 from infomin.report.summary import summary
 from infomin.runs.presets import TINY
 
-DIGIT, PLACE, GROUND = "digit_image", "position", "background_crop"  # the very digit and background of the later frame
+DIGIT, PLACE, GROUND = (
+    "digit_image",
+    "position",
+    "background_crop",
+)  # the very digit and background of the later frame
 SHARED = {
     "digit": [DIGIT],
     "place": [PLACE],
@@ -40,23 +44,44 @@ ASIDE = ("supervised", "untrained")  # rows that nothing was shared for
 CNN = {"encoder": "tiny", "width": 0.5, "size": 64}  # four layers of 8, 16, 32, 64 channels
 BUDGETS: dict[str, dict[str, Any]] = {
     "tiny": {**TINY, "seeds": 1, "size": 32},
-    "quick": {**CNN, "seeds": 3, "steps": 1600, "batch": 32, "size": 48},  # half the pixels: to end in 20 minutes on a CPU
+    "quick": {
+        **CNN,
+        "seeds": 3,
+        "steps": 1600,
+        "batch": 32,
+        "size": 48,
+    },  # half the pixels: to end in 20 minutes on a CPU
     "paper": {**CNN, "seeds": 3, "steps": 94_000, "digits": "mnist", "backgrounds": "stl10"},
 }
 
 
 def recipes(preset: str, digits: str = "", backgrounds: str = "") -> dict[str, list[Recipe]]:
     """Row of the table -> its recipes, one a seed."""
-    fields = {"digits": "digits", "backgrounds": "photos", **BUDGETS[known(preset, BUDGETS, "preset")]}
+    fields = {
+        "digits": "digits",
+        "backgrounds": "photos",
+        **BUDGETS[check_choice(preset, BUDGETS, "preset")],
+    }
     seeds, *words = (fields.pop(name) for name in ("seeds", "digits", "backgrounds"))
     fields["data"] = f"clips:{digits or words[0]}@{backgrounds or words[1]}"
     rows = {name: {"view": f"frames:{'-'.join(parts)}"} for name, parts in SHARED.items()}
-    rows |= {"supervised": {"view": "frames:all", "method": "supervised"}, "untrained": {"view": "frames:all", "steps": 0}}
-    return {name: [Recipe(**{**fields, **row}, seed=seed) for seed in range(seeds)] for name, row in rows.items()}
+    rows |= {
+        "supervised": {"view": "frames:all", "method": "supervised"},
+        "untrained": {"view": "frames:all", "steps": 0},
+    }
+    return {
+        name: [Recipe(**{**fields, **row}, seed=seed) for seed in range(seeds)]
+        for name, row in rows.items()
+    }
 
 
 def main(
-    preset: str = "quick", digits: str = "", backgrounds: str = "", out: str = "runs/moving_mnist", jobs: int = 0, save: str = ""
+    preset: str = "quick",
+    digits: str = "",
+    backgrounds: str = "",
+    out: str = "runs/moving_mnist",
+    jobs: int = 0,
+    save: str = "",
 ) -> None:
     """Hold what is shared against what is learned.
 
@@ -68,24 +93,38 @@ def main(
         jobs: Processes at a time; 0 means one per core.
         save: Folder to put rows (.jsonl) and figure (.png) into as well.
     """
-    plan = [(name, recipe) for name, some in recipes(preset, digits, backgrounds).items() for recipe in some]
+    plan = [
+        (name, recipe)
+        for name, some in recipes(preset, digits, backgrounds).items()
+        for recipe in some
+    ]
     done = sweep([recipe for _, recipe in plan], out, jobs=jobs)
     rows = [row | {"shared": name} for row, (name, _) in zip(done, plan, strict=True)]
     frame = pd.DataFrame(rows)
     for name in [name for name in frame if name.startswith("acc_")]:
         frame[name.replace("acc", "error")] = 1 - frame[name]
-    columns = {"error_digit": "digit, error", "error_background": "background, error", "px_place": "place, error [px]"}
-    columns = {name: label for name, label in columns.items() if name in frame}  # of a single class there is no error
+    columns = {
+        "error_digit": "digit, error",
+        "error_background": "background, error",
+        "px_place": "place, error [px]",
+    }
+    columns = {
+        name: label for name, label in columns.items() if name in frame
+    }  # of a single class there is no error
     for end, encoder in {"": "of single images", "_past": "of the past"}.items():
         at = summary(frame, "shared", [*(name + end for name in columns), "i_nce", "true_nats"])
-        print(f"The encoder {encoder}:", at.to_string(index=False, float_format="%.3f", na_rep=""), sep="\n")
-        with files.atomic(f"{out}/table{end}.csv") as file:
+        print(
+            f"The encoder {encoder}:",
+            at.to_string(index=False, float_format="%.3f", na_rep=""),
+            sep="\n",
+        )
+        with files.atomic_write(f"{out}/table{end}.csv") as file:
             file.write(at.to_csv(index=False).encode())
-    panels.dots(frame, f"{out}/moving_mnist.png", "shared", columns, aside=ASIDE)
+    panels.dot_table(frame, f"{out}/moving_mnist.png", "shared", columns, aside=ASIDE)
     if save:
-        files.write_rows(Path(save) / "moving_mnist.jsonl", rows)
-        panels.dots(frame, Path(save) / "moving_mnist.png", "shared", columns, aside=ASIDE)
+        files.write_jsonl(Path(save) / "moving_mnist.jsonl", rows)
+        panels.dot_table(frame, Path(save) / "moving_mnist.png", "shared", columns, aside=ASIDE)
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

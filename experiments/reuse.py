@@ -17,21 +17,32 @@ from torchvision.datasets import FakeData
 from torchvision.transforms import v2
 
 import infomin
-from infomin.experiment import script
-from infomin.networks.encoders import build
+from infomin.experiment import run_script
+from infomin.networks.encoders import build_encoder
 from infomin.views import parse
 
-PICTURES = {"size": 256, "image_size": (3, 32, 32), "num_classes": 10}  # stands for any data set of pictures and labels
+PICTURES = {
+    "size": 256,
+    "image_size": (3, 32, 32),
+    "num_classes": 10,
+}  # stands for any data set of pictures and labels
 
 
 def torchvision_pipeline() -> float:
     """Views made in DataLoader workers: the lightness of one crop against the colour of another. Returns the last loss."""
     transform = v2.Compose([v2.PILToTensor(), parse("crop:0.2+jitter:0.5+color:lab")])
-    loader = DataLoader(FakeData(**PICTURES, transform=transform), batch_size=64, shuffle=True, num_workers=2)
-    encoders = nn.ModuleList([build("tiny", channels=1, width=0.5), build("tiny", channels=2, width=0.5)])
+    loader = DataLoader(
+        FakeData(**PICTURES, transform=transform), batch_size=64, shuffle=True, num_workers=2
+    )
+    encoders = nn.ModuleList(
+        [build_encoder("tiny", channels=1, width=0.5), build_encoder("tiny", channels=2, width=0.5)]
+    )
     optimizer = torch.optim.AdamW(encoders.parameters(), lr=1e-3)
     for views, _ in loader:
-        z1, z2 = (nn.functional.normalize(encoder(view)) for encoder, view in zip(encoders, views, strict=True))
+        z1, z2 = (
+            nn.functional.normalize(encoder(view))
+            for encoder, view in zip(encoders, views, strict=True)
+        )
         loss = -infomin.infonce(z1 @ z2.T / 0.1)
         optimizer.zero_grad()
         loss.backward()
@@ -44,8 +55,14 @@ def beside_lightly() -> float:
     from lightly.loss import NTXentLoss
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loader = DataLoader(FakeData(**PICTURES, transform=v2.PILToTensor()), batch_size=64, shuffle=True)
-    view, encoder, contrast = parse("aug:simclr"), build("tiny", channels=3).to(device), NTXentLoss(temperature=0.1)
+    loader = DataLoader(
+        FakeData(**PICTURES, transform=v2.PILToTensor()), batch_size=64, shuffle=True
+    )
+    view, encoder, contrast = (
+        parse("aug:simclr"),
+        build_encoder("tiny", channels=3).to(device),
+        NTXentLoss(temperature=0.1),
+    )
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
     for images, _ in loader:
         one, other = view(images.to(device))  # uint8 in, two float batches out
@@ -68,4 +85,4 @@ def main(only: Literal["all", "torchvision", "lightly"] = "all") -> None:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

@@ -44,13 +44,13 @@ from torch.utils.data import DataLoader
 from infomin import Recipe
 from infomin.common import files
 from infomin.data.datasets import load
-from infomin.experiment import script
-from infomin.networks.encoders import build
+from infomin.experiment import run_script
+from infomin.networks.encoders import build_encoder
 from infomin.networks.heads import Projection
 from infomin.runs.provenance import fast_bf16
 from infomin.runs.single import _batches, _inputs, method_of
 from infomin.training.loop import fit
-from infomin.training.optim import optimizer
+from infomin.training.optim import build_optimizer
 from infomin.views import parse
 from infomin.views.color import rgb_to_lab
 
@@ -58,8 +58,15 @@ CPU, CHANNELS_LAST = torch.device("cpu"), torch.channels_last
 BF16 = fast_bf16(CPU)
 SMALL, LARGE = Recipe(view="color:lab"), Recipe(view="color:lab", size=64)
 EQUAL = replace(LARGE, view="aug:simclr", share_encoder=True)
-SHARED, RESNET = replace(SMALL, view="shared:digit", share_encoder=True), replace(LARGE, encoder="resnet18", width=0.5, batch=64)
-MACHINE = {"cpu": torch.cpu.get_capabilities().get("cpu_name"), "cores": os.cpu_count(), "torch": torch.__version__}
+SHARED, RESNET = (
+    replace(SMALL, view="shared:digit", share_encoder=True),
+    replace(LARGE, encoder="resnet18", width=0.5, batch=64),
+)
+MACHINE = {
+    "cpu": torch.cpu.get_capabilities().get("cpu_name"),
+    "cores": os.cpu_count(),
+    "torch": torch.__version__,
+}
 Row: TypeAlias = dict[str, Any]
 Clock: TypeAlias = Callable[[], float]
 
@@ -72,15 +79,27 @@ def _timed(work: Callable[[], object], calls: int) -> float:
     return 1e3 * (perf_counter() - start) / calls
 
 
-def _compare(name: str, above: Clock, below: Clock, repeats: int, least: float = 0, most: float = inf) -> Row:
+def _compare(
+    name: str, above: Clock, below: Clock, repeats: int, least: float = 0, most: float = inf
+) -> Row:
     above(), below()  # warm up
     times = [(above(), below()) for _ in range(repeats)]
     ratios = [a / b for a, b in times]
     ratio, (a, b) = median(ratios), (median(side) for side in zip(*times, strict=True))
     goal = f">= {least:g}" if least else f"<= {most:g}" if most < inf else None
     verdict = f"goal {goal}: {'reached' if least <= ratio <= most else 'MISSED'}" if goal else ""
-    print(f"{name:57} {ratio:6.2f} ({min(ratios):.2f} to {max(ratios):.2f})  {a:.4g} / {b:.4g} ms  {verdict}", flush=True)
-    row = {"name": name, "ratio": ratio, "min": min(ratios), "max": max(ratios), "goal": goal, "repeats": repeats}
+    print(
+        f"{name:57} {ratio:6.2f} ({min(ratios):.2f} to {max(ratios):.2f})  {a:.4g} / {b:.4g} ms  {verdict}",
+        flush=True,
+    )
+    row = {
+        "name": name,
+        "ratio": ratio,
+        "min": min(ratios),
+        "max": max(ratios),
+        "goal": goal,
+        "repeats": repeats,
+    }
     return row | {"ms_above": a, "ms_below": b, "threads": torch.get_num_threads(), **MACHINE}
 
 
@@ -96,8 +115,13 @@ def _ours(recipe: Recipe, steps: int) -> tuple[Clock, Clock]:
     """A step of `fit`, as run() has it but without checkpoints; a bare step of a copy of its method."""
     view: Any = parse(recipe.view)
     batches = _batches(_inputs(load(recipe.data, recipe.size)[0], view, recipe, CPU), recipe, CPU)
-    methods = [method_of(recipe, view.channels, {}).to(memory_format=CHANNELS_LAST) for _ in range(2)]
-    weights, copy = (optimizer(recipe.optimizer, method, recipe.lr, recipe.weight_decay) for method in methods)
+    methods = [
+        method_of(recipe, view.channels, {}).to(memory_format=CHANNELS_LAST) for _ in range(2)
+    ]
+    weights, copy = (
+        build_optimizer(recipe.optimizer, method, recipe.lr, recipe.weight_decay)
+        for method in methods
+    )
     how: Row = {"rate": lambda step: 1.0, "precision": "bf16" if BF16 else "fp32", "log_every": 1}
     log = fit(methods[0], view, batches, steps=10**9, optimizer=weights, **how)
     inputs, *rest = batches(0)
@@ -115,19 +139,28 @@ def _lightly(recipe: Recipe, steps: int) -> Clock:
     from lightly.transforms import SimCLRTransform
     from PIL import Image
 
-    pictures: Any = [Image.fromarray(x) for x in load(recipe.data, recipe.size)[0].images.permute(0, 2, 3, 1).numpy()]
+    pictures: Any = [
+        Image.fromarray(x)
+        for x in load(recipe.data, recipe.size)[0].images.permute(0, 2, 3, 1).numpy()
+    ]
     collate = partial(_two_views, SimCLRTransform(input_size=recipe.size))
-    loader = DataLoader(pictures, recipe.batch, shuffle=True, drop_last=True, num_workers=2, collate_fn=collate)
-    encoder, contrast = build(recipe.encoder, 3, recipe.width), NTXentLoss(recipe.tau)
-    net = nn.Sequential(encoder, Projection(encoder.features, recipe.dim, recipe.head)).to(memory_format=CHANNELS_LAST)
-    weights = optimizer(recipe.optimizer, net, recipe.lr, recipe.weight_decay)
+    loader = DataLoader(
+        pictures, recipe.batch, shuffle=True, drop_last=True, num_workers=2, collate_fn=collate
+    )
+    encoder, contrast = build_encoder(recipe.encoder, 3, recipe.width), NTXentLoss(recipe.tau)
+    net = nn.Sequential(encoder, Projection(encoder.features, recipe.dim, recipe.head)).to(
+        memory_format=CHANNELS_LAST
+    )
+    weights = build_optimizer(recipe.optimizer, net, recipe.lr, recipe.weight_decay)
 
     def step(batches: Iterator[list[Tensor]]) -> None:
         both = torch.cat(next(batches)).contiguous(memory_format=CHANNELS_LAST)
         _update(weights, lambda: contrast(*net(both).chunk(2)))
 
     def clock() -> float:
-        work = partial(step, iter(loader))  # the workers end with the clock, so ours runs without them
+        work = partial(
+            step, iter(loader)
+        )  # the workers end with the clock, so ours runs without them
         _timed(work, 4)  # what they make in advance is not counted
         return _timed(work, steps)
 
@@ -135,23 +168,57 @@ def _lightly(recipe: Recipe, steps: int) -> Clock:
 
 
 def _loop(repeats: int) -> list[Row]:
-    named = {"color:lab, tiny 32 px": SMALL, "shared:digit, tiny 32 px": SHARED, "color:lab, resnet18 64 px": RESNET}
+    named = {
+        "color:lab, tiny 32 px": SMALL,
+        "shared:digit, tiny 32 px": SHARED,
+        "color:lab, resnet18 64 px": RESNET,
+    }
     sides = {name: _ours(recipe, 2 if recipe is RESNET else 20) for name, recipe in named.items()}
-    return [_compare(f"loop, {name}: fit / bare step", *clocks, repeats, most=1.15) for name, clocks in sides.items()]
+    return [
+        _compare(f"loop, {name}: fit / bare step", *clocks, repeats, most=1.15)
+        for name, clocks in sides.items()
+    ]
 
 
 def _pipeline(repeats: int) -> list[Row]:
     fitting, bare = _ours(LARGE, 20)
-    row = _compare(f"pipeline: lightly {version('lightly')} / ours", _lightly(LARGE, 10), fitting, repeats, least=4)
+    row = _compare(
+        f"pipeline: lightly {version('lightly')} / ours",
+        _lightly(LARGE, 10),
+        fitting,
+        repeats,
+        least=4,
+    )
     speed = {
-        f"images_per_s_{who}": 1e3 * LARGE.batch / row[f"ms_{side}"] for who, side in (("lightly", "above"), ("ours", "below"))
+        f"images_per_s_{who}": 1e3 * LARGE.batch / row[f"ms_{side}"]
+        for who, side in (("lightly", "above"), ("ours", "below"))
     }
-    print("  not equal work: theirs crops, jitters and blurs each image twice, ours splits the colours of a batch;")
+    print(
+        "  not equal work: theirs crops, jitters and blurs each image twice, ours splits the colours of a batch;"
+    )
     print("  " + ", ".join(f"{name} {value:.0f}" for name, value in speed.items()))
-    rows = [row | speed, _compare("pipeline, encoders' share of ours: bare step / fit", bare, fitting, repeats)]
+    rows = [
+        row | speed,
+        _compare("pipeline, encoders' share of ours: bare step / fit", bare, fitting, repeats),
+    ]
     fitting, bare = _ours(EQUAL, 10)
-    rows.append(_compare(f"pipeline, equal views: lightly {version('lightly')} / ours", _lightly(EQUAL, 10), fitting, repeats))
-    return [*rows, _compare("pipeline, equal views, encoders' share of ours: bare step / fit", bare, fitting, repeats)]
+    rows.append(
+        _compare(
+            f"pipeline, equal views: lightly {version('lightly')} / ours",
+            _lightly(EQUAL, 10),
+            fitting,
+            repeats,
+        )
+    )
+    return [
+        *rows,
+        _compare(
+            "pipeline, equal views, encoders' share of ours: bare step / fit",
+            bare,
+            fitting,
+            repeats,
+        ),
+    ]
 
 
 def _lab(repeats: int) -> list[Row]:
@@ -168,7 +235,9 @@ def _lab(repeats: int) -> list[Row]:
         name = f"lab, threads {n}, uint8: scikit-image {version('scikit-image')} / ours"
         rows.append(_compare(name, one_by_one, uint8, repeats, least=8))
         name = f"lab, threads {n}, float: kornia {version('kornia')} / ours"
-        rows.append(_compare(name, partial(_timed, partial(kornia, floats), 2), float32, repeats, least=2))
+        rows.append(
+            _compare(name, partial(_timed, partial(kornia, floats), 2), float32, repeats, least=2)
+        )
     torch.set_num_threads(threads)
     return rows
 
@@ -207,14 +276,22 @@ def _augment(repeats: int) -> list[Row]:
     torchvision, kornia = _peers()
     ours = partial(_timed, lambda: one(images), 10)
     sides = {
-        f"torchvision {version('torchvision')}": (partial(_timed, lambda: torch.stack([torchvision(x) for x in images]), 1), 5),
+        f"torchvision {version('torchvision')}": (
+            partial(_timed, lambda: torch.stack([torchvision(x) for x in images]), 1),
+            5,
+        ),
         f"kornia {version('kornia')}": (partial(_timed, lambda: kornia(images / 255), 3), 2.5),
     }
-    rows = [_compare(f"augment: {name} / ours", theirs, ours, repeats, least=goal) for name, (theirs, goal) in sides.items()]
+    rows = [
+        _compare(f"augment: {name} / ours", theirs, ours, repeats, least=goal)
+        for name, (theirs, goal) in sides.items()
+    ]
 
     pictures: Any = [Image.fromarray(x) for x in stored.permute(0, 2, 3, 1).numpy()]
     collate = partial(_two_views, SimCLRTransform(input_size=64))
-    loader = DataLoader(pictures, 256, shuffle=True, drop_last=True, num_workers=2, collate_fn=collate)
+    loader = DataLoader(
+        pictures, 256, shuffle=True, drop_last=True, num_workers=2, collate_fn=collate
+    )
 
     def lightly() -> float:
         batches = iter(loader)  # the workers end with the clock, so ours runs without them
@@ -222,13 +299,26 @@ def _augment(repeats: int) -> list[Row]:
         return _timed(lambda: next(batches), 10)
 
     twice = partial(_timed, lambda: two(images), 10)
-    return [*rows, _compare(f"augment: lightly {version('lightly')}, two views / ours", lightly, twice, repeats, least=3)]
+    return [
+        *rows,
+        _compare(
+            f"augment: lightly {version('lightly')}, two views / ours",
+            lightly,
+            twice,
+            repeats,
+            least=3,
+        ),
+    ]
 
 
 BENCHMARKS = {"loop": _loop, "pipeline": _pipeline, "lab": _lab, "augment": _augment}
 
 
-def main(only: Literal["all", "loop", "pipeline", "lab", "augment"] = "all", repeats: PositiveInt = 7, out: str = "") -> None:
+def main(
+    only: Literal["all", "loop", "pipeline", "lab", "augment"] = "all",
+    repeats: PositiveInt = 7,
+    out: str = "",
+) -> None:
     """Measure speed as ratios, and say which goals are reached.
 
     Args:
@@ -237,11 +327,16 @@ def main(only: Literal["all", "loop", "pipeline", "lab", "augment"] = "all", rep
         out: File for the rows; by default figures/speed.jsonl beside this script if all are measured, none if one is.
     """
     names = list(BENCHMARKS) if only == "all" else [only]
-    print(", ".join(f"{name} {value}" for name, value in {**MACHINE, "threads": torch.get_num_threads()}.items()))
+    print(
+        ", ".join(
+            f"{name} {value}"
+            for name, value in {**MACHINE, "threads": torch.get_num_threads()}.items()
+        )
+    )
     rows = [row for name in names for row in BENCHMARKS[name](repeats)]
     if out or only == "all":
-        files.write_rows(out or Path(__file__).parent / "figures" / "speed.jsonl", rows)
+        files.write_jsonl(out or Path(__file__).parent / "figures" / "speed.jsonl", rows)
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

@@ -29,9 +29,9 @@ from speed import MACHINE, Row, _compare, _timed
 
 from infomin.common import allocator, files
 from infomin.data import shards
-from infomin.data.moving_mnist import Clips, draw, render
-from infomin.data.sources import worlds
-from infomin.experiment import script
+from infomin.data.moving_mnist import Clips, draw_clips, render_clips
+from infomin.data.sources import load_worlds
+from infomin.experiment import run_script
 
 CLIPS, FRAMES, SIZE = 256, 20, 64
 
@@ -43,7 +43,11 @@ def simulate(clips: Clips, frames: int = FRAMES) -> np.ndarray:
     digits, backgrounds = world.digits.numpy(), world.backgrounds.numpy()
     for n in range(len(clips)):
         y, x = clips.crop[n].tolist()
-        ground = backgrounds[clips.background_image[n], :, y : y + world.size, x : x + world.size] / 255 * world.dim
+        ground = (
+            backgrounds[clips.background_image[n], :, y : y + world.size, x : x + world.size]
+            / 255
+            * world.dim
+        )
         place, step = clips.start[n, 0].numpy().copy(), clips.velocity[n, 0].numpy().copy()
         for t in range(frames):
             top, left = place.round().astype(int)
@@ -57,11 +61,16 @@ def simulate(clips: Clips, frames: int = FRAMES) -> np.ndarray:
 
 
 def _render(repeats: int, memory: str) -> list[Row]:
-    clips = draw(worlds(size=SIZE)[0], CLIPS, seed=0)
-    made, slow = partial(render, clips, range(FRAMES), dtype=torch.uint8), partial(simulate, clips)
+    clips = draw_clips(load_worlds(size=SIZE)[0], CLIPS, seed=0)
+    made, slow = (
+        partial(render_clips, clips, range(FRAMES), dtype=torch.uint8),
+        partial(simulate, clips),
+    )
     frames, rows = made(), []
     off = int((frames.int() - torch.from_numpy(slow()).int()).abs().max())
-    if off > 1:  # half of an odd byte is a tie between two levels, which float64 may round the other way
+    if (
+        off > 1
+    ):  # half of an odd byte is a tie between two levels, which float64 may round the other way
         raise RuntimeError(f"the simulation paints other pixels, by up to {off} levels")
     ours, into = partial(_timed, made, 5), torch.empty_like(frames)
     sides = {
@@ -88,8 +97,15 @@ def _write() -> Row:
         seconds = perf_counter() - start
         size = sum(file.stat().st_size for file in Path(folder, "all").iterdir())
     row = {"name": "write 10,000 clips", "clips_per_s": 10_000 / seconds, "bytes": size}
-    row |= {"mib_after_2500": quarter, "mib_after_10000": _most(), "threads": torch.get_num_threads(), **MACHINE}
-    print(f"write 10,000 clips, {size / 1e9:.2f} GB: {row['clips_per_s']:.0f} clips/s, at most {row['mib_after_10000']:.0f} MiB;")
+    row |= {
+        "mib_after_2500": quarter,
+        "mib_after_10000": _most(),
+        "threads": torch.get_num_threads(),
+        **MACHINE,
+    }
+    print(
+        f"write 10,000 clips, {size / 1e9:.2f} GB: {row['clips_per_s']:.0f} clips/s, at most {row['mib_after_10000']:.0f} MiB;"
+    )
     print(f"  after 2,500 clips it was {quarter:.0f} MiB")
     return row
 
@@ -102,11 +118,11 @@ def main(repeats: PositiveInt = 7, save: bool = False) -> None:
         save: Whether to write the rows to figures/speed_clips.jsonl beside this script.
     """
     rows = [_write(), *_render(repeats, "")]  # first what counts memory
-    if allocator.keep():
+    if allocator.keep_memory():
         rows += _render(repeats, ", kept")
     if save:
-        files.write_rows(Path(__file__).parent / "figures" / "speed_clips.jsonl", rows)
+        files.write_jsonl(Path(__file__).parent / "figures" / "speed_clips.jsonl", rows)
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

@@ -31,7 +31,7 @@ from speed import MACHINE, Row, _compare, _timed
 from torch import Tensor, nn
 
 from infomin.common import allocator, files
-from infomin.experiment import script
+from infomin.experiment import run_script
 from infomin.methods import Game
 from infomin.runs.provenance import fast_bf16
 from infomin.views import parse
@@ -55,12 +55,19 @@ class _WithoutContext(nn.Module):
         return self.network(x)
 
 
-def _nflows(order: Sequence[Sequence[int]], depth: int, additive: bool, layer: Callable[[int, int], nn.Module]) -> nn.ModuleList:
+def _nflows(
+    order: Sequence[Sequence[int]],
+    depth: int,
+    additive: bool,
+    layer: Callable[[int, int], nn.Module],
+) -> nn.ModuleList:
     from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
 
     kind = AdditiveCouplingTransform if additive else AffineCouplingTransform
     masks = [[int(c in group) for c in range(3)] for group in order]
-    return nn.ModuleList(kind(mask, lambda i, o: _WithoutContext(_network(i, o, depth, layer))) for mask in masks)
+    return nn.ModuleList(
+        kind(mask, lambda i, o: _WithoutContext(_network(i, o, depth, layer))) for mask in masks
+    )
 
 
 def _zuko(order: Sequence[Sequence[int]], depth: int, additive: bool) -> nn.ModuleList:
@@ -69,10 +76,15 @@ def _zuko(order: Sequence[Sequence[int]], depth: int, additive: bool) -> nn.Modu
 
     how: Row = {"univariate": AdditiveTransform, "shapes": [()]} if additive else {}
     masks = [torch.tensor([c not in group for c in range(3)]) for group in order]
-    return nn.ModuleList(GeneralCouplingTransform(3, mask=mask, hidden_features=[32] * depth, **how) for mask in masks)
+    return nn.ModuleList(
+        GeneralCouplingTransform(3, mask=mask, hidden_features=[32] * depth, **how)
+        for mask in masks
+    )
 
 
-def _learn(couplings: nn.ModuleList, x: Tensor, call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]) -> None:
+def _learn(
+    couplings: nn.ModuleList, x: Tensor, call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+) -> None:
     total: Tensor | float = 0.0
     for coupling in couplings:
         x, log_det = call(coupling, x)
@@ -91,28 +103,45 @@ def _back(weights: nn.Module, latent: Tensor, log_det: Tensor) -> None:
 
 def _peak(work: Callable[[], object]) -> int:
     """The most bytes that torch's CPU allocator held at once during the work, beyond those held before it."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # without it the profiler says that there is no GPU
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # without it the profiler says that there is no GPU
     from torch.profiler import ProfilerActivity, profile
 
     work()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         work()
     assert found.profiler is not None and found.profiler.kineto_results is not None
-    changes = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [
+        event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     changes.sort(key=lambda event: event.start_ns())
-    return max(accumulate(event.nbytes() for event in changes))  # below 0 where memory is given back
+    return max(
+        accumulate(event.nbytes() for event in changes)
+    )  # below 0 where memory is given back
 
 
 def _flow_of(depth: int, additive: bool, repeats: int, memory: str) -> list[Row]:
     images = torch.rand(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     rows = images.movedim(1, -1).reshape(-1, 3).contiguous()
     flow = PixelFlow(couplings=6, depth=depth, volume_preserving=additive)
-    order, name = flow.config["order"], f"flow, {'additive' if additive else 'affine'}, depth {depth}{memory}"
+    order, name = (
+        flow.config["order"],
+        f"flow, {'additive' if additive else 'affine'}, depth {depth}{memory}",
+    )
     ours, made = partial(_learn_ours, flow, images), partial(_nflows, order, depth, additive)
-    whole = partial(_learn, made(partial(nn.Conv2d, kernel_size=1)), images, lambda coupling, x: coupling(x))
+    whole = partial(
+        _learn, made(partial(nn.Conv2d, kernel_size=1)), images, lambda coupling, x: coupling(x)
+    )
     by_rows = partial(_learn, made(nn.Linear), rows, lambda coupling, x: coupling(x))
-    zuko = partial(_learn, _zuko(order, depth, additive), rows, lambda coupling, x: coupling().call_and_ladj(x))
-    peers = {"nflows, images": (whole, 0.40), "nflows, rows": (by_rows, inf), "zuko, rows": (zuko, inf)}
+    zuko = partial(
+        _learn, _zuko(order, depth, additive), rows, lambda coupling, x: coupling().call_and_ladj(x)
+    )
+    peers = {
+        "nflows, images": (whole, 0.40),
+        "nflows, rows": (by_rows, inf),
+        "zuko, rows": (zuko, inf),
+    }
     clock = partial(_timed, ours, 3)
     times = [
         _compare(f"{name}: ours / {peer}", clock, partial(_timed, work, 1), repeats, most=most)
@@ -123,8 +152,17 @@ def _flow_of(depth: int, additive: bool, repeats: int, memory: str) -> list[Row]
     mib = [_peak(work) / 2**20 for work in (ours, whole)]
     verdict = "reached" if mib[0] <= 0.60 * mib[1] else "MISSED"
     held = f"{name}, memory: ours / nflows, images"
-    print(f"{held:57} {mib[0] / mib[1]:6.2f}  {mib[0]:.4g} / {mib[1]:.4g} MiB  goal <= 0.6: {verdict}", flush=True)
-    row = {"name": held, "ratio": mib[0] / mib[1], "goal": "<= 0.6", "mib_above": mib[0], "mib_below": mib[1]}
+    print(
+        f"{held:57} {mib[0] / mib[1]:6.2f}  {mib[0]:.4g} / {mib[1]:.4g} MiB  goal <= 0.6: {verdict}",
+        flush=True,
+    )
+    row = {
+        "name": held,
+        "ratio": mib[0] / mib[1],
+        "goal": "<= 0.6",
+        "mib_above": mib[0],
+        "mib_below": mib[1],
+    }
     return [*times, row | {"threads": torch.get_num_threads(), **MACHINE}]
 
 
@@ -166,12 +204,12 @@ def main(repeats: PositiveInt = 7, save: bool = False) -> None:
     """
     kinds = ((1, True), (1, False), (2, True), (2, False))
     rows = [row for kind in kinds for row in _flow_of(*kind, repeats, "")]
-    if allocator.keep():
+    if allocator.keep_memory():
         rows += [row for kind in kinds for row in _flow_of(*kind, repeats, ", kept")]
     rows += [_game(*sizes, repeats) for sizes in (("resnet18", 64, 96), ("tiny", 32, 192))]
     if save:
-        files.write_rows(Path(__file__).parent / "figures" / "speed_flow.jsonl", rows)
+        files.write_jsonl(Path(__file__).parent / "figures" / "speed_flow.jsonl", rows)
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

@@ -12,7 +12,7 @@ digit rises until its class is shared, I(v1; v2) = H(y) = log 10, and falls once
 from pathlib import Path
 
 from infomin.common import files
-from infomin.experiment import TASK, demo, script
+from infomin.experiment import TASK, demo, run_script
 from infomin.report import plots
 
 
@@ -27,9 +27,9 @@ def main(preset: str = "quick", out: str = "runs/demo", jobs: int = 0, save: str
     """
     rows = demo(out, preset, jobs)
     if save:
-        files.write_rows(Path(save) / "u_curve.jsonl", rows)
+        files.write_jsonl(Path(save) / "u_curve.jsonl", rows)
         plots.u_curve(rows, Path(save) / "u_curve.png", TASK)
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    run_script(main, __doc__)

@@ -12,7 +12,7 @@ import pandas as pd
 from jsonargparse import auto_cli
 
 from .common import files
-from .common.checks import known
+from .common.checks import check_choice
 from .data.datasets import tasks
 from .report import plots
 from .report.shape import by_dial
@@ -47,14 +47,16 @@ def experiment(
         the rows.
     """
     fields = {
-        **presets[known(preset, presets, "preset")],
+        **presets[check_choice(preset, presets, "preset")],
         **{name: value for name, value in overrides.items() if value not in ("", None)},
     }
     views, seeds, task = (fields.pop(name) for name in ("views", "seeds", "task"))
     recipes = grid(Recipe(**fields), seed=range(seeds), view=views)
-    known(task, tasks(recipes[0].data), "task")  # now: hours later, the rows would have to be reported again
+    check_choice(
+        task, tasks(recipes[0].data), "task"
+    )  # now: hours later, the rows would have to be reported again
     rows = sweep([*recipes, *untrained(recipes)], out, jobs=jobs)
-    report(rows, out, task, dial, save)
+    print_report(rows, out, task, dial, save)
     return rows
 
 
@@ -63,18 +65,25 @@ def untrained(recipes: Iterable[Recipe]) -> list[Recipe]:
     return [replace(recipe, steps=0) for recipe in recipes]
 
 
-def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "", about: str | None = None) -> None:
+def command(
+    presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "", about: str | None = None
+) -> None:
     """The command line of an experiment: what a script in experiments/ ends with.
 
     Args:
         presets: as for `experiment`.
         name: of the script; runs go to `runs/NAME`, and what is saved is called so.
         dial: what the views' dial is, with its unit.
-        about: as for `script`.
+        about: as for `run_script`.
     """
 
     def main(
-        preset: str = "quick", data: str = "", task: str = "", out: str = f"runs/{name}", jobs: int = 0, save: str = ""
+        preset: str = "quick",
+        data: str = "",
+        task: str = "",
+        out: str = f"runs/{name}",
+        jobs: int = 0,
+        save: str = "",
     ) -> None:
         """Carry out the experiment.
 
@@ -90,10 +99,10 @@ def command(presets: Mapping[str, Mapping[str, Any]], name: str, dial: str = "",
         where = Path(save) / name if save else ""
         experiment(presets, preset, out, dial=dial, jobs=jobs, save=where, data=data, task=task)
 
-    script(main, about)
+    run_script(main, about)
 
 
-def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
+def run_script(main: Callable[..., int | None], about: str | None) -> NoReturn:
     """Run a script: its arguments are those of `main`, a mistake is told in one line, and the process ends.
 
     The exit status is what `main` returns, 0 for None; 2 for a mistake, 130 when interrupted, 141 when nobody reads the output.
@@ -102,23 +111,26 @@ def script(main: Callable[..., int | None], about: str | None) -> NoReturn:
         main: with a docstring that says what each argument is for.
         about: the script's docstring, which its `--help` shows, but for the commands in it, which are indented.
     """
-    write_anything()
+    tolerate_encoding()
     file = Path(sys.argv[0]).name
     said = " ".join(part for part in (about or "").split("\n\n") if not part.startswith(" "))
     try:
         sys.exit(auto_cli(main, description=said))
     except BrokenPipeError:  # who read the output has gone, as `head` does
-        quiet()
+        silence_stdout()
         sys.exit(141)
     except (ValueError, TypeError, OSError, files.Locked) as error:
         print(f"{file}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"\n{file}: stopped; run the same command again to go on where it was cut", file=sys.stderr)
+        print(
+            f"\n{file}: stopped; run the same command again to go on where it was cut",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
-def write_anything() -> None:
+def tolerate_encoding() -> None:
     """Let what standard output cannot write, such as the ± of a table where all has to be ASCII, become a question mark.
 
     And let what is told on the standard error of a process that has none be told to nobody.
@@ -129,13 +141,17 @@ def write_anything() -> None:
             stream.reconfigure(errors="replace")
 
 
-def quiet() -> None:
+def silence_stdout() -> None:
     """Send the rest of the output nowhere: to flush it at the end would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def report(
-    rows: Sequence[dict[str, Any]] | pd.DataFrame, out: str | Path, task: str = "", dial: str = "", save: str | Path = ""
+def print_report(
+    rows: Sequence[dict[str, Any]] | pd.DataFrame,
+    out: str | Path,
+    task: str = "",
+    dial: str = "",
+    save: str | Path = "",
 ) -> None:
     """Print a table of means over seeds, draw the curve, and say in one sentence what it shows.
 
@@ -152,31 +168,45 @@ def report(
             f"rows: got rows without {', '.join(sorted(lacking))}, wanted those of infomin run or sweep; name another file"
         )
     bad = frame[frame["status"] == "diverged"]
-    lost = f"{len(bad)} of {len(frame)} runs diverged; first, {bad['view'].iloc[0]}: {bad['reason'].iloc[0]}" if len(bad) else ""
+    lost = (
+        f"{len(bad)} of {len(frame)} runs diverged; first, {bad['view'].iloc[0]}: {bad['reason'].iloc[0]}"
+        if len(bad)
+        else ""
+    )
     if len(frame) == len(bad):
-        raise ValueError(f"rows: got none that can be shown, wanted some; {lost or 'there are no rows at all'}")
+        raise ValueError(
+            f"rows: got none that can be shown, wanted some; {lost or 'there are no rows at all'}"
+        )
     tasks = [name[4:] for name in frame if name.startswith("acc_")]
     task = task or next(
-        (name for name in tasks if frame[f"acc_{name}"].notna().sum() == len(frame) - len(bad)), *tasks[:1] or [""]
+        (name for name in tasks if frame[f"acc_{name}"].notna().sum() == len(frame) - len(bad)),
+        *tasks[:1] or [""],
     )
     at = plots.points(rows, task)
     at = by_dial(at, rows) if dial else at
-    with files.atomic(Path(out) / "table.csv") as file:
-        file.write(at.to_csv(index=False).encode(errors="surrogateescape"))  # a path in a view may be any bytes
+    with files.atomic_write(Path(out) / "table.csv") as file:
+        file.write(
+            at.to_csv(index=False).encode(errors="surrogateescape")
+        )  # a path in a view may be any bytes
 
     def draw(path: Path) -> Path:
         return plots.dial_curve(rows, path, task, dial) if dial else plots.u_curve(rows, path, task)
 
     picture = draw(Path(out) / ("dial_curve.png" if dial else "u_curve.png"))
     if save:
-        files.write_rows(Path(f"{save}.jsonl"), frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
+        files.write_jsonl(
+            Path(f"{save}.jsonl"),
+            frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows,
+        )
         draw(Path(f"{save}.png"))
     print(
         at.drop(columns=["spread"])
         .rename(columns=lambda name: name.removesuffix("_mean"))
         .to_string(index=False, float_format="%.3f", na_rep="")
     )
-    print(f"\nfigure: {picture}\ntable:  {Path(out) / 'table.csv'}\n\n{plots.verdict(rows, task, dial=bool(dial))}")
+    print(
+        f"\nfigure: {picture}\ntable:  {Path(out) / 'table.csv'}\n\n{plots.verdict(rows, task, dial=bool(dial))}"
+    )
     if lost:
         print(lost)
     if "protocol" in frame and (ways := frame["protocol"].nunique()) > 1:
@@ -184,7 +214,9 @@ def report(
             f"The rows were measured in {ways} ways (see their protocol); to compare them to the last digit, run older ones anew."
         )
     if "files" in frame and (frame.groupby("data")["files"].nunique() > 1).any():
-        print("The files of the data were not the same for all rows (see their files); keep rows apart by their folder.")
+        print(
+            "The files of the data were not the same for all rows (see their files); keep rows apart by their folder."
+        )
 
 
 TASK = "digit"
@@ -214,12 +246,14 @@ def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]
     Raises:
         ValueError: an unknown preset.
     """
-    fields = dict(PRESETS[known(preset, PRESETS, "preset")])
+    fields = dict(PRESETS[check_choice(preset, PRESETS, "preset")])
     seeds = range(fields.pop("seeds"))
     return grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
 
 
-def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None = None) -> list[dict[str, Any]]:
+def demo(
+    out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None = None
+) -> list[dict[str, Any]]:
     """Carry out the sweep, write `table.csv` and `u_curve.png` beside its runs, and print what they say.
 
     Args:
@@ -231,5 +265,5 @@ def demo(out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None 
         the rows.
     """
     rows = sweep([*recipes(preset), *untrained(recipes(preset))], out, jobs=jobs)
-    report(rows, out, TASK)
+    print_report(rows, out, TASK)
     return rows

@@ -19,5 +19,5 @@ def drawn(monkeypatch):
         return path
 
     for module in (plots, panels):
-        monkeypatch.setattr(module, "save", keep)
+        monkeypatch.setattr(module, "save_figure", keep)
     return figures

@@ -20,9 +20,19 @@ from torch.utils._pytree import tree_leaves, tree_map
 ELSEWHERE = torch.device("meta")
 aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten._to_copy.default}
-INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+INDEXED = {
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+}
 # their results, or the sizes of them, are read by the program
-READ = {aten._local_scalar_dense.default, aten.nonzero.default, aten._unique2.default, aten.unique_dim.default}
+READ = {
+    aten._local_scalar_dense.default,
+    aten.nonzero.default,
+    aten._unique2.default,
+    aten.unique_dim.default,
+}
 READ |= {aten.masked_select.default, aten.equal.default, aten.bincount.default}
 
 
@@ -33,7 +43,11 @@ class Away(Tensor):
 
     @staticmethod
     def __new__(cls, here: Tensor) -> "Away":
-        like = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
+        like = {
+            "strides": here.stride(),
+            "storage_offset": here.storage_offset(),
+            "dtype": here.dtype,
+        }
         away = Tensor._make_wrapper_subclass(cls, here.shape, device=ELSEWHERE, **like)
         away.here = here
         return away
@@ -87,7 +101,9 @@ def _carry_out(func: Any, args: Any, kwargs: Any, waits: Counter[str]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     away = [tensor for tensor in tensors if isinstance(tensor, Away)]
     here = [tensor for tensor in tensors if not isinstance(tensor, Away) and tensor.dim()]
-    goes = _is_away(kwargs["device"]) if kwargs.get("device") is not None else bool(away)  # whether the result is elsewhere
+    goes = (
+        _is_away(kwargs["device"]) if kwargs.get("device") is not None else bool(away)
+    )  # whether the result is elsewhere
     waited = bool(away) and func in READ
     if func in COPIES:
         *onto, source = args[:2] if func is aten.copy_.default else args[:1]
@@ -96,15 +112,23 @@ def _carry_out(func: Any, args: Any, kwargs: Any, waits: Counter[str]) -> Any:
         waited = isinstance(source, Away) != goes and not (goes and at_once)
     elif func in INDEXED:
         goes = isinstance(args[0], Away)
-        waited = goes and any(not isinstance(index, Away) or index.dtype == torch.bool for index in args[1] if index is not None)
+        waited = goes and any(
+            not isinstance(index, Away) or index.dtype == torch.bool
+            for index in args[1]
+            if index is not None
+        )
     if (away and here and func not in COPIES | INDEXED) or (away and not goes and func in INDEXED):
-        raise RuntimeError(f"{func}: got tensors of two devices, those on the CPU of the shapes {[list(t.shape) for t in here]}")
+        raise RuntimeError(
+            f"{func}: got tensors of two devices, those on the CPU of the shapes {[list(t.shape) for t in here]}"
+        )
     if waited:
         waits[_where()] += 1
     given = {**kwargs, "device": torch.device("cpu")} if _is_away(kwargs.get("device")) else kwargs
     with _disable_current_modes():
         found = func(*tree_map(_behind, args), **tree_map(_behind, given))
-    known = {id(tensor.here): tensor for tensor in away}  # of an operation in place, the tensor that it was given
+    known = {
+        id(tensor.here): tensor for tensor in away
+    }  # of an operation in place, the tensor that it was given
     return tree_map(partial(_sent, known=known, goes=goes), found)
 
 
@@ -120,4 +144,8 @@ def _sent(x: Any, known: dict[int, Away], goes: bool) -> Any:
 
 def _where() -> str:
     frames = [frame for frame in extract_stack() if "/infomin/" in frame.filename]
-    return f"{frames[-1].filename.rpartition('/')[2]} {frames[-1].name}: {frames[-1].line}" if frames else "elsewhere"
+    return (
+        f"{frames[-1].filename.rpartition('/')[2]} {frames[-1].name}: {frames[-1].line}"
+        if frames
+        else "elsewhere"
+    )

@@ -22,7 +22,9 @@ def launch(script, folder, world):
 
     They are launched as by torchrun; this process holds the store, so the port needs no guess.
     """
-    store = c10d.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+    store = c10d.TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
+    )
     shared = os.environ | {
         "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
@@ -30,7 +32,9 @@ def launch(script, folder, world):
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(map(os.path.dirname, (os.path.dirname(infomin.__file__), __file__))),
+        "PYTHONPATH": os.pathsep.join(
+            map(os.path.dirname, (os.path.dirname(infomin.__file__), __file__))
+        ),
     }  # this copy, installed or not
     processes = [
         subprocess.Popen(

@@ -15,7 +15,9 @@ PACKAGE = ROOT / "infomin"
 def call(*words, where=ROOT):
     """Run a program that lies beside this Python: exit status and all that it said."""
     program = Path(sys.executable).parent / words[0]
-    done = subprocess.run([program, *words[1:]], cwd=where, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [program, *words[1:]], cwd=where, text=True, capture_output=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -27,19 +29,51 @@ def test_imports_only_go_down():
 @pytest.mark.parametrize(
     ("file", "line", "broken"),
     [
-        ("common/checks.py", "from ..measure.bounds import infonce", "infomin.common is not allowed to import infomin.measure"),
-        ("views/color.py", "from ..methods import METHODS", "infomin.views is not allowed to import infomin.methods"),
-        ("networks/heads.py", "from ..views import parse", "infomin.networks is not allowed to import infomin.views"),
-        ("training/loop.py", "from ..measure.probe import linear", "infomin.training is not allowed to import infomin.measure"),
-        ("measure/probe.py", "from ..views import parse", "infomin.measure.probe is not allowed to import infomin.views"),
-        ("report/plots.py", "from ..data import load", "infomin.report.plots is not allowed to import infomin.data"),
-        ("runs/single.py", "from ..report import plots", "infomin.runs is not allowed to import infomin.report"),
+        (
+            "common/checks.py",
+            "from ..measure.bounds import infonce",
+            "infomin.common is not allowed to import infomin.measure",
+        ),
+        (
+            "views/color.py",
+            "from ..methods import METHODS",
+            "infomin.views is not allowed to import infomin.methods",
+        ),
+        (
+            "networks/heads.py",
+            "from ..views import parse",
+            "infomin.networks is not allowed to import infomin.views",
+        ),
+        (
+            "training/loop.py",
+            "from ..measure.probe import linear",
+            "infomin.training is not allowed to import infomin.measure",
+        ),
+        (
+            "measure/probe.py",
+            "from ..views import parse",
+            "infomin.measure.probe is not allowed to import infomin.views",
+        ),
+        (
+            "report/plots.py",
+            "from ..data import load",
+            "infomin.report.plots is not allowed to import infomin.data",
+        ),
+        (
+            "runs/single.py",
+            "from ..report import plots",
+            "infomin.runs is not allowed to import infomin.report",
+        ),
         (
             "methods/base.py",
             "def f():\n    from ..runs.recipe import Recipe",
             "infomin.methods is not allowed to import infomin.runs",
         ),
-        ("experiment.py", "from . import __main__", "infomin.experiment is not allowed to import infomin.__main__"),
+        (
+            "experiment.py",
+            "from . import __main__",
+            "infomin.experiment is not allowed to import infomin.__main__",
+        ),
     ],
 )
 def test_an_import_that_goes_up_or_sideways_is_found(tmp_path, file, line, broken):
@@ -59,14 +93,20 @@ def test_a_room_that_is_in_no_layer_is_found(tmp_path):
     assert status == 1 and "infomin.attic" in said
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
 def test_the_package_imports_itself_relatively_and_names_by_name(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            assert not any(name.name.split(".")[0] == "infomin" for name in node.names), f"line {node.lineno}"
+            assert not any(name.name.split(".")[0] == "infomin" for name in node.names), (
+                f"line {node.lineno}"
+            )
         if isinstance(node, ast.ImportFrom):
             assert node.level or node.module.split(".")[0] != "infomin", f"line {node.lineno}"
-            assert node.module or node.level == 1, f"line {node.lineno}: from ..room import name, not from .. import room"
+            assert node.module or node.level == 1, (
+                f"line {node.lineno}: from ..room import name, not from .. import room"
+            )
 
 
 def test_types_are_clean():

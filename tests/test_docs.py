@@ -33,7 +33,9 @@ HOOKS = ("forward", "backward", "extra_repr", "error")  # documented where they 
 
 
 def named(paths):
-    return pytest.mark.parametrize("path", paths, ids=[path.relative_to(ROOT).as_posix() for path in paths])
+    return pytest.mark.parametrize(
+        "path", paths, ids=[path.relative_to(ROOT).as_posix() for path in paths]
+    )
 
 
 def blocks(language):
@@ -42,7 +44,11 @@ def blocks(language):
 
 def commands(program):
     """Words after a program's name in the shell blocks of the README, comments left out."""
-    lines = [shlex.split(line, comments=True) for block in blocks("(?:sh|bash|console)") for line in block.splitlines()]
+    lines = [
+        shlex.split(line, comments=True)
+        for block in blocks("(?:sh|bash|console)")
+        for line in block.splitlines()
+    ]
     return [words[1:] for words in lines if words[:1] == [program]]
 
 
@@ -74,7 +80,9 @@ def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch, capsys):
     if code.startswith("# not run:"):
         pytest.skip(code.splitlines()[0])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)  # one job on one core: one thread
+    monkeypatch.setattr(
+        "os.sched_getaffinity", lambda _: {0}, raising=False
+    )  # one job on one core: one thread
     with patch.dict(FAMILIES):  # what is registered there is forgotten
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
 
@@ -84,18 +92,30 @@ def test_there_is_python_in_the_readme_that_is_run():
 
 
 def test_files_and_targets_of_the_readme_exist():
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in link and not link.startswith("#")]
+    links = [
+        link
+        for link in re.findall(r"\]\(([^)\s]+)\)", README)
+        if "://" not in link and not link.startswith("#")
+    ]
     scripts = re.findall(r"python ((?:experiments|data_tools)/\w+\.py)", README)
     rooms = re.findall(r"\b(infomin/\w+(?:\.py|/))", README)
     assert links and scripts and rooms
-    assert [path for path in dict.fromkeys(links + scripts + rooms) if not (ROOT / path).exists()] == []
+    assert [
+        path for path in dict.fromkeys(links + scripts + rooms) if not (ROOT / path).exists()
+    ] == []
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {words[0] for words in commands("make")} <= set(targets)
     assert {path.name for path in EXPERIMENTS + TOOLS} == {Path(script).name for script in scripts}
 
 
 def test_no_placeholder_is_left_in_the_readme():
-    assert re.findall(r"\b[A-Z]{3,}_[A-Z]{3,}\b|TODO|FIXME|XXX", re.sub(r"```.*?```", "", README, flags=re.DOTALL)) == []
+    assert (
+        re.findall(
+            r"\b[A-Z]{3,}_[A-Z]{3,}\b|TODO|FIXME|XXX",
+            re.sub(r"```.*?```", "", README, flags=re.DOTALL),
+        )
+        == []
+    )
 
 
 # docstrings
@@ -108,7 +128,11 @@ def public(tree):
             yield node
             if isinstance(node, ast.ClassDef):
                 yield from (
-                    n for n in node.body if isinstance(n, FUNCTIONS) and not n.name.startswith("_") and n.name not in HOOKS
+                    n
+                    for n in node.body
+                    if isinstance(n, FUNCTIONS)
+                    and not n.name.startswith("_")
+                    and n.name not in HOOKS
                 )
 
 
@@ -120,7 +144,9 @@ def test_every_module_and_every_public_thing_says_what_it_is(path):
 
 
 def test_the_public_names_are_there_and_documented():
-    assert sorted(infomin.__all__) == infomin.__all__ and len(set(infomin.__all__)) == len(infomin.__all__)
+    assert sorted(infomin.__all__) == infomin.__all__ and len(set(infomin.__all__)) == len(
+        infomin.__all__
+    )
     assert set(infomin.__all__) <= set(dir(infomin))
     for name in infomin.__all__:
         thing = getattr(infomin, name)
@@ -152,7 +178,9 @@ def script(monkeypatch, capsys, tmp_path):
 
 @named(EXPERIMENTS + TOOLS)
 def test_a_script_names_its_command_and_has_help(path, script):
-    assert f"python {path.parent.name}/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
+    assert f"python {path.parent.name}/{path.name}" in ast.get_docstring(
+        ast.parse(path.read_text())
+    )
     status, said = script(path, "--help")
     about = ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
     assert status == 0 and "usage:" in said and about in " ".join(said.split())
@@ -161,41 +189,79 @@ def test_a_script_names_its_command_and_has_help(path, script):
 @named([path for path in EXPERIMENTS if re.search(r"# \d+ minutes", path.read_text())])
 def test_the_readme_has_the_minutes_of_the_script(path):
     (minutes,) = set(re.findall(r"# (\d+) minutes", ast.get_docstring(ast.parse(path.read_text()))))
-    (row,) = re.findall(rf"^\| `python experiments/{path.name}[^\n]*", (ROOT / "README.md").read_text(), re.M)
+    (row,) = re.findall(
+        rf"^\| `python experiments/{path.name}[^\n]*", (ROOT / "README.md").read_text(), re.M
+    )
     assert f", {minutes} min" in row
 
 
 @named([path for path in EXPERIMENTS if re.search(r"preset: |PRESETS: ", path.read_text())])
 def test_an_experiment_runs_in_tiny(path, script, tmp_path, monkeypatch):
-    smaller = {"steps": 4, "batch": 16, "size": 24, "width": 0.25, "candidates": 16, "probe_images": 64, "seeds": 1}
-    monkeypatch.setitem(PRESETS, "tiny", smaller)  # the preset itself is tried by the demo's own test
+    smaller = {
+        "steps": 4,
+        "batch": 16,
+        "size": 24,
+        "width": 0.25,
+        "candidates": 16,
+        "probe_images": 64,
+        "seeds": 1,
+    }
+    monkeypatch.setitem(
+        PRESETS, "tiny", smaller
+    )  # the preset itself is tried by the demo's own test
     for name in ("batch", "candidates", "probe_images"):
         monkeypatch.setitem(TINY, name, smaller[name])
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
-    save = ["--save", tmp_path / "saved"] if re.search(r"save: |PRESETS: ", path.read_text()) else []
+    save = (
+        ["--save", tmp_path / "saved"] if re.search(r"save: |PRESETS: ", path.read_text()) else []
+    )
     status, said = script(path, "--preset", "tiny", "--out", tmp_path / "runs", "--jobs", 1, *save)
     made = list((tmp_path / "runs").rglob("row.json"))
     assert status == 0 and said and len(made) >= 2 and list((tmp_path / "runs").glob("*.png"))
     if save:
-        rows = [json.loads(line) for line in (tmp_path / "saved" / f"{path.stem}.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (tmp_path / "saved" / f"{path.stem}.jsonl").read_text().splitlines()
+        ]
         assert sorted(row["key"] for row in rows) == sorted(row.parent.name for row in made)
         assert {row["status"] for row in rows} == {"done"}
         if "command(PRESETS" in path.read_text():  # each view beside its network untrained
-            bare, trained = ([row["view"] for row in rows if bool(row["steps"]) == given] for given in (False, True))
+            bare, trained = (
+                [row["view"] for row in rows if bool(row["steps"]) == given]
+                for given in (False, True)
+            )
             assert len(bare) == len(set(bare)) and bare == trained
         assert (tmp_path / "saved" / f"{path.stem}.png").stat().st_size > 1000
 
 
-def test_backgrounds_of_one_class_leave_the_table_without_their_error(script, tmp_path, monkeypatch):
+def test_backgrounds_of_one_class_leave_the_table_without_their_error(
+    script, tmp_path, monkeypatch
+):
     (tmp_path / "photos").mkdir()
     for i in range(6):
-        noise = torch.randint(256, (128, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+        noise = torch.randint(
+            256, (128, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i)
+        )
         Image.fromarray(noise.numpy()).save(tmp_path / "photos" / f"{i}.jpg")
     for name, value in (("batch", 16), ("candidates", 16), ("probe_images", 64)):
         monkeypatch.setitem(TINY, name, value)
-    words = ["--preset", "tiny", "--backgrounds", f"folder:{tmp_path / 'photos'}", "--out", tmp_path / "runs", "--jobs", 1]
+    words = [
+        "--preset",
+        "tiny",
+        "--backgrounds",
+        f"folder:{tmp_path / 'photos'}",
+        "--out",
+        tmp_path / "runs",
+        "--jobs",
+        1,
+    ]
     status, said = script(ROOT / "experiments" / "moving_mnist.py", *words)
-    assert status == 0 and "error_digit" in said and "px_place" in said and "error_background" not in said
+    assert (
+        status == 0
+        and "error_digit" in said
+        and "px_place" in said
+        and "error_background" not in said
+    )
     at = pd.read_csv(tmp_path / "runs" / "table.csv").set_index("shared")
     rows = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("row.json")]
     (row,) = [row for row in rows if row["method"] == "supervised"]
@@ -208,9 +274,15 @@ def test_every_preset_is_a_sweep_that_could_begin(path):
     presets = runpy.run_path(str(path))["PRESETS"]
     assert set(presets) == {"tiny", "quick", "paper"}
     for preset in presets.values():
-        fields = {name: value for name, value in preset.items() if name not in ("views", "seeds", "task")}
+        fields = {
+            name: value for name, value in preset.items() if name not in ("views", "seeds", "task")
+        }
         recipes = infomin.grid(infomin.Recipe(**fields), view=preset["views"])
-        assert len({recipe.key for recipe in recipes}) == len(preset["views"]) and preset["seeds"] >= 1 and preset["task"]
+        assert (
+            len({recipe.key for recipe in recipes}) == len(preset["views"])
+            and preset["seeds"] >= 1
+            and preset["task"]
+        )
         for recipe in recipes:
             channels = infomin.views.parse(recipe.view).channels
             assert not recipe.share_encoder or len(set(channels)) == 1
@@ -220,7 +292,10 @@ def test_every_preset_is_a_sweep_that_could_begin(path):
 def test_a_mistake_with_an_experiment_is_told_in_one_line(path, script, tmp_path):
     status, said = script(path, "--preset", "big", "--out", tmp_path)
     presets = "tiny, quick" if path.stem in ("u_curve", "known_nats") else "tiny, quick, paper"
-    assert (status, said) == (2, f"{path.name}: preset: got 'big', wanted one of {presets}; pick one of those\n")
+    assert (status, said) == (
+        2,
+        f"{path.name}: preset: got 'big', wanted one of {presets}; pick one of those\n",
+    )
 
 
 @named([path for path in EXPERIMENTS if "repeats: " in path.read_text()])
@@ -246,11 +321,18 @@ def lengths(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, FUNCTIONS):
             body = node.body[1:] if ast.get_docstring(node) else node.body
-            yield f"{path.name}:{node.name}", body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            yield (
+                f"{path.name}:{node.name}",
+                body[-1].end_lineno - body[0].lineno + 1 if body else 0,
+            )
 
 
 def test_files_and_functions_are_short():
-    assert [path.name for path in PACKAGE + EXPERIMENTS + TOOLS if len(path.read_text().splitlines()) > 300] == []
+    assert [
+        path.name
+        for path in PACKAGE + EXPERIMENTS + TOOLS
+        if len(path.read_text().splitlines()) > 300
+    ] == []
     found = [pair for path in PACKAGE + EXPERIMENTS for pair in lengths(path)]
     assert len(found) > 100 and [name for name, lines in found if lines > 60] == []
     assert sorted(lines for _, lines in found)[ceil(0.9 * len(found)) - 1] <= 25
@@ -262,14 +344,20 @@ def test_files_and_functions_are_short():
 def tracked():
     """Texts of the tracked files by path."""
     try:
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     texts = {}
     for name in listed.split("\0"):
         try:
             texts[name] = (ROOT / name).read_text() if name else ""
-        except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError):  # a picture; a file that is about to go
+        except (
+            UnicodeDecodeError,
+            FileNotFoundError,
+            IsADirectoryError,
+        ):  # a picture; a file that is about to go
             continue
     return texts
 
@@ -277,6 +365,9 @@ def tracked():
 def test_no_path_of_a_machine_is_in_any_file():
     machine = re.compile(r"(?<![\w./~}\]-])/(?:work|root|home|tmp|Users)\b(?!-)")
     found = [
-        f"{name}: {line.strip()[:100]}" for name, text in tracked().items() for line in text.splitlines() if machine.search(line)
+        f"{name}: {line.strip()[:100]}"
+        for name, text in tracked().items()
+        for line in text.splitlines()
+        if machine.search(line)
     ]
     assert [line for line in found if "machine = re.compile" not in line] == []

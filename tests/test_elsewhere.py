@@ -12,18 +12,34 @@ from helpers import GAME
 
 from infomin import Recipe, data, learn, run
 from infomin.common.files import read_log
-from infomin.data.moving_mnist import draw as draw_clips
-from infomin.data.moving_mnist import render as render_clips
-from infomin.data.scenes import draw, partner, render
+from infomin.data.moving_mnist import draw_clips, render_clips
+from infomin.data.scenes import draw_partner, draw_scenes, render_scenes
 from infomin.runs.view_learning import Learning
 from infomin.training import loop
 from infomin.views import parse
 
 VIEWS = ["color:lab", "color:hsv", "color:luv/012", "patch:3/7", "frequency:0.5-2"]
 VIEWS += ["crop:0.2", "flip:0.5", "jitter:1", "grey:0.5"]
-VIEWS += ["blur:0.9", "randaugment:7", "jigsaw:2", "multicrop:2x8-1x5", "aug:infomin", "aug:simclr", "crop:0.2+color:lab"]
-IMAGES = torch.randint(256, (16, 3, 18, 14), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-SMALL = {"batch": 16, "width": 0.25, "dim": 16, "probe_images": 64, "candidates": 16, "precision": "fp32"}
+VIEWS += [
+    "blur:0.9",
+    "randaugment:7",
+    "jigsaw:2",
+    "multicrop:2x8-1x5",
+    "aug:infomin",
+    "aug:simclr",
+    "crop:0.2+color:lab",
+]
+IMAGES = torch.randint(
+    256, (16, 3, 18, 14), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+SMALL = {
+    "batch": 16,
+    "width": 0.25,
+    "dim": 16,
+    "probe_images": 64,
+    "candidates": 16,
+    "precision": "fp32",
+}
 
 
 def seed(number):
@@ -35,7 +51,11 @@ def ordinary_autocast(monkeypatch):
     """torch.autocast does not know `meta`; where it is off it has nothing to do."""
     real = torch.autocast
     monkeypatch.setattr(
-        torch, "autocast", lambda kind, *args, **options: nullcontext() if kind == "meta" else real(kind, *args, **options)
+        torch,
+        "autocast",
+        lambda kind, *args, **options: (
+            nullcontext() if kind == "meta" else real(kind, *args, **options)
+        ),
     )
 
 
@@ -57,7 +77,11 @@ def test_tensors_of_two_devices_do_not_meet():
     with elsewhere():
         there = torch.zeros(3, device=ELSEWHERE)
         assert (there + torch.tensor(1.0))[torch.tensor([0, 2])].tolist() == [1, 1]
-        for mix in (lambda: there + torch.ones(3), lambda: torch.ones(3)[there.long()], there.numpy):
+        for mix in (
+            lambda: there + torch.ones(3),
+            lambda: torch.ones(3)[there.long()],
+            there.numpy,
+        ):
             with pytest.raises((RuntimeError, TypeError)):
                 mix()
 
@@ -104,21 +128,25 @@ def test_views_of_floats_wait_once_to_see_that_they_are_in_range(name):
         assert waits.total() == 1
 
 
-@pytest.mark.parametrize("share", ["nothing", "digit", "digit%5-position%2", "background_image", "all"])
+@pytest.mark.parametrize(
+    "share", ["nothing", "digit", "digit%5-position%2", "background_image", "all"]
+)
 def test_scenes_are_the_same_elsewhere_and_wait_for_nothing(share):
     scenes = data.load("digits", 24)[0].scenes[:8]
-    mates = partner(scenes, share, seed(0))
-    again = draw(scenes.world, 8, seed(1))
+    mates = draw_partner(scenes, share, seed(0))
+    again = draw_scenes(scenes.world, 8, seed(1))
     with elsewhere() as waits:
         there = scenes.to(ELSEWHERE)
         there.world.check()  # counts the pictures of each class, once
         waits.clear()
-        found, drawn = partner(there, share, seed(0)), draw(there.world, 8, seed(1))
-        pictures = render(found)
+        found, drawn = draw_partner(there, share, seed(0)), draw_scenes(there.world, 8, seed(1))
+        pictures = render_scenes(found)
         assert waits == Counter()
     for there, here in ((found, mates), (drawn, again)):
-        assert all(torch.equal(value.here, here.tensors()[name]) for name, value in there.tensors().items())
-    torch.testing.assert_close(pictures.here, render(mates))
+        assert all(
+            torch.equal(value.here, here.tensors()[name]) for name, value in there.tensors().items()
+        )
+    torch.testing.assert_close(pictures.here, render_scenes(mates))
 
 
 @pytest.mark.parametrize("subpixel", [False, True])
@@ -132,8 +160,13 @@ def test_clips_are_the_same_elsewhere_and_wait_only_to_see_that_places_are_finit
         there = draw_clips(world, 6, 3, digits=2)
         assert waits == Counter()
         frames = render_clips(there, range(4), subpixel, torch.uint8)
-        assert list(waits) == ["moving_mnist.py positions: if bad := int((~path.isfinite()).sum()):"] and waits.total() == 1
-    assert all(torch.equal(value.here, clips.tensors()[name]) for name, value in there.tensors().items())
+        assert (
+            list(waits) == ["moving_mnist.py positions: if bad := int((~path.isfinite()).sum()):"]
+            and waits.total() == 1
+        )
+    assert all(
+        torch.equal(value.here, clips.tensors()[name]) for name, value in there.tensors().items()
+    )
     assert torch.equal(frames.here, render_clips(clips, range(4), subpixel, torch.uint8))
 
 
@@ -158,7 +191,12 @@ RUNS = {
     "shared:digit": {"data": "digits", "size": 24},
     "shared:digit-position+crop:0.5+color:lab": {"data": "digits", "size": 24},
     "crop:0.2+jitter:1": {"data": "photos", "size": 24, "optimizer": "sgd", "head": "mlp"},
-    "crop:0.5+color:lab": {"data": "digits", "size": 24, "method": "supervised", "optimizer": "lars"},
+    "crop:0.5+color:lab": {
+        "data": "digits",
+        "size": 24,
+        "method": "supervised",
+        "optimizer": "lars",
+    },
     "frames:digit": {"data": "clips", "size": 32},
 }
 
@@ -171,7 +209,9 @@ def test_a_run_is_the_same_elsewhere_and_its_steps_wait_for_nothing(monkeypatch,
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)
         found = run(recipe)
-    told = {"moving_mnist.py positions: if bad := int((~path.isfinite()).sum()):": 6}  # of a bad clip; two are drawn in a step
+    told = {
+        "moving_mnist.py positions: if bad := int((~path.isfinite()).sum()):": 6
+    }  # of a bad clip; two are drawn in a step
     # after the first step, in which the pictures of each class are counted, once
     assert ends[-1] - ends[1] == (told if view.startswith("frames") else {})
     assert found["device_used"] == "meta" and found.keys() == expected.keys()
@@ -183,14 +223,18 @@ def test_a_run_is_the_same_elsewhere_and_its_steps_wait_for_nothing(monkeypatch,
 def test_a_game_is_the_same_elsewhere_and_waits_only_to_see_who_has_labels(monkeypatch, tmp_path):
     recipe = Learning(**GAME | {"steps": 4})
     learn(recipe, tmp_path / "here")
-    monkeypatch.setattr(import_module("infomin.runs.view_learning"), "start", lambda device: ELSEWHERE)
+    monkeypatch.setattr(
+        import_module("infomin.runs.view_learning"), "start", lambda device: ELSEWHERE
+    )
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)
         learn(recipe, tmp_path / "there")
     # of the game and, without labels, of fresh critics
     steps = [after - before for before, after in zip(ends[::2], ends[1::2], strict=True)]
     assert sum(steps, Counter()) == {"game.py _classify: some = (labels >= 0).nonzero()[:, 0]": 4}
-    expected, found = (read_log(tmp_path / where / recipe.key / "log.jsonl") for where in ("here", "there"))
+    expected, found = (
+        read_log(tmp_path / where / recipe.key / "log.jsonl") for where in ("here", "there")
+    )
     assert len(found) == len(expected) == 2 and "i_nce_fresh" in found[0]
     for row, there in zip(expected, found, strict=True):
         assert there == pytest.approx(row, abs=0.02)

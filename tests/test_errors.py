@@ -15,7 +15,15 @@ from infomin.__main__ import main
 from infomin.common import files
 from infomin.training import loop
 
-TINY = {"steps": 10, "batch": 16, "size": 24, "width": 0.25, "dim": 16, "candidates": 16, "probe_images": 64}
+TINY = {
+    "steps": 10,
+    "batch": 16,
+    "size": 24,
+    "width": 0.25,
+    "dim": 16,
+    "candidates": 16,
+    "probe_images": 64,
+}
 TINY |= {"precision": "fp32", "device": "cpu"}
 RECIPE = infomin.Recipe(**TINY, view="color:lab")
 runs = sys.modules["infomin.runs.single"]
@@ -53,7 +61,10 @@ FIELDS = [
     ({"view": "shared:digits"}, ["'digits'", "got 'digits'", "digit, ", "background", "pick"]),
     ({"view": "shared:digit%1"}, ["'digit%1'", "got modulus '1'", "from 2"]),
     ({"view": "shared:digit-digit_image"}, ["names a factor twice", "keep the finer one"]),
-    ({"view": "shared:digit+color:lab/0-1-2"}, ["got 2 views and then 3", "wanted equally many", "change"]),
+    (
+        {"view": "shared:digit+color:lab/0-1-2"},
+        ["got 2 views and then 3", "wanted equally many", "change"],
+    ),
     ({"view": "shared:digit+colour:lab"}, ["got 'colour'", "one of color, shared", "pick"]),
     ({"data": "imagenet"}, ["data", "got 'imagenet'", "one of digits, photos", "pick"]),
     ({"encoder": "vgg"}, ["encoder", "got 'vgg'", "one of tiny, alexnet", "pick"]),
@@ -81,22 +92,54 @@ FIELDS = [
         ["got views of (1, 2) channels", "wanted equal ones", "give each view its own"],
     ),
     ({"view": "color:lab/012"}, ["got a view of 1 part", "wanted two or more", "split it"]),
-    *(({name: value}, [name, f"{value!r}", "wanted"]) for name in WHOLE for value in (-1, 2.5, "3", None)),
-    *(({name: value}, [name, f"{value!r}", "wanted"]) for name in NUMBERS for value in (-1, "3", None, np.nan, np.inf)),
-    *(({name: 0}, [name, "0", "wanted"]) for name in ("size", "dim", "batch", "width", "tau", "lr", "probe_images")),
-    *(({"share_encoder": value}, ["share_encoder", f"got {value!r}", "wanted"]) for value in ("yes", 2)),
-    ({"view": "color:lab+color:lab"}, ["got views of 1, 2 channels for ColorSplit", "wanted 3", "put it before"]),
     *(
-        ({"view": f"{first}+{second}"}, ["got views with values outside [0, 1]", "wanted colours", "put it before the part"])
-        for first in ("frequency:1", "color:rgb/012", "crop:0.5+frequency:1", "frequency:1+crop:0.5")
+        ({name: value}, [name, f"{value!r}", "wanted"])
+        for name in WHOLE
+        for value in (-1, 2.5, "3", None)
+    ),
+    *(
+        ({name: value}, [name, f"{value!r}", "wanted"])
+        for name in NUMBERS
+        for value in (-1, "3", None, np.nan, np.inf)
+    ),
+    *(
+        ({name: 0}, [name, "0", "wanted"])
+        for name in ("size", "dim", "batch", "width", "tau", "lr", "probe_images")
+    ),
+    *(
+        ({"share_encoder": value}, ["share_encoder", f"got {value!r}", "wanted"])
+        for value in ("yes", 2)
+    ),
+    (
+        {"view": "color:lab+color:lab"},
+        ["got views of 1, 2 channels for ColorSplit", "wanted 3", "put it before"],
+    ),
+    *(
+        (
+            {"view": f"{first}+{second}"},
+            ["got views with values outside [0, 1]", "wanted colours", "put it before the part"],
+        )
+        for first in (
+            "frequency:1",
+            "color:rgb/012",
+            "crop:0.5+frequency:1",
+            "frequency:1+crop:0.5",
+        )
         for second in ("color:lab", "grey:0.2", "crop:0.5+jitter:1")
     ),
-    ({"view": "color:lab+shared:digit"}, ["got a second part that takes scenes", "wanted", "images", "put it first"]),
+    (
+        {"view": "color:lab+shared:digit"},
+        ["got a second part that takes scenes", "wanted", "images", "put it first"],
+    ),
     *(({"view": value}, ["view", f"{value!r}", "wanted"]) for value in (None, 3)),
 ]
 
 
-@pytest.mark.parametrize(("wrong", "parts"), FIELDS, ids=[",".join(f"{k}={v}" for k, v in wrong.items()) for wrong, _ in FIELDS])
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    FIELDS,
+    ids=[",".join(f"{k}={v}" for k, v in wrong.items()) for wrong, _ in FIELDS],
+)
 def test_a_wrong_field_is_told_before_anything_is_trained(monkeypatch, wrong, parts):
     monkeypatch.setattr(loop, "_step", lambda *_: pytest.fail("trained first"))
     told(parts, lambda: infomin.run(infomin.Recipe(**{**TINY, "view": "color:lab", **wrong})))
@@ -109,8 +152,19 @@ def test_an_unknown_field_is_named():
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"encoder": "alexnet"}, ["alexnet", "63 px or more", "got 24x24", "use larger images or another encoder"]),
-        ({"view": "patch:8/32"}, ["PatchPair(distance=8, size=32)", "40 px or more", "got 24x24", "use a smaller distance"]),
+        (
+            {"encoder": "alexnet"},
+            ["alexnet", "63 px or more", "got 24x24", "use larger images or another encoder"],
+        ),
+        (
+            {"view": "patch:8/32"},
+            [
+                "PatchPair(distance=8, size=32)",
+                "40 px or more",
+                "got 24x24",
+                "use a smaller distance",
+            ],
+        ),
     ],
 )
 def test_what_only_the_images_show_is_told_at_the_first_step(change, parts):
@@ -132,7 +186,10 @@ NAN = HALF.clone()
 NAN[1, 2, 3, 4] = torch.nan
 IMAGES = [
     (HALF[0, 0], ["ColorSplit(lab)", "[B, 3, H, W]", "got [8, 8]", "images[None]"]),
-    (HALF.movedim(1, 3), ["ColorSplit(lab)", "[B, 3, H, W]", "got [2, 8, 8, 3]", "put the channels second"]),
+    (
+        HALF.movedim(1, 3),
+        ["ColorSplit(lab)", "[B, 3, H, W]", "got [2, 8, 8, 3]", "put the channels second"],
+    ),
     (HALF[:0], ["at least one", "got [0, 3, 8, 8]"]),
     (HALF.long(), ["uint8", "floating point", "got torch.int64", "images.to(torch.uint8)"]),
     (HALF.bool(), ["uint8", "got torch.bool"]),
@@ -159,7 +216,11 @@ def test_a_batch_of_one_is_a_batch(dtype):
 
 def test_scores_that_are_no_matrix():
     for scores in (torch.randn(4), torch.randn(4, 3), torch.randn(2, 4, 4)):
-        told(["infonce", "[B, K]", "K >= B", f"got {list(scores.shape)}", "partner"], infomin.infonce, scores)
+        told(
+            ["infonce", "[B, K]", "K >= B", f"got {list(scores.shape)}", "partner"],
+            infomin.infonce,
+            scores,
+        )
 
 
 # files
@@ -194,7 +255,9 @@ def test_a_damaged_checkpoint_is_told_and_the_advice_works(copy, done, damage, c
     path = copy / "checkpoint.pt"
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     told([str(path), "wanted a whole checkpoint", AGAIN], infomin.run, RECIPE, copy.parent)
-    with pytest.raises(ValueError, match=rf"1 of 1 runs failed.*checkpoint\.pt: wanted a whole checkpoint.*{AGAIN}"):
+    with pytest.raises(
+        ValueError, match=rf"1 of 1 runs failed.*checkpoint\.pt: wanted a whole checkpoint.*{AGAIN}"
+    ):
         infomin.sweep([RECIPE], copy.parent, jobs=1, bar=False)
     assert not (copy / "row.json").exists()
     path.unlink()
@@ -221,7 +284,12 @@ def test_a_damaged_row_is_told_and_the_advice_works(copy, done, damage):
 def test_a_log_that_is_damaged_in_the_middle_is_told(copy):
     (copy / "checkpoint.pt").unlink()
     (copy / "log.jsonl").write_text('{"step": 1\n{"step": 10}\n')
-    told(["log.jsonl", "one JSON object a line", "line 1", "delete"], infomin.run, RECIPE, copy.parent)
+    told(
+        ["log.jsonl", "one JSON object a line", "line 1", "delete"],
+        infomin.run,
+        RECIPE,
+        copy.parent,
+    )
 
 
 def fail(code):
@@ -234,12 +302,31 @@ def fail(code):
 @pytest.mark.parametrize(
     ("broken", "code", "parts"),
     [
-        ("fsync", errno.ENOSPC, ["cannot write ", "No space left on device", "free some space", "run the same command again"]),
-        ("mkdir", errno.EROFS, ["cannot write .lock", "Read-only file system", "choose a folder that can be written"]),
-        ("open", errno.EROFS, ["cannot write .lock", "Read-only file system", "choose a folder that can be written"]),
+        (
+            "fsync",
+            errno.ENOSPC,
+            [
+                "cannot write ",
+                "No space left on device",
+                "free some space",
+                "run the same command again",
+            ],
+        ),
+        (
+            "mkdir",
+            errno.EROFS,
+            ["cannot write .lock", "Read-only file system", "choose a folder that can be written"],
+        ),
+        (
+            "open",
+            errno.EROFS,
+            ["cannot write .lock", "Read-only file system", "choose a folder that can be written"],
+        ),
     ],
 )
-def test_a_disk_that_cannot_be_written_is_told_and_the_run_goes_on_later(tmp_path, monkeypatch, broken, code, parts, done):
+def test_a_disk_that_cannot_be_written_is_told_and_the_run_goes_on_later(
+    tmp_path, monkeypatch, broken, code, parts, done
+):
     out = tmp_path / "new"
     with monkeypatch.context() as patch:
         patch.setattr(os, broken, fail(code))
@@ -251,7 +338,9 @@ def test_a_disk_that_cannot_be_written_is_told_and_the_run_goes_on_later(tmp_pat
 
 
 @pytest.mark.parametrize("full_from", ["checkpoint.pt", "row.json"])
-def test_a_disk_that_fills_up_on_the_way_costs_the_rest_only(tmp_path, monkeypatch, full_from, done):
+def test_a_disk_that_fills_up_on_the_way_costs_the_rest_only(
+    tmp_path, monkeypatch, full_from, done
+):
     replace_file = os.replace
 
     def full(source, target):
@@ -261,31 +350,53 @@ def test_a_disk_that_fills_up_on_the_way_costs_the_rest_only(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        told([f"cannot write {full_from}", "No space left", "run the same command again"], infomin.run, RECIPE, tmp_path)
+        told(
+            [f"cannot write {full_from}", "No space left", "run the same command again"],
+            infomin.run,
+            RECIPE,
+            tmp_path,
+        )
     if full_from == "row.json":
         monkeypatch.setattr(loop, "_step", lambda *_: pytest.fail("trained again"))
     assert infomin.run(RECIPE, tmp_path)["i_nce"] == done[2]["i_nce"]
 
 
-def test_a_figure_that_cannot_be_written_is_told_and_the_older_one_stays(tmp_path, monkeypatch, done):
+def test_a_figure_that_cannot_be_written_is_told_and_the_older_one_stays(
+    tmp_path, monkeypatch, done
+):
     picture = tmp_path / "u_curve.png"
     infomin.plots.u_curve([done[2]], picture)
     before = picture.read_bytes()
     save = Figure.savefig
 
-    def full(figure, target, **settings):  # what a disk does that fills up while the picture is written
+    def full(
+        figure, target, **settings
+    ):  # what a disk does that fills up while the picture is written
         save(figure, target, **settings)
         fail(errno.ENOSPC)()
 
     monkeypatch.setattr(Figure, "savefig", full)
-    told(["cannot write u_curve.png", "No space left on device"], infomin.plots.u_curve, [done[2]] * 2, picture)
+    told(
+        ["cannot write u_curve.png", "No space left on device"],
+        infomin.plots.u_curve,
+        [done[2]] * 2,
+        picture,
+    )
     assert picture.read_bytes() == before and os.listdir(tmp_path) == ["u_curve.png"]
 
 
 def test_a_folder_in_use_is_told_with_its_holder(copy, capsys):
-    for folder, door in ((copy, infomin.run), (copy.parent, lambda recipe, out: infomin.sweep([recipe], out, jobs=1, bar=False))):
+    for folder, door in (
+        (copy, infomin.run),
+        (copy.parent, lambda recipe, out: infomin.sweep([recipe], out, jobs=1, bar=False)),
+    ):
         with files.lock(folder):
-            told([str(folder), f"in use by process {os.getpid()}", "wait, or choose another folder"], door, RECIPE, copy.parent)
+            told(
+                [str(folder), f"in use by process {os.getpid()}", "wait, or choose another folder"],
+                door,
+                RECIPE,
+                copy.parent,
+            )
     with files.lock(copy.parent):
         assert main(["sweep", "--view", "color:lab", "--out", str(copy.parent)]) == 2
     said, errors = capsys.readouterr()
@@ -300,8 +411,14 @@ def test_a_run_whose_row_is_there_needs_nothing_else(done, monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [
-        (lambda row: [row], ["task", "got 'colour'", "wanted one of digit, background, position", "pick"]),
-        (lambda row: [{"status": "diverged", "view": row["view"]}], ["task", "no row has an accuracy"]),
+        (
+            lambda row: [row],
+            ["task", "got 'colour'", "wanted one of digit, background, position", "pick"],
+        ),
+        (
+            lambda row: [{"status": "diverged", "view": row["view"]}],
+            ["task", "no row has an accuracy"],
+        ),
         (lambda row: [], ["rows: got none", "wanted those of runs", "run a sweep"]),
     ],
 )

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from infomin.measure.bounds import infonce_both_ways
-from infomin.measure.critics import cosine
+from infomin.measure.bounds import infonce_symmetric
+from infomin.measure.critics import cosine_scores
 from infomin.methods import InfoNCE
 
 ROOT = Path(__file__).parents[1]
@@ -49,8 +49,10 @@ def test_it_imports_nothing_of_ours() -> None:
 @pytest.mark.parametrize("tau", [0.05, 0.2, 1.0])
 @pytest.mark.parametrize(("k", "d"), [(1, 3), (2, 1), (64, 32)])
 def test_its_loss_and_gradient_are_the_packages(k: int, d: int, tau: float) -> None:
-    ours, theirs = ([draw(k, d).requires_grad_(), draw(k, d, seed=1).requires_grad_()] for _ in range(2))
-    one = torch.tensor(k).log() - infonce_both_ways(cosine(*ours, tau))
+    ours, theirs = (
+        [draw(k, d).requires_grad_(), draw(k, d, seed=1).requires_grad_()] for _ in range(2)
+    )
+    one = torch.tensor(k).log() - infonce_symmetric(cosine_scores(*ours, tau))
     other = minimal.loss(*theirs, tau)
     torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
     one.backward(), other.backward()
@@ -61,10 +63,14 @@ def test_its_loss_and_gradient_are_the_packages(k: int, d: int, tau: float) -> N
 def test_its_loss_and_gradient_are_the_methods() -> None:
     method = InfoNCE((3, 3), width=0.25, shared=True, dim=8, tau=0.2)
     method.encoders[0], method.heads[0] = nn.Identity(), nn.Identity()  # views are embeddings
-    ours, theirs = ([draw(40, 8).requires_grad_(), draw(40, 8, seed=1).requires_grad_()] for _ in range(2))
+    ours, theirs = (
+        [draw(40, 8).requires_grad_(), draw(40, 8, seed=1).requires_grad_()] for _ in range(2)
+    )
     step, other = method(ours), minimal.loss(*theirs, 0.2)
     torch.testing.assert_close(step.loss, other, rtol=0, atol=1e-5)
-    torch.testing.assert_close(step.stats["i_nce"], torch.tensor(40).log() - other.detach(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        step.stats["i_nce"], torch.tensor(40).log() - other.detach(), rtol=0, atol=1e-5
+    )
     step.loss.backward(), other.backward()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
@@ -78,7 +84,10 @@ def test_a_neighbour_is_uniform_in_its_block(block: int) -> None:
     assert torch.equal(y // block, x // block)
     share = torch.zeros(10, 10).index_put_((x, y), torch.tensor(1 / 2000), accumulate=True)
     torch.testing.assert_close(
-        share, torch.block_diag(*[torch.full((block, block), 1 / block)] * (10 // block)), rtol=0, atol=0.06
+        share,
+        torch.block_diag(*[torch.full((block, block), 1 / block)] * (10 // block)),
+        rtol=0,
+        atol=0.06,
     )
 
 
@@ -94,7 +103,9 @@ def test_handwriting_of_the_test_is_not_in_training() -> None:
 def test_the_command_of_its_docstring_prints_one_row_for_each_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (command,) = [line.strip() for line in minimal.__doc__.splitlines() if line.strip().startswith("python ")]
+    (command,) = [
+        line.strip() for line in minimal.__doc__.splitlines() if line.strip().startswith("python ")
+    ]
     program, file = shlex.split(command, comments=True)
     assert program == "python" and ROOT / file == FILE
     monkeypatch.setattr(sys, "argv", [file, "--steps", "2"])
@@ -103,11 +114,18 @@ def test_the_command_of_its_docstring_prints_one_row_for_each_setting(
     assert head.split() == ["the", "views", "share", "nats", "I_NCE", "accuracy"]
     assert [row[:22].strip() for row in rows] == list(minimal.DIAL)
     assert all(0 <= float(row.split()[-1]) <= 1 for row in rows)
-    assert len(rows) % 2 == 1 and rows[len(rows) // 2].startswith("digit ")  # the task's own factor stands in the middle
+    assert len(rows) % 2 == 1 and rows[len(rows) // 2].startswith(
+        "digit "
+    )  # the task's own factor stands in the middle
 
 
-def test_a_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["minimal.py", "--steps", "-3"])
     with pytest.raises(SystemExit, match="2"):
         runpy.run_path(str(FILE), run_name="__main__")
-    assert capsys.readouterr().err.splitlines()[-1] == "minimal.py: error: argument --steps: got -3, wanted 1 or more"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "minimal.py: error: argument --steps: got -3, wanted 1 or more"
+    )

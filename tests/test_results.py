@@ -19,11 +19,16 @@ SPACES = {"rgb": "RGB", "ydbdr": "YDbDr"}
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (ROOT / "experiments" / "figures" / f"{name}.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (ROOT / "experiments" / "figures" / f"{name}.jsonl").read_text().splitlines()
+    ]
 
 
 def table(head: list[str], body: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)) + "\n"
+    return (
+        "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)) + "\n"
+    )
 
 
 def cell(row: pd.Series, column: str) -> str:
@@ -33,7 +38,9 @@ def cell(row: pd.Series, column: str) -> str:
 def learned_views() -> str:
     stage_two = pd.DataFrame(rows("learned_views")).dropna(subset="generator")
     columns = ["acc_digit", "knn_digit", "i_nce"]
-    at = summary(stage_two, ["generator", "flow", "space"], columns).set_index(["generator", "flow", "space"])
+    at = summary(stage_two, ["generator", "flow", "space"], columns).set_index(
+        ["generator", "flow", "space"]
+    )
     numbers = ("accuracy", "neighbours", "I_NCE")
     head = ["views", *(f"{what}, from {shown}" for shown in SPACES.values() for what in numbers)]
     body = [
@@ -55,7 +62,8 @@ def moving_mnist() -> str:
         columns += [f"error_digit{end}", f"error_background{end}", f"px_place{end}"]
     names = ["digit", "background", "place, px"]
     body = [
-        [row["shared"], *(cell(row, column) for column in columns)] for _, row in summary(frame, "shared", columns).iterrows()
+        [row["shared"], *(cell(row, column) for column in columns)]
+        for _, row in summary(frame, "shared", columns).iterrows()
     ]
     return table(["shared", *names, *(f"{name}: past" for name in names)], body)
 
@@ -67,13 +75,22 @@ def test_a_table_of_the_readme_is_that_of_its_rows(made: Callable[[], str], line
     assert wanted in (ROOT / "README.md").read_text(), f"the README should have\n{wanted}"
 
 
-FIGURES = [path for path in sorted((ROOT / "experiments" / "figures").glob("*.jsonl")) if not path.stem.startswith("speed")]
+FIGURES = [
+    path
+    for path in sorted((ROOT / "experiments" / "figures").glob("*.jsonl"))
+    if not path.stem.startswith("speed")
+]
 
 
 @pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
 def test_rows_of_a_figure_were_measured_in_one_way_by_code_that_is_committed(path: Path) -> None:
     frame = pd.DataFrame(rows(path.stem))
-    assert frame["protocol"].dropna().nunique() == frame["precision_used"].nunique() == frame["host"].nunique() == 1
+    assert (
+        frame["protocol"].dropna().nunique()
+        == frame["precision_used"].nunique()
+        == frame["host"].nunique()
+        == 1
+    )
     assert frame["commit"].str.fullmatch("[0-9a-f]{12}").all() and set(frame["status"]) == {"done"}
     assert not frame["key"].duplicated().any()
 
@@ -94,12 +111,27 @@ def planned(name: str) -> list[infomin.Recipe]:
 
 @pytest.mark.parametrize("name", [path.stem for path in FIGURES if path.stem != "learned_views"])
 def test_a_figure_is_of_the_recipes_that_its_command_has_today(name: str) -> None:
-    wanted = [{field: value for field, value in asdict(recipe).items() if field != "device"} for recipe in planned(name)]
+    wanted = [
+        {field: value for field, value in asdict(recipe).items() if field != "device"}
+        for recipe in planned(name)
+    ]
     got = [{field: row[field] for field in wanted[0] if field in row} for row in rows(name)]
     have = set(got[0])
-    assert have >= {"view", "seed", "steps", "data", "size", "share_encoder", "width", "batch", "method"}
+    assert have >= {
+        "view",
+        "seed",
+        "steps",
+        "data",
+        "size",
+        "share_encoder",
+        "width",
+        "batch",
+        "method",
+    }
 
     def said(some: list[dict[str, Any]]) -> list[str]:
-        return sorted(json.dumps({field: one[field] for field in have}, sort_keys=True) for one in some)
+        return sorted(
+            json.dumps({field: one[field] for field in have}, sort_keys=True) for one in some
+        )
 
     assert said(got) == said(wanted)

@@ -11,7 +11,7 @@ import sys
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of glibc's malloc.h, without the M_
 
 
-def keep() -> bool:
+def keep_memory() -> bool:
     """Have this process keep what it frees, up to the most it ever held at once; True where that could be done.
 
     A setting of the process, all libraries in it included, from now on to its end; runs and games make it. No number changes.

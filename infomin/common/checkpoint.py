@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .files import Where, atomic
+from .files import PathLike, atomic_write
 
 # What torch.load(weights_only=True) takes back. Exact types: numpy.float64 is a float too, and would be refused on the way back.
 BRANCHES = (dict, OrderedDict, Counter, list, tuple, torch.Size)
@@ -25,7 +25,7 @@ REMEDY = "delete it and run the same command again, this run will start anew"
 AS_IT_WAS = "put that back which it is a checkpoint of, or run the recipe in another folder"
 
 
-def save(path: Where, state: Mapping[str, Any]) -> None:
+def save(path: PathLike, state: Mapping[str, Any]) -> None:
     """Write a state to one file atomically.
 
     Args:
@@ -44,13 +44,15 @@ def save(path: Where, state: Mapping[str, Any]) -> None:
     ({'step': 7}, True)
     """
     captured = _capture(state)
-    buffer = io.BytesIO()  # given the file itself, torch.save turns a full disk into a RuntimeError about positions
+    buffer = (
+        io.BytesIO()
+    )  # given the file itself, torch.save turns a full disk into a RuntimeError about positions
     torch.save({"state": captured, "layout": _layout(state)}, buffer)
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(buffer.getbuffer())
 
 
-def load(path: Where, state: Mapping[str, Any], *, part: bool = False) -> dict[str, Any]:
+def load(path: PathLike, state: Mapping[str, Any], *, part: bool = False) -> dict[str, Any]:
     """Load a file that `save` wrote into the same things, and return the plain values.
 
     Checked before anything is loaded: the bytes, the names, and the shape and dtype of the modules' tensors, of the optimisers'
@@ -77,7 +79,8 @@ def load(path: Where, state: Mapping[str, Any], *, part: bool = False) -> dict[s
         have = {
             key: kind
             for key, kind in have.items()
-            if key in state or not (key in others or key.startswith(starts) or key.rpartition(" of ")[2] in others)
+            if key in state
+            or not (key in others or key.startswith(starts) or key.rpartition(" of ")[2] in others)
         }
     wrong = _differences(_layout(state), have)
     if wrong:
@@ -113,7 +116,9 @@ def fingerprint(state: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256()
     for where, leaf in sorted(_leaves(_capture(state)), key=lambda pair: pair[0]):
-        digest.update(f"{where} {_kind(leaf) if isinstance(leaf, Tensor) else repr(leaf)}\n".encode())
+        digest.update(
+            f"{where} {_kind(leaf) if isinstance(leaf, Tensor) else repr(leaf)}\n".encode()
+        )
         if isinstance(leaf, Tensor):
             digest.update(leaf.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -123,7 +128,13 @@ def _capture(state: Mapping[str, Any]) -> dict[str, Any]:
     captured = {}
     for name, thing in state.items():
         stateful = hasattr(thing, "state_dict")
-        captured[name] = thing.get_state() if isinstance(thing, torch.Generator) else thing.state_dict() if stateful else thing
+        captured[name] = (
+            thing.get_state()
+            if isinstance(thing, torch.Generator)
+            else thing.state_dict()
+            if stateful
+            else thing
+        )
     for where, leaf in _leaves(captured):
         if not (isinstance(leaf, Tensor) or type(leaf) in LEAVES):
             raise TypeError(
@@ -158,7 +169,9 @@ def _layout(state: Mapping[str, Any]) -> dict[str, str]:
 def _kind(x: Any) -> str:
     if isinstance(x, Tensor):
         return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
-    return "stateful" if isinstance(x, torch.Generator) or hasattr(x, "load_state_dict") else "plain"
+    return (
+        "stateful" if isinstance(x, torch.Generator) or hasattr(x, "load_state_dict") else "plain"
+    )
 
 
 def _differences(wanted: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
@@ -170,11 +183,13 @@ def _differences(wanted: Mapping[str, str], got: Mapping[str, str]) -> list[str]
     ]
 
 
-def _read(path: Where, remedy: str) -> dict[str, Any]:
+def _read(path: PathLike, remedy: str) -> dict[str, Any]:
     data = io.BytesIO(Path(path).read_bytes())
     try:
         with zipfile.ZipFile(data) as archive:
-            damaged = archive.testzip()  # torch.load leaves the checksums alone and takes a flipped bit for another number
+            damaged = (
+                archive.testzip()
+            )  # torch.load leaves the checksums alone and takes a flipped bit for another number
         if damaged:
             raise ValueError(f"wrong checksum in {damaged}")
         data.seek(0)
@@ -182,7 +197,13 @@ def _read(path: Where, remedy: str) -> dict[str, Any]:
         if not (isinstance(saved, dict) and {"state", "layout"} <= set(saved)):
             raise ValueError("infomin did not write it")
     except Exception as error:  # what damaged bytes raise is not written down anywhere
-        why = "it holds a Python object, which is never unpickled" if isinstance(error, pickle.UnpicklingError) else error
+        why = (
+            "it holds a Python object, which is never unpickled"
+            if isinstance(error, pickle.UnpicklingError)
+            else error
+        )
         # without the cause: the advice in torch's own message is to unpickle the file
-        raise ValueError(f"{path}: wanted a whole checkpoint, got one that cannot be read ({why}); {remedy}") from None
+        raise ValueError(
+            f"{path}: wanted a whole checkpoint, got one that cannot be read ({why}); {remedy}"
+        ) from None
     return saved

@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows, where `lock` says so; views and their files need none
     fcntl = None  # type: ignore[assignment]
 
-Where = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 
 
 class Locked(RuntimeError):
@@ -29,7 +29,7 @@ class Locked(RuntimeError):
 
 
 @contextmanager
-def atomic(path: Where) -> Iterator[BinaryIO]:
+def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     """Yield a binary file whose bytes stand at `path`, all of them, once the block ends; if it fails the older file is as it was.
 
     Args:
@@ -53,7 +53,9 @@ def atomic(path: Where) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise _unwritten(error, path) from error
         raise
-    with suppress(OSError):  # the file is in its place, and some network file systems cannot flush a folder
+    with suppress(
+        OSError
+    ):  # the file is in its place, and some network file systems cannot flush a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -70,36 +72,36 @@ def _unwritten(error: OSError, path: Path) -> OSError:
     return OSError(error.errno or errno.EIO, said)
 
 
-def plain(x: Any, whole: bool = False) -> Any:
+def to_plain(x: Any, whole: bool = False) -> Any:
     """Numbers of numpy and torch as Python's own, tuples as lists, NaN and Inf as None; with `whole` also 1.0 as 1."""
     if isinstance(x, Mapping):
-        return {str(name): plain(value, whole) for name, value in x.items()}
+        return {str(name): to_plain(value, whole) for name, value in x.items()}
     if isinstance(x, list | tuple):
-        return [plain(value, whole) for value in x]
+        return [to_plain(value, whole) for value in x]
     if hasattr(x, "tolist"):
-        return plain(x.tolist(), whole)
+        return to_plain(x.tolist(), whole)
     if isinstance(x, float) and not math.isfinite(x):
         return None
     return int(x) if whole and isinstance(x, float) and x.is_integer() else x
 
 
 def _line(x: Any) -> bytes:
-    return json.dumps(plain(x), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(to_plain(x), allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def write_json(path: Where, obj: Any) -> None:
+def write_json(path: PathLike, obj: Any) -> None:
     """Write one JSON file atomically; NaN and Inf become null, numpy and torch numbers become plain ones.
 
     Raises:
         OSError: it cannot be written; an older file is as it was.
         TypeError: `obj` holds something that JSON has no word for.
     """
-    text = json.dumps(plain(obj), allow_nan=False, indent=2)
-    with atomic(path) as file:
+    text = json.dumps(to_plain(obj), allow_nan=False, indent=2)
+    with atomic_write(path) as file:
         file.write(text.encode() + b"\n")
 
 
-def read_json(path: Where) -> Any:
+def read_json(path: PathLike) -> Any:
     """Read one JSON file; a truncated one is a ValueError that says what to do."""
     try:
         return json.loads(Path(path).read_bytes())
@@ -109,9 +111,9 @@ def read_json(path: Where) -> Any:
         ) from error
 
 
-def write_rows(path: Where, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_jsonl(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows into one .jsonl file atomically, one JSON object a line, in the order given; `report.rows.read_rows` takes the file back."""
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         file.writelines(map(_line, rows))
 
 
@@ -123,11 +125,13 @@ def key(recipe: Mapping[str, Any]) -> str:
     >>> key({"view": "color:lab", "tau": 1}) == key({"tau": 1.0, "view": "color:lab"})
     True
     """
-    text = json.dumps(plain(recipe, whole=True), allow_nan=False, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(
+        to_plain(recipe, whole=True), allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def append(path: Where, row: Mapping[str, Any]) -> None:
+def append_jsonl(path: PathLike, row: Mapping[str, Any]) -> None:
     """Append one JSON object to a log, in one write: a killed process loses nothing, a power cut the last few lines."""
     line = _line(row)
     try:
@@ -138,11 +142,11 @@ def append(path: Where, row: Mapping[str, Any]) -> None:
         raise _unwritten(error, Path(path)) from error
 
 
-def read_log(path: Where, upto_step: int | None = None) -> list[dict[str, Any]]:
+def read_log(path: PathLike, upto_step: int | None = None) -> list[dict[str, Any]]:
     """Return the rows of a log up to a step; a torn last line is left out, no file is an empty log, another bad line an error."""
     if not Path(path).exists():
         return []
-    lines = _lines(path)
+    lines = read_lines(path)
     if bad := [number for number, row in lines[:-1] if row is None]:
         raise ValueError(
             f"{path}: wanted one JSON object a line, got something else in line {bad[0]}; "
@@ -152,22 +156,22 @@ def read_log(path: Where, upto_step: int | None = None) -> list[dict[str, Any]]:
     return [row for row in rows if upto_step is None or row.get("step", 0) <= upto_step]
 
 
-def truncate_log(path: Where, step: int) -> None:
+def truncate_log(path: PathLike, step: int) -> None:
     """Drop, atomically, the lines later than `step`: a run that goes on from its checkpoint will write them again.
 
     A torn last line goes too, or the next would be joined to it. A missing log stays missing.
     """
     if Path(path).exists():
-        write_rows(path, read_log(path, step))
+        write_jsonl(path, read_log(path, step))
 
 
-def _lines(path: Where) -> list[tuple[int, dict[str, Any] | None]]:
+def read_lines(path: PathLike) -> list[tuple[int, dict[str, Any] | None]]:
     """The lines of a .jsonl file: each one's number, from 1, and its row, None where it is not a JSON object."""
     lines = enumerate(Path(path).read_bytes().split(b"\n"), start=1)
-    return [(number, _object(line)) for number, line in lines if line.strip()]
+    return [(number, read_object(line)) for number, line in lines if line.strip()]
 
 
-def _object(text: bytes | Path) -> dict[str, Any] | None:
+def read_object(text: bytes | Path) -> dict[str, Any] | None:
     try:
         row = json.loads(text.read_bytes() if isinstance(text, Path) else text)
     except (OSError, ValueError):
@@ -176,7 +180,7 @@ def _object(text: bytes | Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def lock(folder: Where) -> Iterator[None]:
+def lock(folder: PathLike) -> Iterator[None]:
     """Hold a folder for this block alone; the kernel lets go of it when the process ends, kill -9 included.
 
     The file `.lock` stays behind on purpose: if it were deleted, a process that had opened the old file and one that made a
@@ -187,18 +191,25 @@ def lock(folder: Where) -> Iterator[None]:
         OSError: it cannot be written, or this system has no flock.
     """
     if fcntl is None:
-        raise OSError(errno.ENOLCK, f"cannot lock {folder}: this system has no flock; on Windows work under WSL")
+        raise OSError(
+            errno.ENOLCK,
+            f"cannot lock {folder}: this system has no flock; on Windows work under WSL",
+        )
     folder, owner = Path(folder), os.getpid()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # programs started from here do not inherit it
+        handle = os.open(
+            folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666
+        )  # programs started from here do not inherit it
     except OSError as error:
         raise _unwritten(error, folder / ".lock") from error
     try:
         _take(handle, folder)
         yield
     finally:
-        if os.getpid() == owner:  # a forked child shares the lock: it may leave this block too, and must not unlock ours
+        if (
+            os.getpid() == owner
+        ):  # a forked child shares the lock: it may leave this block too, and must not unlock ours
             fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 

@@ -31,7 +31,7 @@ def autocast(device: str, precision: str) -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def exact(device: str) -> AbstractContextManager[None]:
+def full_precision(device: str) -> AbstractContextManager[None]:
     """A context without autocast, and without products of float32 with rounded factors, as "high" and "medium" precision have.
 
     Pixels would be rounded to three digits, and what a flow did with them could not be undone; similarities as well, before a
@@ -39,7 +39,11 @@ def exact(device: str) -> AbstractContextManager[None]:
 
     torch has these settings once for a process: in other threads, too, no product is rounded as long as it lasts.
     """
-    plain: Any = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    plain: Any = (
+        torch.autocast(device, enabled=False)
+        if torch.amp.is_autocast_available(device)
+        else nullcontext()
+    )
     return plain if torch.compiler.is_compiling() else _unrounded(plain)
 
 
@@ -69,5 +73,11 @@ def _rounding() -> list[tuple[Any, str]]:
     backends: Any = torch.backends
     # What equals the setting above it is taken to come from there, and goes on doing so: put back by value it would stay.
     above = backends.fp32_precision
-    kinds = [kind for kind in (backends.cuda.matmul, backends.mkldnn.matmul) if kind.fp32_precision != "ieee"]
-    return [(kind, "none" if kind.fp32_precision == above else kind.fp32_precision) for kind in kinds]
+    kinds = [
+        kind
+        for kind in (backends.cuda.matmul, backends.mkldnn.matmul)
+        if kind.fp32_precision != "ieee"
+    ]
+    return [
+        (kind, "none" if kind.fp32_precision == above else kind.fp32_precision) for kind in kinds
+    ]

@@ -9,22 +9,26 @@ import torch
 from torch import Tensor
 
 
-def generator(seed: int, *purpose: int | str) -> torch.Generator:
+def seeded_generator(seed: int, *purpose: int | str) -> torch.Generator:
     """A CPU generator that depends on its arguments alone: the same bits after any restart, whatever device computes.
 
     Args:
         seed: the experiment's seed, 0 or more.
         purpose: words and whole numbers, for example `("views", step, rank)`; different purposes give independent streams.
 
-    >>> a, b = generator(0, "views", 7), generator(0, "views", 7)
+    >>> a, b = seeded_generator(0, "views", 7), seeded_generator(0, "views", 7)
     >>> torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b))
     True
     """
     parts = (seed, *purpose)
-    if not all(isinstance(part, str) or (isinstance(part, Integral) and part >= 0) for part in parts):
+    if not all(
+        isinstance(part, str) or (isinstance(part, Integral) and part >= 0) for part in parts
+    ):
         raise ValueError(f"seed: got {list(parts)}, wanted whole numbers of 0 or more; change it")
     words = [part if isinstance(part, str) else int(part) for part in parts]
-    digest = hashlib.sha256(repr(words).encode()).digest()  # a list's text tells words from numbers and (a, 0) from (a)
+    digest = hashlib.sha256(
+        repr(words).encode()
+    ).digest()  # a list's text tells words from numbers and (a, 0) from (a)
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
@@ -37,7 +41,7 @@ def uniform_at(counters: Tensor, seed: int, *purpose: int | str) -> Tensor:
     >>> torch.equal(uniform_at(torch.arange(9), 0, "clips")[5:], uniform_at(torch.arange(5, 9), 0, "clips"))
     True
     """
-    word = generator(seed, *purpose).initial_seed() + counters * (0x9E3779B97F4A7C15 - 2**64)
+    word = seeded_generator(seed, *purpose).initial_seed() + counters * (0x9E3779B97F4A7C15 - 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         word = (word ^ _right(word, shift)) * (factor - 2**64)  # the same bits, as a signed number
     return _right(word ^ _right(word, 31), 11).double() * 2.0**-53
@@ -73,9 +77,15 @@ def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None
     True
     """
     device = torch.device(device)
-    others = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    others = (
+        [torch.cuda.current_device() if device.index is None else device.index]
+        if device.type == "cuda"
+        else []
+    )
     with torch.random.fork_rng(devices=others):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device, and nothing would undo it
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed would seed every device, and nothing would undo it
         for index in others:
             torch.cuda.default_generators[index].manual_seed(seed)
         yield

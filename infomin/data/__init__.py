@@ -1,6 +1,6 @@
 """What views are made from: data sets, scenes with known factors, clips, image files."""
 
-from .batches import Part, first, order
+from .batches import Part, batch_rows, batches_by_step, first_rows
 from .datasets import Split, load, tasks
 
-__all__ = ["Part", "Split", "first", "load", "order", "tasks"]
+__all__ = ["Part", "Split", "batch_rows", "batches_by_step", "first_rows", "load", "tasks"]

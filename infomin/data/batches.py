@@ -7,15 +7,23 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..common.distributed import rank, world
-from ..common.seeds import generator, to_device
-from .image_folder import Files
+from ..common.distributed import rank, world_size
+from ..common.seeds import seeded_generator, to_device
+from .image_folder import ImageFiles
 
-Part: TypeAlias = tuple[Any, Mapping[str, Tensor]]  # what a view takes, `[N]`, and task -> labels `[N]`, on one device
+Part: TypeAlias = tuple[
+    Any, Mapping[str, Tensor]
+]  # what a view takes, `[N]`, and task -> labels `[N]`, on one device
 
 
-def batches(
-    part: Part, batch: int, *, steps: int, seed: int, device: torch.device | str = "cpu", rows: Tensor | None = None
+def batches_by_step(
+    part: Part,
+    batch: int,
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    rows: Tensor | None = None,
 ) -> Callable[[int], tuple[Any, Tensor, dict[str, Tensor]]]:
     """What `fit` asks for: a function from a step to (inputs of the view, index, labels), this process's part of the batch.
 
@@ -29,48 +37,65 @@ def batches(
         device: where inputs and labels are.
         rows: long, on the CPU: those to draw from; all unless given.
 
-    >>> at = batches((torch.arange(6), {"class": torch.arange(6) % 2}), 2, steps=9, seed=0)
+    >>> at = batches_by_step((torch.arange(6), {"class": torch.arange(6) % 2}), 2, steps=9, seed=0)
     >>> chosen, index, labels = at(5)
     >>> torch.equal(chosen, index), torch.equal(labels["class"], index % 2)
     (True, True)
     """
     inputs, labels = part
-    if batch % world():
-        raise ValueError(f"batch: got {batch} for {world()} processes, wanted a multiple; change one of them")
+    if batch % world_size():
+        raise ValueError(
+            f"batch: got {batch} for {world_size()} processes, wanted a multiple; change one of them"
+        )
 
     def index(step: int) -> Tensor:
-        found = order(len(inputs if rows is None else rows), batch, step, seed=seed, rank=rank(), world=world())
+        found = batch_rows(
+            len(inputs if rows is None else rows),
+            batch,
+            step,
+            seed=seed,
+            rank=rank(),
+            world=world_size(),
+        )
         return found if rows is None else rows[found]
 
-    stream = inputs.stream(index, steps) if isinstance(inputs, Files) else None
+    stream = inputs.stream(index, steps) if isinstance(inputs, ImageFiles) else None
 
     def at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
         wanted = shown = to_device(index(step), device)
         if stream:
             chosen, shown = stream(step)
         else:  # index_select copies whole images, where indexing looks up each byte
-            chosen = inputs.index_select(0, wanted) if isinstance(inputs, Tensor) else inputs[wanted]
+            chosen = (
+                inputs.index_select(0, wanted) if isinstance(inputs, Tensor) else inputs[wanted]
+            )
         return chosen, wanted, {task: values[shown] for task, values in labels.items()}
 
     return at
 
 
-def first(part: Part, n: int) -> Part:
+def first_rows(part: Part, n: int) -> Part:
     """The first `n` of a part, for the probe; of files, images are read and held, `3 * size**2` bytes each."""
-    return some(part, torch.arange(n)) if isinstance(part[0], Files) else (part[0][:n], {t: y[:n] for t, y in part[1].items()})
+    return (
+        select_rows(part, torch.arange(n))
+        if isinstance(part[0], ImageFiles)
+        else (part[0][:n], {t: y[:n] for t, y in part[1].items()})
+    )
 
 
-def some(part: Part, rows: Tensor) -> Part:
+def select_rows(part: Part, rows: Tensor) -> Part:
     """The images and labels of some rows, long `[M]` on the CPU, read and held."""
     inputs, labels = part
-    if isinstance(inputs, Files):
+    if isinstance(inputs, ImageFiles):
         images, rows = inputs.take(rows)
     else:
         images = inputs[rows]
     return images, {task: values[rows] for task, values in labels.items()}
 
 
-def order(n: int, batch: int, step: int, *, seed: int, rank: int = 0, world: int = 1) -> Tensor:
+def batch_rows(
+    n: int, batch: int, step: int, *, seed: int, rank: int = 0, world: int = 1
+) -> Tensor:
     """Rows of a set of `n` that make up a batch: a new permutation each epoch, a pure function of its arguments.
 
     Returns:
@@ -81,9 +106,11 @@ def order(n: int, batch: int, step: int, *, seed: int, rank: int = 0, world: int
             f"batch: got {batch}, wanted 2 to {n} (InfoNCE contrasts each image with the others of its batch); change it"
         )
     epoch, i = divmod(step, n // batch)
-    return _permutation(n, seed, epoch)[i * batch : (i + 1) * batch][rank::world].clone()  # the permutation is kept
+    return _permutation(n, seed, epoch)[i * batch : (i + 1) * batch][
+        rank::world
+    ].clone()  # the permutation is kept
 
 
 @lru_cache(maxsize=4)
 def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(n, generator=generator(seed, "order", epoch))
+    return torch.randperm(n, generator=seeded_generator(seed, "order", epoch))

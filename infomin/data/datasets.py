@@ -9,18 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common.checks import known
-from ..common.seeds import generator
-from .bundled import worlds
-from .digests import digest, words
-from .image_folder import Files, parts
-from .moving_mnist import LATER, Clips, positions
-from .moving_mnist import draw as draw_clips
-from .moving_mnist import render as render_clips
-from .scenes import Scenes, World, draw, render
-from .sources import known_words
-from .sources import worlds as banks
-from .stl10_cifar10 import Parts, cifar10, root, stl10
+from ..common.checks import check_choice
+from ..common.seeds import seeded_generator
+from .bundled import bundled_worlds
+from .digests import clip_sources, data_digest
+from .image_folder import ImageFiles, load_folder
+from .moving_mnist import LATER, Clips, draw_clips, positions, render_clips
+from .scenes import Scenes, World, draw_scenes, render_scenes
+from .sources import check_sources
+from .sources import load_worlds as banks
+from .stl10_cifar10 import Parts, cifar10, data_root, stl10
 
 TRAIN, TEST = 8192, 4096  # images of an embedded set
 MOST_BYTES = 2**28  # bytes that a part of the photos may take
@@ -39,7 +37,7 @@ class Split:
 
     labels: dict[str, Tensor]
     scenes: Scenes | Clips | None = None
-    pixels: Tensor | Files | None = None
+    pixels: Tensor | ImageFiles | None = None
     unlabelled: int = 0
 
     def __len__(self) -> int:
@@ -58,9 +56,16 @@ class Split:
         assert self.scenes is not None
         if isinstance(self.scenes, Clips):
             return render_clips(self.scenes, [LATER], dtype=torch.uint8)[:, 0]
-        step = min(1024, 2**22 // self.scenes.world.size**2)  # images are floats while they are rendered
+        step = min(
+            1024, 2**22 // self.scenes.world.size**2
+        )  # images are floats while they are rendered
         starts = range(0, len(self), step)
-        return torch.cat([(render(self.scenes[i : i + step]) * 255).round().to(torch.uint8) for i in starts])
+        return torch.cat(
+            [
+                (render_scenes(self.scenes[i : i + step]) * 255).round().to(torch.uint8)
+                for i in starts
+            ]
+        )
 
 
 def load(name: str, size: int = 32) -> tuple[Split, Split]:
@@ -73,7 +78,7 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
             of the photographs, and as many as fill 256 MB a part: 5,461 and 4,096 at 128 px, 1,365 and 1,365 at 256 px.
             `clips`: those digits, moving over those photographs; tasks digit, background, place (px). 32 to 256 px.
             They come with scikit-learn and scikit-image: nothing is downloaded.
-            `clips:DIGITS@BACKGROUNDS`: clips of other pictures, see `sources.worlds`.
+            `clips:DIGITS@BACKGROUNDS`: clips of other pictures, see `sources.load_worlds`.
             `stl10`: 5,000 labelled and 100,000 unlabelled images to train on, 8,000 to test. 8 to 96 px.
             `cifar10`: 50,000 and 10,000 images. 8 to 64 px.
             `folder:PATH`: image files, see `folder.parts`; read as they are needed. 8 to 1024 px.
@@ -84,26 +89,31 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
         ValueError: an unknown name, a size out of range, a folder without images.
         FileNotFoundError: no such folder, or the files of STL-10 or CIFAR-10 are missing or damaged; the message says what to do.
     """
-    allowed(name)
+    check_data_name(name)
     least, most = SIZES.get(name.partition(":")[0], (8, 1024))
     if not least <= size <= most:
         raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px; change it")
     if name.startswith("clips:"):
-        return _clips(size, *words(name), digest(name), root().absolute())
+        return _clips(size, *clip_sources(name), data_digest(name), data_root().absolute())
     if name.startswith("folder:"):
-        train, test = (Split({"class": labels}, pixels=files) for files, labels in parts(name.removeprefix("folder:"), size))
+        train, test = (
+            Split({"class": labels}, pixels=files)
+            for files, labels in load_folder(name.removeprefix("folder:"), size)
+        )
         return train, test
     return DATA[name](size)
 
 
-def allowed(name: str, what: str = "data") -> None:
+def check_data_name(name: str, what: str = "data") -> None:
     """Raise a ValueError unless `name` is that of a data set, `clips:DIGITS@BACKGROUNDS` or `folder:PATH`."""
     if name.startswith("clips:"):
-        if not all(both := words(name)):
-            raise ValueError(f"{what}: got {name!r}, wanted clips:DIGITS@BACKGROUNDS, for example clips:mnist@photos; write both")
-        known_words(*both)
+        if not all(both := clip_sources(name)):
+            raise ValueError(
+                f"{what}: got {name!r}, wanted clips:DIGITS@BACKGROUNDS, for example clips:mnist@photos; write both"
+            )
+        check_sources(*both)
     if not name.startswith(("folder:", "clips:")) or name == "folder:":
-        known(name, [*DATA, "clips:DIGITS@BACKGROUNDS", "folder:PATH"], what)
+        check_choice(name, [*DATA, "clips:DIGITS@BACKGROUNDS", "folder:PATH"], what)
 
 
 def tasks(name: str) -> tuple[str, ...]:
@@ -118,10 +128,13 @@ def tasks(name: str) -> tuple[str, ...]:
 @lru_cache(maxsize=4)
 def _digit_scenes(size: int) -> tuple[Split, Split]:
     def split(world: World, n: int, part: str) -> Split:
-        scenes = draw(world, n, generator(0, "digits", part))
-        return Split({"digit": scenes.digit, "background": scenes.background, "position": scenes.position}, scenes)
+        scenes = draw_scenes(world, n, seeded_generator(0, "digits", part))
+        return Split(
+            {"digit": scenes.digit, "background": scenes.background, "position": scenes.position},
+            scenes,
+        )
 
-    train, test = worlds(size)
+    train, test = bundled_worlds(size)
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
@@ -131,23 +144,38 @@ def _photo_patches(size: int) -> tuple[Split, Split]:
 
     def split(world: World, n: int, part: str) -> Split:
         # the same scenes with no ink: one blank digit a class is enough
-        bare = replace(world, digits=torch.zeros_like(world.digits[:10]), digit_class=torch.arange(10), dim=1.0)
-        scenes = draw(bare, min(n, most), generator(0, "photos", part))
-        return Split({"background": scenes.background}, pixels=Split({"background": scenes.background}, scenes).images)
+        bare = replace(
+            world, digits=torch.zeros_like(world.digits[:10]), digit_class=torch.arange(10), dim=1.0
+        )
+        scenes = draw_scenes(bare, min(n, most), seeded_generator(0, "photos", part))
+        return Split(
+            {"background": scenes.background},
+            pixels=Split({"background": scenes.background}, scenes).images,
+        )
 
-    train, test = worlds(size)
+    train, test = bundled_worlds(size)
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-@lru_cache(maxsize=2)  # `told` and `where` are parts of this cache's key alone: other files of the same names are read again
+@lru_cache(
+    maxsize=2
+)  # `told` and `where` are parts of this cache's key alone: other files of the same names are read again
 def _clips(
-    size: int, digits: str = "digits", backgrounds: str = "photos", told: str = "", where: Path | None = None
+    size: int,
+    digits: str = "digits",
+    backgrounds: str = "photos",
+    told: str = "",
+    where: Path | None = None,
 ) -> tuple[Split, Split]:
     def split(world: World, n: int, seed: int) -> Split:
         clips = draw_clips(world, n, seed)
         corner = positions(clips, [LATER])[:, 0, 0]
-        place = (corner + torch.tensor(world.digits.shape[1:]) / 2).float()  # the digit's middle, (y, x) in pixels
-        return Split({"digit": clips.digit[:, 0], "background": clips.background, "place": place}, clips)
+        place = (
+            corner + torch.tensor(world.digits.shape[1:]) / 2
+        ).float()  # the digit's middle, (y, x) in pixels
+        return Split(
+            {"digit": clips.digit[:, 0], "background": clips.background, "place": place}, clips
+        )
 
     train, test = banks(digits, backgrounds, size, digit=size * 28 // 64)
     return split(train, TRAIN, 0), split(test, TEST, 1)
@@ -156,7 +184,8 @@ def _clips(
 def _stored(read: Callable[[Path, int], Parts]) -> Callable[[int], tuple[Split, Split]]:
     def sets(size: int) -> tuple[Split, Split]:
         train, test = (
-            Split({"class": labels}, pixels=images, unlabelled=int((labels < 0).sum())) for images, labels in read(root(), size)
+            Split({"class": labels}, pixels=images, unlabelled=int((labels < 0).sum()))
+            for images, labels in read(data_root(), size)
         )
         return train, test
 
@@ -170,5 +199,15 @@ DATA: dict[str, Callable[[int], tuple[Split, Split]]] = {
     "stl10": _stored(stl10),
     "cifar10": _stored(cifar10),
 }
-TASKS = {"digits": ("digit", "background", "position"), "photos": ("background",), "clips": ("digit", "background", "place")}
-SIZES = {"digits": (24, 96), "photos": (24, 256), "clips": (32, 256), "stl10": (8, 96), "cifar10": (8, 64)}  # least and most px
+TASKS = {
+    "digits": ("digit", "background", "position"),
+    "photos": ("background",),
+    "clips": ("digit", "background", "place"),
+}
+SIZES = {
+    "digits": (24, 96),
+    "photos": (24, 256),
+    "clips": (32, 256),
+    "stl10": (8, 96),
+    "cifar10": (8, 64),
+}  # least and most px

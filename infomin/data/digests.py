@@ -5,15 +5,15 @@ import os
 import re
 from pathlib import Path
 
-from .image_folder import find
+from .image_folder import find_images
 
 READ, END = 1000, 4096  # files of a folder that are looked into, and how many bytes of each end
 
 
-def words(name: str) -> tuple[str, str]:
+def clip_sources(name: str) -> tuple[str, str]:
     """The digits and the backgrounds of `clips:DIGITS@BACKGROUNDS`; a path may have an @ of its own.
 
-    >>> words("clips:folder:me@home@photos")
+    >>> clip_sources("clips:folder:me@home@photos")
     ('folder:me@home', 'photos')
     """
     rest = name.removeprefix("clips:")
@@ -22,7 +22,7 @@ def words(name: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else (digits, backgrounds)
 
 
-def digest(data: str) -> str:
+def data_digest(data: str) -> str:
     """What the files of a data set are told by, for those that a user names by a path; empty for all others.
 
     Of image files it is their names, and of a thousand, spread evenly, their sizes and both ends: of a million files on a
@@ -35,17 +35,24 @@ def digest(data: str) -> str:
     Returns:
         64 hex digits, or nothing.
 
-    >>> digest("clips:mnist@stl10")
+    >>> data_digest("clips:mnist@stl10")
     ''
     """
-    named = words(data) if data.startswith("clips:") else (data,)
-    found = [(kind, Path(os.path.expanduser(path))) for kind, _, path in (word.partition(":") for word in named)]
-    told = [_images(path) if kind == "folder" else _idx(path) for kind, path in found if kind in ("folder", "idx")]
+    named = clip_sources(data) if data.startswith("clips:") else (data,)
+    found = [
+        (kind, Path(os.path.expanduser(path)))
+        for kind, _, path in (word.partition(":") for word in named)
+    ]
+    told = [
+        _images(path) if kind == "folder" else _idx(path)
+        for kind, path in found
+        if kind in ("folder", "idx")
+    ]
     return hashlib.sha256(repr(told).encode()).hexdigest() if told else ""
 
 
 def _images(folder: Path) -> list[str]:
-    files = find(folder) if folder.is_dir() else []
+    files = find_images(folder) if folder.is_dir() else []
     some = files[:: max(1, -(-len(files) // READ))]
     return [*(file[len(str(folder)) :] for file in files), *map(_ends, some)]
 
@@ -67,7 +74,11 @@ def _ends(path: str) -> str:
 def _idx(path: Path) -> list[str]:
     """Of the IDX files in a folder; of one file and those beside it, among which are its labels."""
     beside = (path if path.is_dir() else path.parent).glob("*")
-    files = sorted(file for file in beside if file.is_file() and ("idx" in file.name.lower() or "labels" in file.name.lower()))
+    files = sorted(
+        file
+        for file in beside
+        if file.is_file() and ("idx" in file.name.lower() or "labels" in file.name.lower())
+    )
     if path.is_file() and path not in files:
         files.append(path)
     return [f"{file.name} {_content(file)}" for file in files]

@@ -1,7 +1,7 @@
 """Colorful Moving-MNIST: handwritten digits that move over a background at constant speed and bounce off the borders.
 
-`draw` makes factors, `positions` tells where digits are at any real time, `render` makes pixels; nothing is simulated step by
-step. `nats` says what a clip and an image that has some of its factors share. Pictures and names of factors are those of
+`draw_clips` makes factors, `positions` tells where digits are at any real time, `render_clips` makes pixels; nothing is simulated step by
+step. `shared_clip_nats` says what a clip and an image that has some of its factors share. Pictures and names of factors are those of
 `scenes`, which stand still; the setting is InfoMin's.
 """
 
@@ -13,14 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import positive
+from ..common.checks import check_positive
 from ..common.seeds import to_device, uniform_at
-from .scenes import Factors, World, member, nats_of_each, parse
-from .windows import starts, windows
+from .scenes import Factors, World, nats_per_factor, parse_factors, pick_member
+from .windows import cut_windows, row_starts
 
 _CHUNK = 2**21  # pixels painted at once, 512 frames of 64 px: some megabytes beside the result
-_BY_ROWS = ("cpu",)  # devices where rows are written through a view in which they overlap; others might write through a copy
-PAST, LATER = 10, 20  # frames that a view of the past has, and the time of the frame that is to come; as recalled of the paper
+_BY_ROWS = (
+    "cpu",
+)  # devices where rows are written through a view in which they overlap; others might write through a copy
+PAST, LATER = (
+    10,
+    20,
+)  # frames that a view of the past has, and the time of the frame that is to come; as recalled of the paper
 _ROWS = 8192  # rows of random words that a clip owns: the first is its background's, the others are its digits'
 
 
@@ -47,7 +52,9 @@ class Clips(Factors):
     crop: Tensor
 
 
-def draw(world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, speed: float = 0.1) -> Clips:
+def draw_clips(
+    world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, speed: float = 0.1
+) -> Clips:
     """Clips `first` to `first + n - 1` of the endless sequence that belongs to a seed.
 
     A clip depends on the seed and its own number alone: its bytes are the same on any machine, however the sequence is cut into
@@ -67,28 +74,42 @@ def draw(world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, sp
 
     >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     >>> world = World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]))
-    >>> torch.equal(draw(world, 5, seed=0).start[3:], draw(world, 2, seed=0, first=3).start)
+    >>> torch.equal(draw_clips(world, 5, seed=0).start[3:], draw_clips(world, 2, seed=0, first=3).start)
     True
     """
     world.check()
-    for name, value, least, most in (("n", n, 0, 2**47), ("first", first, 0, 2**47), ("digits", digits, 1, _ROWS - 1)):
+    for name, value, least, most in (
+        ("n", n, 0, 2**47),
+        ("first", first, 0, 2**47),
+        ("digits", digits, 1, _ROWS - 1),
+    ):
         if not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"draw({name}): got {value!r}, wanted a whole number from {least} to {most}; change it")
-    clip, row, column = (torch.arange(*ends, device="cpu") for ends in ((first, first + n), (1 + digits,), (5,)))
+            raise ValueError(
+                f"draw({name}): got {value!r}, wanted a whole number from {least} to {most}; change it"
+            )
+    clip, row, column = (
+        torch.arange(*ends, device="cpu") for ends in ((first, first + n), (1 + digits,), (5,))
+    )
     words = uniform_at((clip[:, None, None] * _ROWS + row[:, None]) * 8 + column, seed, "clips")
     ground, figure = words[:, 0], words[:, 1:]
-    (kind, image), (digit, digit_image) = _chosen(world, "background", ground), _chosen(world, "digit", figure)
+    (kind, image), (digit, digit_image) = (
+        _chosen(world, "background", ground),
+        _chosen(world, "digit", figure),
+    )
     cut = torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1
     factors = {
         "digit": digit,
         "digit_image": digit_image,
         "start": figure[..., 2:4] * _room(world),
-        "velocity": _direction(figure[..., 4]) * (positive(speed, "draw(speed)", zero=True) * world.size),
+        "velocity": _direction(figure[..., 4])
+        * (check_positive(speed, "draw(speed)", zero=True) * world.size),
         "background": kind,
         "background_image": image,
         "crop": (ground[:, 2:4] * cut).long(),
     }
-    return Clips(world, **{name: to_device(value, world.digits.device) for name, value in factors.items()})
+    return Clips(
+        world, **{name: to_device(value, world.digits.device) for name, value in factors.items()}
+    )
 
 
 def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
@@ -111,7 +132,11 @@ def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
     >>> positions(clip, [0, 1, 2.5, 100]).flatten(2).tolist()
     [[[20.0, 0.0], [23.0, 1.0], [20.5, 2.5], [16.0, 4.0]]]
     """
-    times = times if isinstance(times, Tensor) else torch.tensor(times, dtype=torch.float64, device="cpu")
+    times = (
+        times
+        if isinstance(times, Tensor)
+        else torch.tensor(times, dtype=torch.float64, device="cpu")
+    )
     at = to_device(times, clips.start)  # in float64
     if at.dim() not in (1, 2) or (at.dim() == 2 and len(at) != len(clips)):
         raise ValueError(
@@ -120,17 +145,26 @@ def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
         )
     path = clips.start[:, None] + clips.velocity[:, None] * at[..., None, None]
     if bad := int((~path.isfinite()).sum()):
-        raise ValueError(f"positions(times): got {bad} places that are NaN or Inf, wanted finite times; change them")
+        raise ValueError(
+            f"positions(times): got {bad} places that are NaN or Inf, wanted finite times; change them"
+        )
     room = _room(clips.world, path.device)
-    there_and_back = (2 * room).clamp(min=1)  # where there is no room, anything: the place is 0 by the last minimum
+    there_and_back = (2 * room).clamp(
+        min=1
+    )  # where there is no room, anything: the place is 0 by the last minimum
     along = path % there_and_back
     return along.minimum(there_and_back - along).minimum(room)
 
 
-def render(clips: Clips, times: Tensor | Sequence[float], subpixel: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
+def render_clips(
+    clips: Clips,
+    times: Tensor | Sequence[float],
+    subpixel: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Draw clips: frames `[B, T, 3, size, size]`, white ink over a dimmed crop of the background.
 
-    Values are those of `scenes.render`. Where digits overlap the brighter ink is seen, so their order means nothing.
+    Values are those of `scenes.render_scenes`. Where digits overlap the brighter ink is seen, so their order means nothing.
 
     Args:
         clips: `[B]` clips.
@@ -143,17 +177,21 @@ def render(clips: Clips, times: Tensor | Sequence[float], subpixel: bool = False
         ValueError: times or a dtype out of these.
 
     >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> clips = draw(World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1])), 5, seed=0, digits=2)
-    >>> render(clips, range(20), dtype=torch.uint8).shape
+    >>> clips = draw_clips(World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1])), 5, seed=0, digits=2)
+    >>> render_clips(clips, range(20), dtype=torch.uint8).shape
     torch.Size([5, 20, 3, 32, 32])
     """
     if dtype not in (torch.float32, torch.uint8):
-        raise ValueError(f"render(dtype): got {dtype}, wanted torch.float32 or torch.uint8; convert the frames afterwards")
+        raise ValueError(
+            f"render(dtype): got {dtype}, wanted torch.float32 or torch.uint8; convert the frames afterwards"
+        )
     places, world = positions(clips, times), clips.world
     (length, count), places = places.shape[1:3], places.flatten(0, 1)
     frames = torch.empty(len(places), 3, world.size, world.size, dtype=dtype, device=places.device)
     step = max(1, _CHUNK // (count * world.size**2))
-    step = step // max(1, length) * length or step  # whole clips where that can be, for a background is made once a chunk
+    step = (
+        step // max(1, length) * length or step
+    )  # whole clips where that can be, for a background is made once a chunk
     for i in range(0, len(frames), step):
         clip = torch.arange(i, min(i + step, len(frames)), device=places.device) // length
         some = clips[i // length : (i + step - 1) // length + 1]
@@ -161,13 +199,13 @@ def render(clips: Clips, times: Tensor | Sequence[float], subpixel: bool = False
     return frames.unflatten(0, (len(clips), length))
 
 
-def named(share: str) -> dict[str, int]:
-    """Read a list of factors that an image shares with a frame of a clip, as `scenes.parse` does.
+def parse_clip_factors(share: str) -> dict[str, int]:
+    """Read a list of factors that an image shares with a frame of a clip, as `scenes.parse_factors` does.
 
     Raises:
         ValueError: an unknown factor; a position modulo a number, for places in a clip are not numbered.
     """
-    if (keep := parse(share)).get("position"):
+    if (keep := parse_factors(share)).get("position"):
         raise ValueError(
             f"shared factors {share!r}: got a position with a modulus, wanted none, for places in a clip are not numbered; "
             "write 'position'"
@@ -175,34 +213,46 @@ def named(share: str) -> dict[str, int]:
     return keep
 
 
-def nats(clips: Clips, share: str) -> float:
+def shared_clip_nats(clips: Clips, share: str) -> float:
     """What a clip shares with an image that has the named factors of a frame of it, all else drawn anew; closed form, in nats.
 
     It bounds I(v1; v2) from above. Places are uniform, as starts are, and seen to the pixel, those at borders half as often.
 
     Args:
         clips: of one digit each.
-        share: see `named`, also for errors.
+        share: see `parse_clip_factors`, also for errors.
 
     >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> clips = draw(World(ink, torch.arange(10), ground, torch.tensor([0, 1]), size=40), 1, seed=0)
-    >>> round(nats(clips, "digit"), 4), round(nats(clips, "position"), 4)  # log 10, 2 (log 32 + log 2 / 32)
+    >>> clips = draw_clips(World(ink, torch.arange(10), ground, torch.tensor([0, 1]), size=40), 1, seed=0)
+    >>> round(shared_clip_nats(clips, "digit"), 4), round(shared_clip_nats(clips, "position"), 4)  # log 10, 2 (log 32 + log 2 / 32)
     (2.3026, 6.9748)
     """
     if (digits := clips.digit.shape[1]) != 1:
-        raise ValueError(f"nats: got clips of {digits} digits, wanted one each; draw them with digits=1")
-    found = nats_of_each(clips.world, share)
-    if "position" in named(share):
-        found["position"] = sum(math.log(side) + math.log(2) / side for side in _room(clips.world).tolist() if side)
+        raise ValueError(
+            f"nats: got clips of {digits} digits, wanted one each; draw them with digits=1"
+        )
+    found = nats_per_factor(clips.world, share)
+    if "position" in parse_clip_factors(share):
+        found["position"] = sum(
+            math.log(side) + math.log(2) / side for side in _room(clips.world).tolist() if side
+        )
     return math.fsum(found.values())
 
 
 def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, subpixel: bool) -> None:
     """Fill `frames` `[n, 3, size, size]`: those of the clips numbered `clip` `[n]`, with digits at `places` `[n, D, 2]`."""
     world, size = clips.world, clips.world.size
-    ground = windows(world.backgrounds, clips.background_image, clips.crop, size, size) * (world.dim / 255)
-    torch.index_select(_stored(ground.clone(), frames.dtype), 0, clip, out=frames)  # made once a clip, and copied for each frame
-    corner = places.floor().minimum(_room(world, places.device).sub(1).clamp(min=0)) if subpixel else places.round()
+    ground = cut_windows(world.backgrounds, clips.background_image, clips.crop, size, size) * (
+        world.dim / 255
+    )
+    torch.index_select(
+        _stored(ground.clone(), frames.dtype), 0, clip, out=frames
+    )  # made once a clip, and copied for each frame
+    corner = (
+        places.floor().minimum(_room(world, places.device).sub(1).clamp(min=0))
+        if subpixel
+        else places.round()
+    )
     image = clips.digit_image.index_select(0, clip)
     stamps = world.digits.index_select(0, image.flatten()).unflatten(0, image.shape)
     if subpixel:
@@ -212,13 +262,20 @@ def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, subpixel:
         stamps = _brightest(stamps, corner, size)
     height, width = stamps.shape[2:]
     ink = stamps[:, :, None].float().div_(255)
-    seen = _stored(windows(ground, clip[:, None], corner, height, width).mul_(1 - ink).add_(ink), frames.dtype)
-    rows = starts(frames, torch.arange(len(frames), device=frames.device)[:, None], corner, height)
+    seen = _stored(
+        cut_windows(ground, clip[:, None], corner, height, width).mul_(1 - ink).add_(ink),
+        frames.dtype,
+    )
+    rows = row_starts(
+        frames, torch.arange(len(frames), device=frames.device)[:, None], corner, height
+    )
     flat = frames.view(-1)  # windows that overlap hold the same values there
     if flat.device.type in _BY_ROWS:
         flat.unfold(0, width, 1)[rows] = seen.view(-1, width)
     else:
-        flat.scatter_(0, (rows[:, None] + torch.arange(width, device=flat.device)).flatten(), seen.flatten())
+        flat.scatter_(
+            0, (rows[:, None] + torch.arange(width, device=flat.device)).flatten(), seen.flatten()
+        )
 
 
 def _stored(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -232,7 +289,11 @@ def _between(stamps: Tensor, offset: Tensor, size: int) -> Tensor:
     ink = F.pad(stamps, (grow[1], grow[1], grow[0], grow[0])).float()
     for axis, more, part in zip((2, 3), grow, offset[..., None, None].unbind(2), strict=True):
         last = ink.shape[axis] - 1
-        ink = ink.narrow(axis, 0, last) * part + ink.narrow(axis, 1, last) * (1 - part) if more else ink
+        ink = (
+            ink.narrow(axis, 0, last) * part + ink.narrow(axis, 1, last) * (1 - part)
+            if more
+            else ink
+        )
     return ink.round().to(torch.uint8)
 
 
@@ -240,21 +301,32 @@ def _brightest(stamps: Tensor, corner: Tensor, size: int) -> Tensor:
     """For each of the stamps `[n, D, h, w]` at `corner` `[n, D, 2]`, the brightest ink that any stamp has in its window."""
     n, count, height, width = stamps.shape
     room = to_device(torch.tensor([size - height, size - width], device="cpu"), stamps.device)
-    sheets = F.pad(stamps, (size - width, size - width, size - height, size - height)).flatten(0, 1)[:, None]
+    sheets = F.pad(stamps, (size - width, size - width, size - height, size - height)).flatten(
+        0, 1
+    )[:, None]
     sheet = torch.arange(n * count, device=stamps.device).view(n, 1, count).expand(n, count, count)
-    return windows(sheets, sheet, room + corner[:, :, None] - corner[:, None], height, width).squeeze(3).amax(2)
+    return (
+        cut_windows(sheets, sheet, room + corner[:, :, None] - corner[:, None], height, width)
+        .squeeze(3)
+        .amax(2)
+    )
 
 
 def _room(world: World, device: torch.device | str = "cpu") -> Tensor:
     """The greatest place (y, x) of a digit: the canvas less the digit, float64 `[2]`."""
-    return to_device(torch.tensor([world.size - n for n in world.digits.shape[1:]], dtype=torch.float64, device="cpu"), device)
+    return to_device(
+        torch.tensor(
+            [world.size - n for n in world.digits.shape[1:]], dtype=torch.float64, device="cpu"
+        ),
+        device,
+    )
 
 
 def _chosen(world: World, name: str, words: Tensor) -> tuple[Tensor, Tensor]:
     """A class from the first of the uniform words `[..., 5]`, and a row of the bank within that class from the second."""
     of_class, of_row = to_device(words[..., :2], world.digits.device).unbind(-1)
     kind = (of_class * len(world.counts[name])).long()
-    return kind, member(world, name, kind, of_row)
+    return kind, pick_member(world, name, kind, of_row)
 
 
 def _direction(turn: Tensor) -> Tensor:
@@ -264,6 +336,11 @@ def _direction(turn: Tensor) -> Tensor:
     """
     angle = (turn * 2 - 1) * math.pi
     square, sine, cosine = angle * angle, torch.ones_like(angle), torch.ones_like(angle)
-    for k in range(30, 0, -2):  # their power series from the far end; beyond angle**31 the terms are below the rounding
-        sine, cosine = 1 - square * sine * (1 / (k * (k + 1))), 1 - square * cosine * (1 / (k * (k - 1)))
+    for k in range(
+        30, 0, -2
+    ):  # their power series from the far end; beyond angle**31 the terms are below the rounding
+        sine, cosine = (
+            1 - square * sine * (1 / (k * (k + 1))),
+            1 - square * cosine * (1 / (k * (k - 1))),
+        )
     return torch.stack([sine * angle, cosine], -1)

@@ -22,20 +22,27 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from ..common.checkpoint import fingerprint
-from ..common.checks import kind, known, positive
-from ..common.files import Where, atomic, lock, write_json
+from ..common.checks import check_choice, check_positive, check_type
+from ..common.files import PathLike, atomic_write, lock, write_json
 from ..version import __version__
-from .moving_mnist import draw, positions, render
+from .moving_mnist import draw_clips, positions, render_clips
 from .scenes import World
-from .sources import worlds
+from .sources import load_worlds
 
-MANIFEST, FORMAT, VERSION = "manifest.json", "infomin.ClipShards", 1  # a new version whenever other bytes would be written
-FIRST_CLIP = {"train": 0, "test": 2**46}  # numbers of their first clips in the sequence of a seed: they share no path either
+MANIFEST, FORMAT, VERSION = (
+    "manifest.json",
+    "infomin.ClipShards",
+    1,
+)  # a new version whenever other bytes would be written
+FIRST_CLIP = {
+    "train": 0,
+    "test": 2**46,
+}  # numbers of their first clips in the sequence of a seed: they share no path either
 AGAIN = "run the command that wrote it again, which makes anew what is missing or damaged"
 
 
 def write(
-    folder: Where,
+    folder: PathLike,
     *,
     clips: int = 10_000,
     shard: int = 500,
@@ -61,14 +68,14 @@ def write(
         clips: How many clips there are, 1 or more.
         shard: Clips of a shard, 1 or more; the last may have fewer.
         frames: Frames of a clip (T), 1 or more.
-        size: Side of the canvas in pixels, as in `sources.worlds`.
+        size: Side of the canvas in pixels, as in `sources.load_worlds`.
         digit: Side of a digit in pixels.
         speed: How far a digit moves from frame to frame, in canvases, 0 or more.
         digits_per_clip: How many digits move in a clip (D), 1 to 8191.
         dim: Brightness of the background, 0 to 1.
         seed: Seed of all that is drawn, 0 or more.
         part: The part, train or test; they share no picture and no path.
-        digits: What moves: digits, mnist, fashion, emnist:SPLIT, idx:PATH or folder:PATH, see `sources.worlds`.
+        digits: What moves: digits, mnist, fashion, emnist:SPLIT, idx:PATH or folder:PATH, see `sources.load_worlds`.
         backgrounds: What is behind: photos, stl10 or folder:PATH.
         bar: Show progress and the time left.
 
@@ -88,19 +95,24 @@ def write(
     ['00000.safetensors', '00001.safetensors']
     ([], [])
     """
-    config = {name: value for name, value in locals().items() if name not in ("folder", "bar")}  # all that a byte depends on
+    config = {
+        name: value for name, value in locals().items() if name not in ("folder", "bar")
+    }  # all that a byte depends on
     for name in ("clips", "shard", "frames", "digits_per_clip", "seed"):
-        kind(config[name], int, f"write({name})")
-        positive(config[name], f"write({name})", zero=name == "seed")
-    config |= {name: float(positive(config[name], f"write({name})", zero=True)) for name in ("speed", "dim")}
-    known(part, FIRST_CLIP, "write(part)")
-    world = worlds(digits, backgrounds, size, digit, dim)[part == "test"]
-    draw(world, 0, seed, digits=digits_per_clip)  # fails before the folder is made
+        check_type(config[name], int, f"write({name})")
+        check_positive(config[name], f"write({name})", zero=name == "seed")
+    config |= {
+        name: float(check_positive(config[name], f"write({name})", zero=True))
+        for name in ("speed", "dim")
+    }
+    check_choice(part, FIRST_CLIP, "write(part)")
+    world = load_worlds(digits, backgrounds, size, digit, dim)[part == "test"]
+    draw_clips(world, 0, seed, digits=digits_per_clip)  # fails before the folder is made
     with lock(folder):
         return _complete(Path(folder), _begun(Path(folder), config, world), world, bar)
 
 
-def verify(folder: Where, bar: bool = False) -> list[str]:
+def verify(folder: PathLike, bar: bool = False) -> list[str]:
     """Read every byte of a data set and compare checksums.
 
     Args:
@@ -116,13 +128,16 @@ def verify(folder: Where, bar: bool = False) -> list[str]:
     """
     where, facts = Path(folder), _manifest(folder)
     names = _names(facts["config"])
-    said = [_wrong(where / name, facts["shards"].get(name)) for name in tqdm(names, unit="shard", disable=not bar)]
+    said = [
+        _wrong(where / name, facts["shards"].get(name))
+        for name in tqdm(names, unit="shard", disable=not bar)
+    ]
     more = sorted(path for path in where.glob("*.safetensors") if path.name not in names)
     strange = [f"{path} is not of this data set; delete it or move it elsewhere" for path in more]
     return [f"{what}; {AGAIN}" for what in said if what] + strange
 
 
-def preview(folder: Where, path: Where, clips: int = 8) -> None:
+def preview(folder: PathLike, path: PathLike, clips: int = 8) -> None:
     """Draw the first clips of a data set: side by side as a GIF of 10 frames a second, or a sheet with a row of frames for each.
 
     Args:
@@ -133,15 +148,15 @@ def preview(folder: Where, path: Where, clips: int = 8) -> None:
     Raises:
         ValueError: another suffix; or a data set that `ClipShards` does not take.
     """
-    suffix = known(Path(path).suffix.lower(), (".gif", ".png"), "preview(path)")
-    data, most = ClipShards(folder), int(positive(clips, "preview(clips)"))
+    suffix = check_choice(Path(path).suffix.lower(), (".gif", ".png"), "preview(path)")
+    data, most = ClipShards(folder), int(check_positive(clips, "preview(clips)"))
     frames = torch.stack([data[i][0] for i in range(min(most, len(data)))])
     moments = frames.unbind(1) if suffix == ".gif" else [frames.flatten(0, 1)]
     columns = min(4, len(frames)) if suffix == ".gif" else frames.shape[1]
     grids = [make_grid(images, nrow=columns, padding=2, pad_value=255) for images in moments]
     first, *rest = [Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()) for grid in grids]
     moving: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": 100, "loop": 0}
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         first.save(file, suffix[1:], **moving if suffix == ".gif" else {})
 
 
@@ -172,15 +187,21 @@ class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     LABELS = ("digit", "background", "positions")
 
-    def __init__(self, folder: Where) -> None:
+    def __init__(self, folder: PathLike) -> None:
         self.folder, facts = Path(folder), _manifest(folder)
         self.config: dict[str, Any] = facts["config"]
         self.classes: dict[str, int] = facts["classes"]
         self._names = _names(self.config)
         self._open: dict[int, Any] = {}
         paths = [self.folder / name for name in self._names]
-        if wrong := [what for path in paths if (what := _wrong(path, facts["shards"].get(path.name), quick=True))]:
-            raise ValueError(f"got {len(wrong)} of {len(paths)} shards that cannot be read: {', '.join(wrong[:3])}; {AGAIN}")
+        if wrong := [
+            what
+            for path in paths
+            if (what := _wrong(path, facts["shards"].get(path.name), quick=True))
+        ]:
+            raise ValueError(
+                f"got {len(wrong)} of {len(paths)} shards that cannot be read: {', '.join(wrong[:3])}; {AGAIN}"
+            )
 
     def __len__(self) -> int:
         return int(self.config["clips"])
@@ -188,10 +209,14 @@ class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         at = operator.index(index)
         if not -len(self) <= at < len(self):
-            raise IndexError(f"ClipShards: got the index {at}, wanted {-len(self)} to {len(self) - 1}; there are no more clips")
+            raise IndexError(
+                f"ClipShards: got the index {at}, wanted {-len(self)} to {len(self) - 1}; there are no more clips"
+            )
         shard, row = divmod(at % len(self), self.config["shard"])
         # Copies: what is cut from the map would take the whole shard along to another process, and hand on what is written to it.
-        frames, *labels = (self._file(shard).get_slice(name)[row].clone() for name in ("frames", *self.LABELS))
+        frames, *labels = (
+            self._file(shard).get_slice(name)[row].clone() for name in ("frames", *self.LABELS)
+        )
         return frames, dict(zip(self.LABELS, labels, strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -203,7 +228,9 @@ class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             try:
                 self._open[shard] = safe_open(path, "pt")
             except Exception as error:  # what damaged bytes raise is not written down anywhere
-                raise ValueError(f"{path}: got a file that cannot be read ({error}), wanted a shard; {AGAIN}") from error
+                raise ValueError(
+                    f"{path}: got a file that cannot be read ({error}), wanted a shard; {AGAIN}"
+                ) from error
         return self._open[shard]
 
 
@@ -213,44 +240,72 @@ def _names(config: Mapping[str, Any]) -> list[str]:
 
 def _sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a manifest says, with its checksum."""
-    return {**facts, "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
+    return {
+        **facts,
+        "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+    }
 
 
-def _manifest(folder: Where) -> dict[str, Any]:
+def _manifest(folder: PathLike) -> dict[str, Any]:
     """What a manifest says, once its own checksum is right."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"{folder}: got no {MANIFEST}, wanted a data set of clips; correct the path, or write one there")
+        raise FileNotFoundError(
+            f"{folder}: got no {MANIFEST}, wanted a data set of clips; correct the path, or write one there"
+        )
     try:
         facts: dict[str, Any] = json.loads(path.read_bytes())
         whole = facts.pop("sha256") == _sealed(facts)["sha256"] and facts["format"] == FORMAT
     except (ValueError, TypeError, AttributeError, KeyError):  # no JSON, or of something else
         whole = False
     if not whole:
-        raise ValueError(f"{path}: got a damaged manifest, or one of something else; delete {folder} and write it anew")
+        raise ValueError(
+            f"{path}: got a damaged manifest, or one of something else; delete {folder} and write it anew"
+        )
     if facts["version"] != VERSION:
-        raise ValueError(f"{path}: got version {facts['version']}, wanted {VERSION}; take the infomin that wrote it")
+        raise ValueError(
+            f"{path}: got version {facts['version']}, wanted {VERSION}; take the infomin that wrote it"
+        )
     return facts
 
 
 def _begun(folder: Path, config: dict[str, Any], world: World) -> dict[str, Any]:
     """The manifest of a folder that is ours to go on with, written if the folder is new."""
-    banks = {name: getattr(world, name) for name in ("digits", "digit_class", "backgrounds", "background_class")}
+    banks = {
+        name: getattr(world, name)
+        for name in ("digits", "digit_class", "backgrounds", "background_class")
+    }
     classes = {name: len(count) for name, count in world.counts.items()}
-    new = {"format": FORMAT, "version": VERSION, "infomin": __version__, "config": config, "classes": classes}
+    new = {
+        "format": FORMAT,
+        "version": VERSION,
+        "infomin": __version__,
+        "config": config,
+        "classes": classes,
+    }
     new |= {"pictures": fingerprint(banks), "shards": {}}
     who, todo = f"write({folder})", "choose another folder or delete that one"
     if not (folder / MANIFEST).exists():
         if any(folder.glob("*.safetensors")):
-            raise ValueError(f"{who}: got a folder with safetensors files and no {MANIFEST}, wanted a new one; {todo}")
+            raise ValueError(
+                f"{who}: got a folder with safetensors files and no {MANIFEST}, wanted a new one; {todo}"
+            )
         write_json(folder / MANIFEST, _sealed(new))
         return new
     was = (old := _manifest(folder))["config"]
-    other = [f"{name} {value!r} for {was.get(name)!r}" for name, value in config.items() if value != was.get(name)]
-    if not other and new["pictures"] != old["pictures"]:  # files that have changed since, or another folder of that name
+    other = [
+        f"{name} {value!r} for {was.get(name)!r}"
+        for name, value in config.items()
+        if value != was.get(name)
+    ]
+    if (
+        not other and new["pictures"] != old["pictures"]
+    ):  # files that have changed since, or another folder of that name
         other = ["other pictures by the same names, or a processor that scales them otherwise"]
     if other:
-        raise ValueError(f"{who}: the folder holds another data set, got {', '.join(other)}; {todo}")
+        raise ValueError(
+            f"{who}: the folder holds another data set, got {', '.join(other)}; {todo}"
+        )
     return old
 
 
@@ -267,7 +322,11 @@ def _wrong(path: Path, wanted: Mapping[str, Any] | None, quick: bool = False) ->
             good = quick or hashlib.file_digest(file, "sha256").hexdigest() == wanted["sha256"]
     except OSError as error:  # a bad place on the disk, or nobody may read it
         return f"{path} cannot be read ({error.strerror})"
-    return None if good else f"{path} has another checksum, so some of its bytes are not those that were written"
+    return (
+        None
+        if good
+        else f"{path} has another checksum, so some of its bytes are not those that were written"
+    )
 
 
 def _complete(folder: Path, facts: dict[str, Any], world: World, bar: bool) -> list[str]:
@@ -275,13 +334,17 @@ def _complete(folder: Path, facts: dict[str, Any], world: World, bar: bool) -> l
     config, names = facts["config"], _names(facts["config"])
     todo = [i for i, name in enumerate(names) if _wrong(folder / name, facts["shards"].get(name))]
     lacking = sum(min(config["shard"], config["clips"] - i * config["shard"]) for i in todo)
-    with tqdm(total=config["clips"], initial=config["clips"] - lacking, unit="clip", disable=not bar) as progress:
+    with tqdm(
+        total=config["clips"], initial=config["clips"] - lacking, unit="clip", disable=not bar
+    ) as progress:
         for i in todo:
             n, data = _shard(i, config, world)
             found = {"clips": n, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             if facts["shards"].get(names[i], found) != found:
-                raise ValueError(f"{folder / names[i]}: made again it differs; take the infomin and machine that wrote it")
-            with atomic(folder / names[i]) as file:
+                raise ValueError(
+                    f"{folder / names[i]}: made again it differs; take the infomin and machine that wrote it"
+                )
+            with atomic_write(folder / names[i]) as file:
                 file.write(data)
             facts["shards"] = dict(sorted({**facts["shards"], names[i]: found}.items()))
             write_json(folder / MANIFEST, _sealed(facts))
@@ -294,7 +357,20 @@ def _shard(i: int, config: Mapping[str, Any], world: World) -> tuple[int, bytes]
     """The number of clips in a shard, and its bytes."""
     first, times = i * config["shard"], range(config["frames"])
     n, start = min(config["shard"], config["clips"] - first), FIRST_CLIP[config["part"]] + first
-    clips = draw(world, n, config["seed"], first=start, digits=config["digits_per_clip"], speed=config["speed"])
-    tensors = {"frames": render(clips, times, dtype=torch.uint8), "positions": positions(clips, times).float(), **clips.tensors()}
+    clips = draw_clips(
+        world,
+        n,
+        config["seed"],
+        first=start,
+        digits=config["digits_per_clip"],
+        speed=config["speed"],
+    )
+    tensors = {
+        "frames": render_clips(clips, times, dtype=torch.uint8),
+        "positions": positions(clips, times).float(),
+        **clips.tensors(),
+    }
     # one entry, for safetensors puts several in an order that it draws anew each time
-    return n, safetensors.torch.save(tensors, {FORMAT: json.dumps({"config": config, "shard": i}, sort_keys=True)})
+    return n, safetensors.torch.save(
+        tensors, {FORMAT: json.dumps({"config": config, "shard": i}, sort_keys=True)}
+    )

@@ -20,24 +20,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import kind, known, positive
-from ..common.seeds import generator
+from ..common.checks import check_choice, check_positive, check_type
+from ..common.seeds import seeded_generator
 from .bundled import DIGIT
-from .bundled import worlds as embedded
-from .digests import digest
-from .image_folder import parts
-from .image_io import decode, resized
+from .bundled import bundled_worlds as embedded
+from .digests import data_digest
+from .image_folder import load_folder
+from .image_io import read_square, resize
 from .scenes import World
-from .stl10_cifar10 import root
+from .stl10_cifar10 import data_root
 
 MOST_BYTES = 2**28  # bytes that the digits, or the backgrounds, of a part may take
 STL10_SIDE = 96
-EMNIST = tuple(f"emnist:{split}" for split in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"))
+EMNIST = tuple(
+    f"emnist:{split}" for split in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
+)
 DIGITS = ("digits", "mnist", "fashion", *EMNIST, "idx:PATH", "folder:PATH")
 BACKGROUNDS = ("photos", "stl10", "folder:PATH")
-STORED = {"mnist": ("MNIST", "mnist"), "fashion": ("FashionMNIST", "fashion_mnist"), "emnist": ("EMNIST", "emnist")}
+STORED = {
+    "mnist": ("MNIST", "mnist"),
+    "fashion": ("FashionMNIST", "fashion_mnist"),
+    "emnist": ("EMNIST", "emnist"),
+}
 FETCH = "run python data_tools/fetch.py {}, or set INFOMIN_DATA to the folder that holds it"
-ANY, IDX_IMAGES = "(.*-)?", ("train-images-idx3-ubyte", "(t10k|test)-images-idx3-ubyte")  # in the names of IDX files
+ANY, IDX_IMAGES = (
+    "(.*-)?",
+    ("train-images-idx3-ubyte", "(t10k|test)-images-idx3-ubyte"),
+)  # in the names of IDX files
 TYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}  # of IDX
 
 
@@ -49,8 +58,12 @@ class Source(NamedTuple):
     read: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def worlds(
-    digits: str = "digits", backgrounds: str = "photos", size: int = 64, digit: int = 28, dim: float = 0.5
+def load_worlds(
+    digits: str = "digits",
+    backgrounds: str = "photos",
+    size: int = 64,
+    digit: int = 28,
+    dim: float = 0.5,
 ) -> tuple[World, World]:
     """The worlds that training and test are drawn from; of digits and of backgrounds, neither is in both.
 
@@ -81,24 +94,30 @@ def worlds(
         ValueError: an unknown word, a number out of range, a damaged IDX file, a class of which a part has no picture.
         FileNotFoundError: files or a folder are missing; the message says what to do.
 
-    >>> train, test = worlds("digits", "photos", size=32, digit=20)
+    >>> train, test = load_worlds("digits", "photos", size=32, digit=20)
     >>> train.digits.shape, test.digits.shape
     (torch.Size([1200, 20, 20]), torch.Size([597, 20, 20]))
     """
-    known_words(digits, backgrounds)
+    check_sources(digits, backgrounds)
     most = STL10_SIDE if backgrounds == "stl10" else 256
     for name, side, top in (("size", size, most), ("digit", digit, size)):
-        kind(side, int, f"worlds({name})")
+        check_type(side, int, f"worlds({name})")
         if not 8 <= side <= top:
-            raise ValueError(f"worlds({name}): got {side}, wanted 8 to {top} px with backgrounds {backgrounds!r}; change it")
-    if positive(dim, "worlds(dim)", zero=True) > 1:
+            raise ValueError(
+                f"worlds({name}): got {side}, wanted 8 to {top} px with backgrounds {backgrounds!r}; change it"
+            )
+    if check_positive(dim, "worlds(dim)", zero=True) > 1:
         raise ValueError(f"worlds(dim): got {dim}, wanted a brightness of 0 to 1; change it")
-    told = digest(f"clips:{digits}@{backgrounds}")
-    return _worlds(root().absolute(), told, digits, backgrounds, size, digit, float(dim))
+    told = data_digest(f"clips:{digits}@{backgrounds}")
+    return _worlds(data_root().absolute(), told, digits, backgrounds, size, digit, float(dim))
 
 
-@lru_cache(maxsize=2)  # `told` is part of the key of this cache alone: files that have changed are read again
-def _worlds(where: Path, told: str, digits: str, backgrounds: str, size: int, digit: int, dim: float) -> tuple[World, World]:
+@lru_cache(
+    maxsize=2
+)  # `told` is part of the key of this cache alone: files that have changed are read again
+def _worlds(
+    where: Path, told: str, digits: str, backgrounds: str, size: int, digit: int, dim: float
+) -> tuple[World, World]:
     if digits == "digits":  # of the canvas on which they are of this size
         inks = [(world.digits, world.digit_class) for world in embedded(round(digit * 32 / DIGIT))]
     else:
@@ -110,16 +129,25 @@ def _worlds(where: Path, told: str, digits: str, backgrounds: str, size: int, di
     else:
         sources = _folder(backgrounds, 2 * size, grey=False)
         grounds = list(_banks(f"backgrounds {backgrounds!r}", sources, 3 * (2 * size) ** 2))
-    train, test = (World(*ink, *ground, size=size, dim=dim) for ink, ground in zip(inks, grounds, strict=True))
+    train, test = (
+        World(*ink, *ground, size=size, dim=dim) for ink, ground in zip(inks, grounds, strict=True)
+    )
     return train, test
 
 
-def known_words(digits: str, backgrounds: str) -> None:
-    """Raise a ValueError unless `worlds` knows both words, anything but nothing standing for PATH."""
-    for what, word, words in (("digits", digits, DIGITS), ("backgrounds", backgrounds, BACKGROUNDS)):
-        kind(word, str, what)
-        if not any(word.startswith(name[:-4]) and word != name[:-4] for name in words if name.endswith(":PATH")):
-            known(word, words, what)
+def check_sources(digits: str, backgrounds: str) -> None:
+    """Raise a ValueError unless `load_worlds` knows both words, anything but nothing standing for PATH."""
+    for what, word, words in (
+        ("digits", digits, DIGITS),
+        ("backgrounds", backgrounds, BACKGROUNDS),
+    ):
+        check_type(word, str, what)
+        if not any(
+            word.startswith(name[:-4]) and word != name[:-4]
+            for name in words
+            if name.endswith(":PATH")
+        ):
+            check_choice(word, words, what)
 
 
 def _banks(who: str, sources: Sequence[Source], size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -127,14 +155,20 @@ def _banks(who: str, sources: Sequence[Source], size: int) -> Iterator[tuple[Ten
     classes = torch.cat([source.labels for source in sources]).unique()
     names, most = sources[1].names | sources[0].names, MOST_BYTES // size
     if len(classes) > most:
-        raise ValueError(f"{who}: got {len(classes)} classes, wanted at most {most} of pictures so large; make them smaller")
+        raise ValueError(
+            f"{who}: got {len(classes)} classes, wanted at most {most} of pictures so large; make them smaller"
+        )
     for name, source in zip(("training", "test"), sources, strict=True):
-        pictures, rows = source.read(_evenly(source.labels, most, generator(0, "sources", name)))
+        pictures, rows = source.read(
+            _evenly(source.labels, most, seeded_generator(0, "sources", name))
+        )
         labels = source.labels[rows]
         gone = classes[~torch.isin(classes, labels)].tolist()
         if gone or not len(classes):
             which = ", ".join(f"class {names.get(c, c)}" for c in gone[:5]) or "any class"
-            raise ValueError(f"{who}: got no {name} picture that can be read of {which}, wanted one in each part; add some")
+            raise ValueError(
+                f"{who}: got no {name} picture that can be read of {which}, wanted one in each part; add some"
+            )
         yield pictures, torch.searchsorted(classes, labels)
 
 
@@ -150,7 +184,9 @@ def _place(labels: Tensor) -> Tensor:
     """How many rows before it are of a row's class, for labels long `[N]`, 0 or more."""
     count = labels.bincount()
     place = torch.empty_like(labels)
-    place[labels.argsort(stable=True)] = torch.arange(len(labels)) - (count.cumsum(0) - count).repeat_interleave(count)
+    place[labels.argsort(stable=True)] = torch.arange(len(labels)) - (
+        count.cumsum(0) - count
+    ).repeat_interleave(count)
     return place
 
 
@@ -158,7 +194,11 @@ def _digits(where: Path, word: str, side: int) -> list[Source]:
     head, _, rest = word.partition(":")
     if head == "folder":
         return _folder(word, side, grey=True)
-    prefix, folder, todo = ANY, Path(os.path.expanduser(rest)), "correct the path, or rename the files"
+    prefix, folder, todo = (
+        ANY,
+        Path(os.path.expanduser(rest)),
+        "correct the path, or rename the files",
+    )
     if head in STORED:
         name, download = STORED[head]
         prefix, folder = f"emnist-{rest}-" if rest else "", where / name / "raw"
@@ -170,12 +210,19 @@ def _digits(where: Path, word: str, side: int) -> list[Source]:
         return [_source(ink[part], labels[part], finish) for part in (~test, test)]
     found = [_labelled(_find(folder, prefix + part, who, todo), who, todo) for part in IDX_IMAGES]
     # EMNIST's files hold each image column by column
-    return [_source(ink.transpose(1, 2) if head == "emnist" else ink, labels, finish) for ink, labels in found]
+    return [
+        _source(ink.transpose(1, 2) if head == "emnist" else ink, labels, finish)
+        for ink, labels in found
+    ]
 
 
 def _source(pictures: Tensor, labels: Tensor, finish: Callable[[Tensor], Tensor]) -> Source:
     """A part that is in memory, and what is done to its pictures when they are read."""
-    return Source(labels, {}, lambda rows: (finish(pictures[rows] if len(rows) < len(pictures) else pictures), rows))
+    return Source(
+        labels,
+        {},
+        lambda rows: (finish(pictures[rows] if len(rows) < len(pictures) else pictures), rows),
+    )
 
 
 def _key(path: Path) -> str:
@@ -186,12 +233,18 @@ def _key(path: Path) -> str:
 def _find(folder: Path, pattern: str, who: str, todo: str) -> Path:
     """The file of a folder whose key is of a pattern; of a plain and a gzipped one the plain one."""
     listing = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
-    found = {_key(path): path for path in listing if path.is_file() and re.fullmatch(pattern, _key(path))}
+    found = {
+        _key(path): path for path in listing if path.is_file() and re.fullmatch(pattern, _key(path))
+    }
     if not found:
         name = pattern.removeprefix(ANY).replace("\\", "")
-        raise FileNotFoundError(f"{who}: got no such file in {folder}, wanted {name} or {name}.gz; {todo}")
+        raise FileNotFoundError(
+            f"{who}: got no such file in {folder}, wanted {name} or {name}.gz; {todo}"
+        )
     if len(found) > 1:
-        raise ValueError(f"{who}: got {', '.join(sorted(found))} in {folder}, wanted one set; name one file of images")
+        raise ValueError(
+            f"{who}: got {', '.join(sorted(found))} in {folder}, wanted one set; name one file of images"
+        )
     return next(iter(found.values()))
 
 
@@ -226,21 +279,31 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"read_idx: got no file {path}, wanted an IDX file; correct the path")
+        raise FileNotFoundError(
+            f"read_idx: got no file {path}, wanted an IDX file; correct the path"
+        )
     bits, again = path.read_bytes(), "copy it again"
     if bits[:2] == b"\x1f\x8b":
         try:
             bits = gzip.decompress(bits)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: got damaged gzip data ({error}), wanted a whole file; {again}") from error
+            raise ValueError(
+                f"{path}: got damaged gzip data ({error}), wanted a whole file; {again}"
+            ) from error
     if bits[:2] != b"\0\0" or not any(bits[3:4]) or bits[2] not in TYPES:
-        raise ValueError(f"{path}: got the first bytes {bits[:4].hex(' ')!r}, wanted 00 00 08 01 or alike; name an IDX file")
+        raise ValueError(
+            f"{path}: got the first bytes {bits[:4].hex(' ')!r}, wanted 00 00 08 01 or alike; name an IDX file"
+        )
     if bits[2] != 8:
-        raise ValueError(f"{path}: got values of {TYPES[bits[2]]}, wanted uint8; convert them and write the file anew")
+        raise ValueError(
+            f"{path}: got values of {TYPES[bits[2]]}, wanted uint8; convert them and write the file anew"
+        )
     start = 4 + 4 * bits[3]
     shape = [int.from_bytes(bits[at : at + 4], "big") for at in range(4, start, 4)]
     if len(bits) != start + math.prod(shape):
-        raise ValueError(f"{path}: got {len(bits)} bytes, wanted {start + math.prod(shape)} for {shape}; {again}")
+        raise ValueError(
+            f"{path}: got {len(bits)} bytes, wanted {start + math.prod(shape)} for {shape}; {again}"
+        )
     return torch.from_numpy(np.array(np.frombuffer(bits, np.uint8)[start:])).view(shape)
 
 
@@ -249,7 +312,9 @@ def _scaled(ink: Tensor, side: int) -> Tensor:
     height, width = ink.shape[1:]
     square = max(height, width)
     top, left = (square - height) // 2, (square - width) // 2
-    return resized(F.pad(ink, (left, square - width - left, top, square - height - top))[:, None], side)[:, 0]
+    return resize(
+        F.pad(ink, (left, square - width - left, top, square - height - top))[:, None], side
+    )[:, 0]
 
 
 def _stl10(where: Path) -> list[Source]:
@@ -257,16 +322,27 @@ def _stl10(where: Path) -> list[Source]:
     from torchvision.datasets import STL10
 
     try:
-        found = [STL10(where, split=part) for part in ("train", "test")]  # each holds all files against their checksums
+        found = [
+            STL10(where, split=part) for part in ("train", "test")
+        ]  # each holds all files against their checksums
     except RuntimeError as e:
-        raise FileNotFoundError(f"backgrounds 'stl10': got no whole copy in {where}, wanted one; {FETCH.format('stl10')}") from e
-    return [_source(torch.from_numpy(part.data), torch.from_numpy(part.labels).long(), Tensor.contiguous) for part in found]
+        raise FileNotFoundError(
+            f"backgrounds 'stl10': got no whole copy in {where}, wanted one; {FETCH.format('stl10')}"
+        ) from e
+    return [
+        _source(
+            torch.from_numpy(part.data), torch.from_numpy(part.labels).long(), Tensor.contiguous
+        )
+        for part in found
+    ]
 
 
 def _folder(word: str, side: int, grey: bool) -> list[Source]:
     sources = []
-    for files, labels in parts(word.removeprefix("folder:"), side):
-        names = {c: os.path.dirname(path) for c, path in zip(labels.tolist(), files.paths, strict=True)}
+    for files, labels in load_folder(word.removeprefix("folder:"), side):
+        names = {
+            c: os.path.dirname(path) for c, path in zip(labels.tolist(), files.paths, strict=True)
+        }
         sources.append(Source(labels, names, partial(_read, files.paths, side, grey)))
     return sources
 
@@ -277,7 +353,7 @@ def _read(paths: Sequence[str], side: int, grey: bool, rows: Tensor) -> tuple[Te
 
     def fill(at: int, row: int) -> str | None:
         try:
-            image = decode(paths[row], side)
+            image = read_square(paths[row], side)
             pictures[at] = np.rint(np.tensordot((0.299, 0.587, 0.114), image, 1)) if grey else image
         except MemoryError:
             raise
@@ -285,7 +361,9 @@ def _read(paths: Sequence[str], side: int, grey: bool, rows: Tensor) -> tuple[Te
             return " ".join(str(reason).split()) or type(reason).__name__
         return None
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # PIL lets go of the interpreter's lock
+    with ThreadPoolExecutor(
+        torch.get_num_threads()
+    ) as pool:  # PIL lets go of the interpreter's lock
         reasons = list(pool.map(fill, range(len(rows)), rows.tolist()))
     for row, reason in zip(rows.tolist(), reasons, strict=True):
         if reason is not None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def windows(bank: Tensor, image: Tensor, corner: Tensor, height: int, width: int) -> Tensor:
+def cut_windows(bank: Tensor, image: Tensor, corner: Tensor, height: int, width: int) -> Tensor:
     """Windows of one size, each cut out of some picture.
 
     Args:
@@ -17,21 +17,26 @@ def windows(bank: Tensor, image: Tensor, corner: Tensor, height: int, width: int
         `[..., C, height, width]`, with the bank's dtype, in memory of their own.
 
     >>> bank = torch.arange(16).view(1, 1, 4, 4)
-    >>> windows(bank, torch.tensor([0, 0]), torch.tensor([[1, 2], [0, 0]]), 2, 2).flatten(1)
+    >>> cut_windows(bank, torch.tensor([0, 0]), torch.tensor([[1, 2], [0, 0]]), 2, 2).flatten(1)
     tensor([[ 6,  7, 10, 11],
             [ 0,  1,  4,  5]])
     """
-    rows = bank.flatten().unfold(0, width, 1).index_select(0, starts(bank, image, corner, height))
+    rows = (
+        bank.flatten().unfold(0, width, 1).index_select(0, row_starts(bank, image, corner, height))
+    )
     return rows.view(*corner.shape[:-1], bank.shape[1], height, width)
 
 
-def starts(bank: Tensor, image: Tensor, corner: Tensor, height: int) -> Tensor:
+def row_starts(bank: Tensor, image: Tensor, corner: Tensor, height: int) -> Tensor:
     """Where the rows of windows begin in the flattened bank, long, one after the other for all of `[..., C, height]`.
 
-    >>> starts(torch.zeros(1, 1, 4, 4), torch.tensor([0]), torch.tensor([[1, 2]]), 2)
+    >>> row_starts(torch.zeros(1, 1, 4, 4), torch.tensor([0]), torch.tensor([[1, 2]]), 2)
     tensor([ 6, 10])
     """
     _, channels, rows, columns = bank.shape
-    channel, row = torch.arange(channels, device=bank.device)[:, None], torch.arange(height, device=bank.device)
+    channel, row = (
+        torch.arange(channels, device=bank.device)[:, None],
+        torch.arange(height, device=bank.device),
+    )
     image, top, left = (where[..., None, None] for where in (image, *corner.unbind(-1)))
     return (((image * channels + channel) * rows + top + row) * columns + left).flatten()

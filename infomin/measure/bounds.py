@@ -22,14 +22,22 @@ def infonce(scores: Tensor, partner: Tensor | None = None) -> Tensor:
     >>> round(infonce(100 * torch.eye(4)).item(), 4)  # a perfect one: log 4
     1.3863
     """
-    if scores.dim() != 2 or not len(scores) or (partner is None and scores.shape[0] > scores.shape[1]):
-        raise ValueError(f"infonce: scores must be [B, K] with K >= B >= 1, got {list(scores.shape)}; or give each row's partner")
+    if (
+        scores.dim() != 2
+        or not len(scores)
+        or (partner is None and scores.shape[0] > scores.shape[1])
+    ):
+        raise ValueError(
+            f"infonce: scores must be [B, K] with K >= B >= 1, got {list(scores.shape)}; or give each row's partner"
+        )
     if partner is None:
         partner = torch.arange(len(scores), device=scores.device)
-    return math.log(scores.shape[1]) - F.cross_entropy(scores.float() if scores.dtype.itemsize < 4 else scores, partner)
+    return math.log(scores.shape[1]) - F.cross_entropy(
+        scores.float() if scores.dtype.itemsize < 4 else scores, partner
+    )
 
 
-def infonce_both_ways(scores: Tensor) -> Tensor:
+def infonce_symmetric(scores: Tensor) -> Tensor:
     """Mean of I_NCE over both directions of a square score matrix `[K, K]`: rows choose columns, columns choose rows."""
     if scores.dim() != 2 or scores.shape[0] != scores.shape[1]:
         raise ValueError(

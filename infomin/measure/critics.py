@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..common.checks import positive
-from ..common.precision import exact
+from ..common.checks import check_positive
+from ..common.precision import full_precision
 
 
-def cosine(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
+def cosine_scores(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
     """Cosine similarity divided by a temperature.
 
     Args:
@@ -27,16 +27,16 @@ def cosine(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
     Source: CMC; the critic of InfoMin's experiments.
 
     >>> z = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
-    >>> cosine(z, z, tau=0.5).tolist()
+    >>> cosine_scores(z, z, tau=0.5).tolist()
     [[2.0, 0.0], [0.0, 2.0]]
     """
-    positive(tau, "cosine(tau)")
+    check_positive(tau, "cosine(tau)")
     if z1.dim() != 2 or z2.dim() != 2 or z1.shape[1] != z2.shape[1]:
         raise ValueError(
             f"cosine: embeddings must be [B, D] and [K, D], got {list(z1.shape)} and {list(z2.shape)}; "
             "flatten them or project both to one size"
         )
-    with exact(z1.device.type):
+    with full_precision(z1.device.type):
         return F.normalize(_exact(z1), dim=1) @ F.normalize(_exact(z2), dim=1).T / tau
 
 
@@ -44,7 +44,7 @@ def _exact(z: Tensor) -> Tensor:
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
-class Separable(nn.Module):
+class SeparableCritic(nn.Module):
     """A separable critic to estimate the nats between frozen features: the cosine of two small networks times a learned scale.
 
     Made to be trained on a few thousand pairs and read on held-out ones, in eval mode. There dropout decides, because a critic
@@ -63,7 +63,7 @@ class Separable(nn.Module):
         dim: size of the space the two meet in.
         hidden: width of the hidden layers.
 
-    >>> critic = Separable(128, 512).eval()
+    >>> critic = SeparableCritic(128, 512).eval()
     >>> critic(torch.zeros(2, 128), torch.zeros(5, 512)).shape
     torch.Size([2, 5])
     """
@@ -84,4 +84,4 @@ class Separable(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores `[B, K]` of features `x [B, d1]` against candidates `y [K, d2]`."""
-        return cosine(self.g(x), self.h(y), tau=1.0) * self.log_scale.exp()
+        return cosine_scores(self.g(x), self.h(y), tau=1.0) * self.log_scale.exp()

@@ -4,31 +4,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.precision import exact
+from ..common.precision import full_precision
 
 
 @torch.enable_grad()
-def logistic(x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 30) -> Tensor:
+def fit_logistic(
+    x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 30
+) -> Tensor:
     """Weights `[classes, D + 1]`, bias last, that minimise mean cross entropy + penalty / 2 * |weights|^2, from `start`."""
     weights = start.clone().requires_grad_()
     solver = torch.optim.LBFGS(
-        [weights], max_iter=iterations, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+        [weights],
+        max_iter=iterations,
+        history_size=10,
+        tolerance_grad=1e-5,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = F.cross_entropy(_scores(weights, x), y) + penalty / 2 * weights[:, :-1].square().sum()
+        loss = (
+            F.cross_entropy(_scores(weights, x), y) + penalty / 2 * weights[:, :-1].square().sum()
+        )
         loss.backward()
         return loss
 
-    with exact(x.device.type):
+    with full_precision(x.device.type):
         solver.step(closure)
     return weights.detach()
 
 
 def accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
     """Share of the rows of `x` `[N, D]` that these weights put into their classes `y`, long `[N]`."""
-    with exact(x.device.type):
+    with full_precision(x.device.type):
         return (_scores(weights, x).argmax(1) == y).double().mean().item()
 
 
@@ -37,7 +45,7 @@ def _scores(weights: Tensor, x: Tensor) -> Tensor:
     return torch.addmm(weights[:, -1:], weights[:, :-1], x.T).T
 
 
-def distance(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, penalty: float) -> float:
+def ridge_distance(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, penalty: float) -> float:
     """Mean distance between `y_test` `[M, P]` and what ridge regression of `y` `[N, P]` on `x` `[N, D]` reads off `x_test`."""
     x, y, x_test, y_test = (values.double() for values in (x, y, x_test, y_test))
     middle, mean = x.mean(0), y.mean(0)

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..common.checks import known, positive
-from ..measure.bounds import infonce_both_ways
-from ..measure.critics import cosine
-from ..networks.encoders import build
+from ..common.checks import check_choice, check_positive
+from ..measure.bounds import infonce_symmetric
+from ..measure.critics import cosine_scores
+from ..networks.encoders import build_encoder
 from ..networks.heads import Projection
 from .base import Step
 
@@ -61,42 +61,72 @@ class Game(nn.Module):
         sign: int = -1,
     ) -> None:
         super().__init__()
-        known(mode, MODES, "Game(mode)")
-        positive(weight, "Game(weight)", zero=True)
+        check_choice(mode, MODES, "Game(mode)")
+        check_positive(weight, "Game(weight)", zero=True)
         views = getattr(generator, "channels", None)
         if not isinstance(views, Sequence):
             raise TypeError(
                 f"Game: got a {type(generator).__name__}, wanted a generator of views, for example FlowSplit of a flow"
             )
         if len(views) != 2:
-            raise ValueError(f"Game: got a generator of {len(views)} views, wanted 2; split its channels otherwise")
+            raise ValueError(
+                f"Game: got a generator of {len(views)} views, wanted 2; split its channels otherwise"
+            )
         if mode != "unsupervised" and classes < 2:
-            raise ValueError(f"Game(classes): got {classes} for a {mode} game, wanted 2 or more; take mode='unsupervised'")
+            raise ValueError(
+                f"Game(classes): got {classes} for a {mode} game, wanted 2 or more; take mode='unsupervised'"
+            )
         if not isinstance(waits, int) or waits < 0 or (waits and mode == "supervised"):
             raise ValueError(
                 f"Game(waits): got {waits!r} for a {mode} game, wanted a whole number of 0 or more, and 0 without critics; "
                 "take waits=0"
             )
         if sign not in (-1, 1):
-            raise ValueError(f"Game(sign): got {sign!r}, wanted -1 (against the critics) or 1 (with them); take -1")
+            raise ValueError(
+                f"Game(sign): got {sign!r}, wanted -1 (against the critics) or 1 (with them); take -1"
+            )
         self.generator, self.mode, self.weight, self.task = generator, mode, weight, task
         self.tau, self.waits, self.sign = tau, waits, sign
-        encoders = [] if mode == "supervised" else [build(encoder, channels, width) for channels in generator.channels]
+        encoders = (
+            []
+            if mode == "supervised"
+            else [build_encoder(encoder, channels, width) for channels in generator.channels]
+        )
         self.encoders = nn.ModuleList(encoders)
         self.heads = nn.ModuleList(Projection(e.features, dim, head) for e in encoders)
-        labelled = [] if mode == "unsupervised" else [build(encoder, channels, width) for channels in generator.channels]
-        self.classifiers = nn.ModuleList(nn.Sequential(e, nn.Linear(e.features, classes)) for e in labelled)
+        labelled = (
+            []
+            if mode == "unsupervised"
+            else [build_encoder(encoder, channels, width) for channels in generator.channels]
+        )
+        self.classifiers = nn.ModuleList(
+            nn.Sequential(e, nn.Linear(e.features, classes)) for e in labelled
+        )
         self.turn: Tensor
         self.register_buffer("turn", torch.zeros((), dtype=torch.long))
-        self._waiting: list[nn.Parameter] = []  # those of the critics while the generator has the move
+        self._waiting: list[
+            nn.Parameter
+        ] = []  # those of the critics while the generator has the move
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         """Who has which parameters: critics, generator, classifiers; each may have a learning rate of its own."""
-        parts = {"critics": (self.encoders, self.heads), "generator": (self.generator,), "classifiers": (self.classifiers,)}
-        found = {name: [p for module in modules for p in module.parameters()] for name, modules in parts.items()}
+        parts = {
+            "critics": (self.encoders, self.heads),
+            "generator": (self.generator,),
+            "classifiers": (self.classifiers,),
+        }
+        found = {
+            name: [p for module in modules for p in module.parameters()]
+            for name, modules in parts.items()
+        }
         return {name: parameters for name, parameters in found.items() if parameters}
 
-    def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: Mapping[str, Tensor] | None = None) -> Step:
+    def forward(
+        self,
+        views: Sequence[Tensor],
+        index: Tensor | None = None,
+        labels: Mapping[str, Tensor] | None = None,
+    ) -> Step:
         """Two crops of images and labels -> the loss that all players go down, the generator's interest reversed.
 
         Args:
@@ -114,7 +144,9 @@ class Game(nn.Module):
             i_nce = self._i_nce(v1, v2, moves)
             loss, stats = loss - i_nce, {"i_nce": i_nce.detach()}
         if self.mode != "unsupervised":
-            entropy, right = self._classify(v1, v2, self._told({} if labels is None else labels), moves)
+            entropy, right = self._classify(
+                v1, v2, self._told({} if labels is None else labels), moves
+            )
             loss = loss + self.weight * entropy
             stats |= {"cross_entropy": entropy.detach(), "right": right}
         return Step(loss, {"loss": loss.detach(), **stats})
@@ -123,31 +155,45 @@ class Game(nn.Module):
         """With reversal one loss serves both sides; where the generator has the move alone, the critics are held still."""
         self._go_on()
         if self.waits and moves and torch.is_grad_enabled():
-            self._waiting = [p for p in (*self.encoders.parameters(), *self.heads.parameters()) if p.requires_grad]
+            self._waiting = [
+                p
+                for p in (*self.encoders.parameters(), *self.heads.parameters())
+                if p.requires_grad
+            ]
             for p in self._waiting:
                 p.requires_grad_(False)
         if not moves:
             v1, v2 = v1.detach(), v2.detach()
         elif self.sign < 0:
             v1, v2 = reverse_gradient(v1), reverse_gradient(v2)
-        z1, z2 = (head(encoder(v)) for head, encoder, v in zip(self.heads, self.encoders, (v1, v2), strict=True))
-        return infonce_both_ways(cosine(z1, z2, self.tau))
+        z1, z2 = (
+            head(encoder(v))
+            for head, encoder, v in zip(self.heads, self.encoders, (v1, v2), strict=True)
+        )
+        return infonce_symmetric(cosine_scores(z1, z2, self.tau))
 
-    def _classify(self, v1: Tensor, v2: Tensor, labels: Tensor, moves: bool) -> tuple[Tensor, Tensor]:
+    def _classify(
+        self, v1: Tensor, v2: Tensor, labels: Tensor, moves: bool
+    ) -> tuple[Tensor, Tensor]:
         """Cross entropy of the labelled images, summed over both views, and the share that is right; 0 if none has a label."""
         some = (labels >= 0).nonzero()[:, 0]
         if not len(some):
             return v1[:0].sum() + v2[:0].sum(), v1.new_zeros(())  # a zero that still has a gradient
         with torch.set_grad_enabled(moves and torch.is_grad_enabled()):
             scores = [
-                classifier(v.index_select(0, some)).float() for classifier, v in zip(self.classifiers, (v1, v2), strict=True)
+                classifier(v.index_select(0, some)).float()
+                for classifier, v in zip(self.classifiers, (v1, v2), strict=True)
             ]
         entropy = torch.stack([F.cross_entropy(s, labels[some]) for s in scores]).sum()
-        return entropy, torch.stack([(s.argmax(1) == labels[some]).float().mean() for s in scores]).mean()
+        return entropy, torch.stack(
+            [(s.argmax(1) == labels[some]).float().mean() for s in scores]
+        ).mean()
 
     def _told(self, labels: Mapping[str, Tensor]) -> Tensor:
         if isinstance(labels, Tensor):
-            raise TypeError(f"Game: got labels as a tensor, wanted them by task; pass {{{self.task!r}: labels}}")
+            raise TypeError(
+                f"Game: got labels as a tensor, wanted them by task; pass {{{self.task!r}: labels}}"
+            )
         if self.task not in labels:
             have = ", ".join(labels) or "nothing"
             raise ValueError(
@@ -159,7 +205,9 @@ class Game(nn.Module):
         """The generator's first view of the first crop, and its second of the second."""
         if isinstance(views, Tensor) or len(views) != 2:
             got = "a tensor" if isinstance(views, Tensor) else f"{len(views)} views"
-            raise ValueError(f"Game: got {got}, wanted two crops of each image; pass for example those of parse('crop:0.5')")
+            raise ValueError(
+                f"Game: got {got}, wanted two crops of each image; pass for example those of parse('crop:0.5')"
+            )
         a, b = views
         return self.generator(a)[0], self.generator(b)[1]
 

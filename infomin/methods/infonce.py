@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..common.distributed import gather
-from ..measure.bounds import infonce_both_ways
-from ..measure.critics import cosine
+from ..measure.bounds import infonce_symmetric
+from ..measure.critics import cosine_scores
 from ..networks.encoders import Encoders
 from ..networks.heads import Projection
 from .base import Step
@@ -48,10 +48,12 @@ class InfoNCE(nn.Module):
         self.encoders = Encoders(channels, encoder, width, shared)
         self.heads = nn.ModuleList(Projection(size, dim, head) for size in self.encoders.features)
 
-    def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: object = None) -> Step:
+    def forward(
+        self, views: Sequence[Tensor], index: Tensor | None = None, labels: object = None
+    ) -> Step:
         """Views `[B, C, H, W]` each -> loss = log K - I_NCE, mean over both directions and over pairs; K = B x processes."""
         z = [gather(embedding) for embedding in self.embed(views)]
-        pairs = [infonce_both_ways(cosine(a, b, self.tau)) for a, b in combinations(z, 2)]
+        pairs = [infonce_symmetric(cosine_scores(a, b, self.tau)) for a, b in combinations(z, 2)]
         i_nce = torch.stack(pairs).mean()
         loss = math.log(len(z[0])) - i_nce
         return Step(loss, {"loss": loss.detach(), "i_nce": i_nce.detach()})
@@ -64,7 +66,9 @@ class InfoNCE(nn.Module):
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Views `[B, C, H, W]` each -> what the critic compares, `[B, dim]` each."""
         if len(views) != self.views:
-            raise ValueError(f"InfoNCE: got {len(views)} views, wanted {self.views}; build it with their channels")
+            raise ValueError(
+                f"InfoNCE: got {len(views)} views, wanted {self.views}; build it with their channels"
+            )
         heads = list(self.heads) * (self.views if len(self.heads) == 1 else 1)
         return tuple(head(h) for head, h in zip(heads, self.features(views), strict=True))
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..common.distributed import mean, world
+from ..common.distributed import mean_over_processes, world_size
 from ..networks.encoders import Encoders
 from .base import Step
 
@@ -42,20 +42,36 @@ class Supervised(nn.Module):
         tasks: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
-        unknown = [task for task, labels in tasks.items() if not labels.is_floating_point() and (labels < 0).all()]
+        unknown = [
+            task
+            for task, labels in tasks.items()
+            if not labels.is_floating_point() and (labels < 0).all()
+        ]
         if unknown or not tasks:
-            raise ValueError(f"Supervised: got no label of {', '.join(unknown) or 'any task'}, wanted some; take other data")
+            raise ValueError(
+                f"Supervised: got no label of {', '.join(unknown) or 'any task'}, wanted some; take other data"
+            )
         self.views = len(channels)
         self.encoders = Encoders(channels, encoder, width, shared)
-        sizes = {task: y.shape[1] if y.is_floating_point() else int(y.max()) + 1 for task, y in tasks.items()}
+        sizes = {
+            task: y.shape[1] if y.is_floating_point() else int(y.max()) + 1
+            for task, y in tasks.items()
+        }
         own = self.encoders.features
-        self.heads = nn.ModuleList(nn.ModuleDict({task: nn.Linear(d, n) for task, n in sizes.items()}) for d in own)
+        self.heads = nn.ModuleList(
+            nn.ModuleDict({task: nn.Linear(d, n) for task, n in sizes.items()}) for d in own
+        )
         for task, places in tasks.items():
             if places.is_floating_point():  # to the same size as an entropy
                 self.register_buffer(f"mean_{task}", places.mean(0))
                 self.register_buffer(f"deviation_{task}", places.std(0).clamp_min(1e-6))
 
-    def forward(self, views: Sequence[Tensor], index: Tensor | None = None, labels: Mapping[str, Tensor] | None = None) -> Step:
+    def forward(
+        self,
+        views: Sequence[Tensor],
+        index: Tensor | None = None,
+        labels: Mapping[str, Tensor] | None = None,
+    ) -> Step:
         """Views `[B, C, H, W]` each, task -> labels `[B]` or `[B, P]` -> the losses of all tasks added up, mean over views.
 
         That of classes is the cross entropy (nats), the mean over all known labels of all processes; that of places the mean
@@ -65,17 +81,32 @@ class Supervised(nn.Module):
         each: list[Any] = list(self.heads) * (self.views if len(self.heads) == 1 else 1)
         for h, heads in zip(self.features(views), each, strict=True):
             for task, head in heads.items():
-                losses[task] = losses.get(task, 0) + self._loss(task, head(h).float(), (labels or {})[task]) / self.views
+                losses[task] = (
+                    losses.get(task, 0)
+                    + self._loss(task, head(h).float(), (labels or {})[task]) / self.views
+                )
         loss = torch.stack(list(losses.values())).sum()
-        return Step(loss, {"loss": mean(loss), **{f"loss_{task}": mean(value) for task, value in losses.items()}})
+        return Step(
+            loss,
+            {
+                "loss": mean_over_processes(loss),
+                **{f"loss_{task}": mean_over_processes(value) for task, value in losses.items()},
+            },
+        )
 
     def _loss(self, task: str, found: Tensor, labels: Tensor) -> Tensor:
         if labels.is_floating_point():
-            wanted = (labels - self.get_buffer(f"mean_{task}")) / self.get_buffer(f"deviation_{task}")
+            wanted = (labels - self.get_buffer(f"mean_{task}")) / self.get_buffer(
+                f"deviation_{task}"
+            )
             return F.mse_loss(found, wanted.to(found.dtype))
-        usual = mean((labels >= 0).sum().to(found.dtype))  # over processes, as gradients are: one that knows more weighs more
+        usual = mean_over_processes(
+            (labels >= 0).sum().to(found.dtype)
+        )  # over processes, as gradients are: one that knows more weighs more
         total = F.cross_entropy(found, labels, ignore_index=-1, reduction="sum")
-        return total / usual.clamp(min=1 / world())  # less means that no process has a label, and then the total is 0
+        return total / usual.clamp(
+            min=1 / world_size()
+        )  # less means that no process has a label, and then the total is 0
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What a probe reads: `[B, D]` of each view."""

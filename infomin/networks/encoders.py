@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..common.checks import known, positive, unit
+from ..common.checks import check_choice, check_positive, to_unit
 
-COLORS = 3  # channels up to which a convolution's own change of layout costs less than one before it
+COLORS = (
+    3  # channels up to which a convolution's own change of layout costs less than one before it
+)
 
 
 class Encoder(nn.Module):
@@ -26,7 +28,9 @@ class Encoder(nn.Module):
         body: `[B, C, H, W]` -> `[B, D]`; its state dict is what travels to other code.
     """
 
-    def __init__(self, name: str, channels: int, features: int, smallest: int, body: nn.Module) -> None:
+    def __init__(
+        self, name: str, channels: int, features: int, smallest: int, body: nn.Module
+    ) -> None:
         super().__init__()
         self.name, self.channels, self.features, self.smallest = name, channels, features, smallest
         self.body = body
@@ -47,12 +51,16 @@ class Encoder(nn.Module):
                 f"{self.name}: images must be {self.smallest} px or more on each side, "
                 f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
             )
-        if x.shape[1] > COLORS:  # once, while pixels may still be bytes; a convolution would do it again for its gradient
+        if (
+            x.shape[1] > COLORS
+        ):  # once, while pixels may still be bytes; a convolution would do it again for its gradient
             x = x.contiguous(memory_format=torch.channels_last)
         if x.dtype == torch.uint8:  # straight to the dtype that the first layer will have
             kind = x.device.type
             mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-            x = unit(x, torch.get_autocast_dtype(kind) if mixed else next(self.parameters()).dtype)
+            x = to_unit(
+                x, torch.get_autocast_dtype(kind) if mixed else next(self.parameters()).dtype
+            )
         features: Tensor = self.body(x)
         if features.shape != (len(x), self.features):
             raise ValueError(
@@ -77,7 +85,10 @@ class Grid(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2:] != (self.size, self.size):  # the average would change nothing, and its backward pass is slow
+        if x.shape[2:] != (
+            self.size,
+            self.size,
+        ):  # the average would change nothing, and its backward pass is slow
             x = nn.functional.adaptive_avg_pool2d(x, self.size)
         return torch.flatten(x.permute(0, 2, 3, 1), 1)
 
@@ -163,7 +174,7 @@ ENCODERS: dict[str, Callable[[int, float], Encoder]] = {
 }
 
 
-def build(name: str, channels: int, width: float = 1.0) -> Encoder:
+def build_encoder(name: str, channels: int, width: float = 1.0) -> Encoder:
     """Build an encoder by name; its `.features` is the size of the result.
 
     Args:
@@ -175,11 +186,11 @@ def build(name: str, channels: int, width: float = 1.0) -> Encoder:
         TypeError: what a name of your own builds does not say how many features it has.
         ValueError: an unknown name, or channels or width not above 0.
 
-    >>> build("tiny", channels=3).features
+    >>> build_encoder("tiny", channels=3).features
     512
     """
-    known(name, ENCODERS, "encoder")
-    positive(channels, f"{name}(channels)")
+    check_choice(name, ENCODERS, "encoder")
+    check_positive(channels, f"{name}(channels)")
     made = ENCODERS[name](channels, width)
     if not isinstance(getattr(made, "features", None), int):
         raise TypeError(
@@ -202,37 +213,43 @@ class Encoders(nn.ModuleList):
         features: D of each encoder.
 
     Raises:
-        ValueError: views of different channels cannot share an encoder; or as `build`.
+        ValueError: views of different channels cannot share an encoder; or as `build_encoder`.
 
     >>> len(Encoders([1, 2], "tiny", 0.5)), len(Encoders([3, 3], "tiny", 0.5, shared=True))
     (2, 1)
     """
 
-    def __init__(self, channels: Sequence[int], name: str, width: float = 1.0, shared: bool = False) -> None:
+    def __init__(
+        self, channels: Sequence[int], name: str, width: float = 1.0, shared: bool = False
+    ) -> None:
         if shared and len(set(channels)) > 1:
             raise ValueError(
                 f"encoders: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; "
                 "give each view its own"
             )
-        encoders = [build(name, c, width) for c in (channels[:1] if shared else channels)]
+        encoders = [build_encoder(name, c, width) for c in (channels[:1] if shared else channels)]
         super().__init__(encoders)
         self.features = [encoder.features for encoder in encoders]
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Views `[B, C, H, W]` each -> features `[B, D]` each."""
         if len(self) == 1 and len({(view.shape, view.dtype) for view in views}) == 1:
-            return self[0](torch.cat(list(views))).chunk(len(views))  # keeps the cores busier than one pass each
+            return self[0](torch.cat(list(views))).chunk(
+                len(views)
+            )  # keeps the cores busier than one pass each
         encoders = list(self) * (len(views) if len(self) == 1 else 1)
         return tuple(encoder(view) for encoder, view in zip(encoders, views, strict=True))
 
 
 def _scaled(sizes: tuple[int, ...], width: float) -> list[int]:
-    positive(width, "encoder(width)")
+    check_positive(width, "encoder(width)")
     return [max(8, round(size * width)) for size in sizes]
 
 
 def _conv(i: int, o: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(i, o, 3, stride, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(i, o, 3, stride, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True)
+    )
 
 
 def _stage(block: Any, i: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
@@ -240,11 +257,15 @@ def _stage(block: Any, i: int, planes: int, blocks: int, stride: int) -> nn.Sequ
     skip = None
     if stride != 1 or i != o:
         skip = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
-    return nn.Sequential(block(i, planes, stride, skip), *(block(o, planes) for _ in range(blocks - 1)))
+    return nn.Sequential(
+        block(i, planes, stride, skip), *(block(o, planes) for _ in range(blocks - 1))
+    )
 
 
 def _resnet(name: str, kind: str, blocks: tuple[int, ...], channels: int, width: float) -> Encoder:
-    from torchvision.models import resnet  # here, because it brings in a second of imports that the other encoders can do without
+    from torchvision.models import (
+        resnet,
+    )  # here, because it brings in a second of imports that the other encoders can do without
 
     block = getattr(resnet, kind)
     # torchvision's ResNet fixes 64 channels in its constructor; its blocks do not
@@ -256,7 +277,9 @@ def _resnet(name: str, kind: str, blocks: tuple[int, ...], channels: int, width:
         "relu": nn.ReLU(inplace=True),
     }
     for n in range(4):
-        layers[f"layer{n + 1}"] = _stage(block, inputs[n], planes[n], blocks[n], stride=1 if n == 0 else 2)
+        layers[f"layer{n + 1}"] = _stage(
+            block, inputs[n], planes[n], blocks[n], stride=1 if n == 0 else 2
+        )
     body = nn.Sequential(OrderedDict(**layers, grid=Grid(1)))
     for m in body.modules():
         if isinstance(m, nn.Conv2d):

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
-from ..common.checks import known
+from ..common.checks import check_choice
 
 
 def _none(features: int, dim: int) -> list[nn.Module]:
@@ -20,7 +19,11 @@ def _none(features: int, dim: int) -> list[nn.Module]:
 HEADS: dict[str, Callable[[int, int], list[nn.Module]]] = {
     "none": _none,
     "linear": lambda features, dim: [nn.Linear(features, dim)],
-    "mlp": lambda features, dim: [nn.Linear(features, features), nn.ReLU(), nn.Linear(features, dim)],
+    "mlp": lambda features, dim: [
+        nn.Linear(features, features),
+        nn.ReLU(),
+        nn.Linear(features, dim),
+    ],
 }
 
 
@@ -35,10 +38,11 @@ class Projection(nn.Sequential):
     Raises:
         ValueError: an unknown head, or head "none" with a dim other than features.
 
+    >>> import torch
     >>> Projection(512, 128, "mlp")(torch.zeros(1, 512)).shape
     torch.Size([1, 128])
     """
 
     def __init__(self, features: int, dim: int = 128, head: str = "linear") -> None:
-        super().__init__(*HEADS[known(head, HEADS, "Projection(head)")](features, dim))
+        super().__init__(*HEADS[check_choice(head, HEADS, "Projection(head)")](features, dim))
         self.features = dim

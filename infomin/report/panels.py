@@ -14,14 +14,23 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .plots import ACCENT, INK, SOFT, STYLE, save
+from .plots import ACCENT, INK, SOFT, STYLE, save_figure
 from .summary import Rows, summary
 
-COLORS = ("#1b1b1e", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # told apart by the colour-blind too
+COLORS = (
+    "#1b1b1e",
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+)  # told apart by the colour-blind too
 MARKERS = "osD^v<>p"
 
 
-def plane(rows: Rows, path: str | Path, task: str, color: str, marker: str, panel: str) -> Path:
+def nats_plane(
+    rows: Rows, path: str | Path, task: str, color: str, marker: str, panel: str
+) -> Path:
     """Accuracy against held-out I_NCE of views of several kinds: means and deviations over seeds, and the seeds as dots.
 
     Args:
@@ -36,29 +45,57 @@ def plane(rows: Rows, path: str | Path, task: str, color: str, marker: str, pane
     frame = frame[frame["status"] != "diverged"]
     colors = dict(zip(dict.fromkeys(frame[color]), cycle(COLORS), strict=False))
     markers = dict(zip(dict.fromkeys(frame[marker]), cycle(MARKERS), strict=False))
-    at, entropy = summary(frame, [color, marker, panel], ["i_nce", f"acc_{task}"]), float(frame[f"entropy_{task}"].max())
+    at, entropy = (
+        summary(frame, [color, marker, panel], ["i_nce", f"acc_{task}"]),
+        float(frame[f"entropy_{task}"].max()),
+    )
     names = list(dict.fromkeys(frame[panel]))
     with rc_context(STYLE):
         figure = Figure(figsize=(1.4 + 4.1 * len(names), 4))
-        for axes, name in zip(figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0], names, strict=True):
+        for axes, name in zip(
+            figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0],
+            names,
+            strict=True,
+        ):
             for _, row in frame[frame[panel] == name].iterrows():
-                axes.plot(row["i_nce"], row[f"acc_{task}"], ".", color=colors[row[color]], ms=3, alpha=0.5)
+                axes.plot(
+                    row["i_nce"], row[f"acc_{task}"], ".", color=colors[row[color]], ms=3, alpha=0.5
+                )
             for _, row in at[at[panel] == name].iterrows():
-                deviations: Any = {side: row[f"{of}_std"] for side, of in (("xerr", "i_nce"), ("yerr", f"acc_{task}"))}
-                form: Any = {side: 0 if np.isnan(value) else value for side, value in deviations.items()}
-                form |= {"color": colors[row[color]], "marker": markers[row[marker]], "mec": "white", "ms": 7, "capsize": 2.5}
+                deviations: Any = {
+                    side: row[f"{of}_std"]
+                    for side, of in (("xerr", "i_nce"), ("yerr", f"acc_{task}"))
+                }
+                form: Any = {
+                    side: 0 if np.isnan(value) else value for side, value in deviations.items()
+                }
+                form |= {
+                    "color": colors[row[color]],
+                    "marker": markers[row[marker]],
+                    "mec": "white",
+                    "ms": 7,
+                    "capsize": 2.5,
+                }
                 axes.errorbar(row["i_nce_mean"], row[f"acc_{task}_mean"], ls="none", lw=1, **form)
             axes.axvline(entropy, color=ACCENT, lw=1, ls="--")
             axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", title=name)
         figure.axes[0].set_ylabel(f"linear-probe accuracy, {task}")
-        handles = [Line2D([], [], ls="", marker="o", color=c, label=name) for name, c in colors.items()]
-        handles += [Line2D([], [], ls="", marker=m, color=SOFT, label=name) for name, m in markers.items() if name]
+        handles = [
+            Line2D([], [], ls="", marker="o", color=c, label=name) for name, c in colors.items()
+        ]
+        handles += [
+            Line2D([], [], ls="", marker=m, color=SOFT, label=name)
+            for name, m in markers.items()
+            if name
+        ]
         handles += [Line2D([], [], ls="--", color=ACCENT, lw=1, label=f"H(y) = {entropy:.2f} nats")]
         figure.legend(handles=handles, loc="outside right center", fontsize=7.5)
-        return save(figure, path)
+        return save_figure(figure, path)
 
 
-def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], aside: Sequence[str] = ()) -> Path:
+def dot_table(
+    rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], aside: Sequence[str] = ()
+) -> Path:
     """A table as a figure: a panel for each column, a line for each group, means with deviations over seeds, and the seeds.
 
     Args:
@@ -77,22 +114,33 @@ def dots(rows: Rows, path: str | Path, by: str, columns: Mapping[str, str], asid
         for axes, (column, label) in zip(panels, columns.items(), strict=True):
             axes.plot(frame[column], frame[by].map(place), ".", color=SOFT, ms=4)
             mean, deviation = at[f"{column}_mean"], at[f"{column}_std"].fillna(0)
-            axes.errorbar(mean, at[by].map(place), xerr=deviation, fmt="none", color=INK, capsize=2.5, lw=1)
+            axes.errorbar(
+                mean, at[by].map(place), xerr=deviation, fmt="none", color=INK, capsize=2.5, lw=1
+            )
             least = mean[~at[by].isin(aside)].min()
             for i, value in enumerate(mean):
                 axes.plot(value, -i, "o", color=INK, ms=6, mfc=INK if value == least else "white")
-            axes.set(xlabel=label, xlim=(0, 1.05 * max(frame[column].max(), (mean + deviation).max())))
+            axes.set(
+                xlabel=label, xlim=(0, 1.05 * max(frame[column].max(), (mean + deviation).max()))
+            )
             axes.grid(axis="y", color=SOFT, alpha=0.25)
         panels[0].set_yticks(list(place.values()), list(place))
-        seeds, means = Line2D([], [], ls="", marker=".", color=SOFT), Line2D([], [], marker="o", color=INK, lw=1, mfc="white")
+        seeds, means = (
+            Line2D([], [], ls="", marker=".", color=SOFT),
+            Line2D([], [], marker="o", color=INK, lw=1, mfc="white"),
+        )
         least = Line2D([], [], ls="", marker="o", color=INK)
         others = f" but for {' and '.join(aside)}" if aside else ""
         words = ["a seed", "mean and deviation over seeds", f"the least{others}"]
-        figure.legend([seeds, means, least], words, loc="outside lower center", ncols=3, fontsize=7.5)
-        return save(figure, path)
+        figure.legend(
+            [seeds, means, least], words, loc="outside lower center", ncols=3, fontsize=7.5
+        )
+        return save_figure(figure, path)
 
 
-def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: str | Path) -> Path:
+def space_pictures(
+    maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: str | Path
+) -> Path:
     """What colour spaces look like, a row each: the three channels of an image, and where the cube of RGB colours goes.
 
     In the last column, the surface of the cube is shown in its own colours; thick lines are the ways from black along R, G and B,
@@ -113,7 +161,11 @@ def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: 
             for i, channel in enumerate(channels):
                 axes = figure.add_subplot(places[line, i])
                 axes.imshow(channel.numpy(), cmap="gray")
-                axes.set(xticks=[], yticks=[], xlabel=f"{float(channel.min()):.2f} … {float(channel.max()):.2f}")
+                axes.set(
+                    xticks=[],
+                    yticks=[],
+                    xlabel=f"{float(channel.min()):.2f} … {float(channel.max()):.2f}",
+                )
                 axes.xaxis.label.set_fontsize(7)
                 axes.spines[:].set_visible(False)
                 if i == 0:
@@ -121,7 +173,7 @@ def spaces(maps: Mapping[str, Callable[[Tensor], Tensor]], image: Tensor, path: 
                 if line == 0:
                     axes.set_title(f"channel {i + 1}", loc="center")
             _solid(figure.add_subplot(places[line, 3], projection="3d"), space)
-    return save(figure, path, dpi=100)
+    return save_figure(figure, path, dpi=100)
 
 
 def _solid(axes: Any, space: Callable[[Tensor], Tensor]) -> None:
@@ -130,13 +182,19 @@ def _solid(axes: Any, space: Callable[[Tensor], Tensor]) -> None:
             return space(colors.T[None, :, None].float())[0, :, 0].float().cpu().numpy()[[1, 2, 0]]
 
     ends, steps = torch.tensor([0.0, 1.0]), torch.linspace(0, 1, 13)
-    faces = [torch.cartesian_prod(*(ends if axis == i else steps for i in range(3))) for axis in range(3)]
+    faces = [
+        torch.cartesian_prod(*(ends if axis == i else steps for i in range(3))) for axis in range(3)
+    ]
     surface = torch.cat(faces)
     axes.scatter(*there(surface), c=surface.numpy(), s=5, depthshade=False, linewidths=0)
     way = torch.linspace(0, 1, 33)[:, None]
     for corner in product((0.0, 1.0), repeat=3):  # from black: along one axis, or to white
         if sum(corner) in (1, 3):
-            form: Any = {"color": corner, "lw": 2} if sum(corner) == 1 else {"color": INK, "lw": 1, "ls": "--"}
+            form: Any = (
+                {"color": corner, "lw": 2}
+                if sum(corner) == 1
+                else {"color": INK, "lw": 1, "ls": "--"}
+            )
             axes.plot(*there(way * torch.tensor(corner)), **form)
     axes.set_box_aspect((1, 1, 1), zoom=1.2)
     axes.tick_params(labelsize=5, pad=-4)

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.files import Where, _lines, _object
+from ..common.files import PathLike, read_lines, read_object
 
 if TYPE_CHECKING:  # at run time pandas is imported where it is used: 0.2 s that a process which only trains need not wait
     import pandas as pd
 
 
-def read_rows(folder: Where, *more: Where) -> "pd.DataFrame":
+def read_rows(folder: PathLike, *more: PathLike) -> "pd.DataFrame":
     """Gather rows into a DataFrame: each row.json below a folder in the order of the paths, or the lines of one .jsonl file.
 
     Rows that cannot be read are left out with one warning that names them. A run that is there several times counts once, as it
@@ -32,12 +32,16 @@ def read_rows(folder: Where, *more: Where) -> "pd.DataFrame":
             "delete them and run the same command again, these runs will be repeated",
             stacklevel=2,
         )
-    if empty := [str(place) for place, pairs in found.items() if all(row is None for _, row in pairs)]:
+    if empty := [
+        str(place) for place, pairs in found.items() if all(row is None for _, row in pairs)
+    ]:
         raise ValueError(
             f"{', '.join(empty)}: wanted row.json files below it or a row a line, got none that can be read; "
             "run a sweep with --out first, or wait until its first row is there"
         )
-    return once(gathered([row for pairs in found.values() for _, row in pairs if row is not None]))
+    return drop_repeats(
+        to_frame([row for pairs in found.values() for _, row in pairs if row is not None])
+    )
 
 
 def _found(place: Path) -> list[tuple[str, dict[str, Any] | None]]:
@@ -47,22 +51,22 @@ def _found(place: Path) -> list[tuple[str, dict[str, Any] | None]]:
             f"{place}: wanted a folder of runs or a .jsonl file, got nothing; check its name, or run a sweep with --out first"
         )
     if place.is_dir():
-        return [(str(path), _object(path)) for path in sorted(place.rglob("row.json"))]
+        return [(str(path), read_object(path)) for path in sorted(place.rglob("row.json"))]
     if place.is_file() and place.suffix.lower() != ".jsonl":  # a pipe has no such name
         raise ValueError(
             f"{place}: got another file, wanted a folder of runs or a .jsonl file of rows; name the folder that it lies in"
         )
-    return [(f"{place}, line {number}", row) for number, row in _lines(place)]
+    return [(f"{place}, line {number}", row) for number, row in read_lines(place)]
 
 
-def once(frame: "pd.DataFrame") -> "pd.DataFrame":
+def drop_repeats(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Rows of which each run is there once, the first time; one without a key, as of one's own baselines, is like no other."""
     if "key" in frame:
         frame = frame[frame["key"].isna() | ~frame["key"].duplicated()]
     return frame.reset_index(drop=True)
 
 
-def gathered(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """Rows as a DataFrame, each column behind the one that it follows in a row: what the first row lacks is not put last."""
     import pandas as pd
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .summary import Rows, _once, _varied, finished, labelled, points
+from .summary import Rows, drop_diverged, encoder_rows, label_rows, points, varied_fields
 
 
 def dial_values(names: Sequence[str]) -> list[float] | None:
@@ -27,9 +27,11 @@ def by_dial(at: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     """Points of rows in the order of their dial, if it is a number (then in a column `dial`), otherwise as the rows come."""
     values = dial_values(list(at["view"]))
     if values is None:
-        frame = labelled(rows)
-        order = {name: i for i, name in enumerate(dict.fromkeys(finished(frame)["view"]))}
-        return at.sort_values("view", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+        frame = label_rows(rows)
+        order = {name: i for i, name in enumerate(dict.fromkeys(drop_diverged(frame)["view"]))}
+        return at.sort_values(
+            "view", key=lambda names: names.map(order), kind="stable"
+        ).reset_index(drop=True)
     return at.assign(dial=values).sort_values("dial", kind="stable").reset_index(drop=True)
 
 
@@ -44,13 +46,17 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
         dial: whether the curve is taken along the views' dial, see `by_dial`, instead of along what is shared.
     """
     at = points(rows, task)
-    frame = _once(rows)
-    if frame["view"].nunique() > 1 and (others := _varied(frame)):
+    frame = encoder_rows(rows)
+    if frame["view"].nunique() > 1 and (others := varied_fields(frame)):
         return f"Several curves: rows differ in view and in {' and '.join(others)}; choose rows that differ in the view alone."
     at = by_dial(at, rows) if dial else at
     best = int(at[f"acc_{task}_mean"].idxmax())
-    bare, spread = (at[name][best] if name in at else math.nan for name in ("untrained", "untrained_std"))
-    said = f" Untrained, its network has {bare:.2f}{'' if math.isnan(spread) else f' ± {spread:.2f}'}."
+    bare, spread = (
+        at[name][best] if name in at else math.nan for name in ("untrained", "untrained_std")
+    )
+    said = (
+        f" Untrained, its network has {bare:.2f}{'' if math.isnan(spread) else f' ± {spread:.2f}'}."
+    )
     return _shape(at, task, best, dial) + ("" if math.isnan(bare) else said)
 
 
@@ -58,7 +64,9 @@ def _shape(at: pd.DataFrame, task: str, best: int, dial: bool) -> str:
     acc, names, last = at[f"acc_{task}_mean"], at["view"], len(at) - 1
 
     def say(i: int) -> str:
-        spread = f" ± {at['spread'][i]:.2f}" if at["n"][i] > 1 else ""  # of a single seed it is not known
+        spread = (
+            f" ± {at['spread'][i]:.2f}" if at["n"][i] > 1 else ""
+        )  # of a single seed it is not known
         return f"{names[i]} ({at['i_nce_mean'][i]:.2f} nats, accuracy {acc[i]:.2f}{spread})"
 
     if last == 0:
@@ -66,10 +74,21 @@ def _shape(at: pd.DataFrame, task: str, best: int, dial: bool) -> str:
     if best in (0, last):
         return f"No inverted U: the best of {len(at)} points is an end, {say(best)}; the other end is {say(last - best)}."
     gains = acc[best] - acc[0], acc[best] - acc[last]
-    clear = all(gain > at["spread"][best] + at["spread"][end] for gain, end in zip(gains, (0, last), strict=True))
+    clear = all(
+        gain > at["spread"][best] + at["spread"][end]
+        for gain, end in zip(gains, (0, last), strict=True)
+    )
     ends = ("", "") if dial else (", where the least is shared", ", where the most is")
-    shape = "An inverted U" if clear else "No clear inverted U, for the gains are within the spread over seeds"
-    shape = shape if at["n"].min() > 1 else "Perhaps an inverted U, but with one seed the spread is not known"
+    shape = (
+        "An inverted U"
+        if clear
+        else "No clear inverted U, for the gains are within the spread over seeds"
+    )
+    shape = (
+        shape
+        if at["n"].min() > 1
+        else "Perhaps an inverted U, but with one seed the spread is not known"
+    )
     return (
         f"{shape}: the best point is {say(best)}, "
         f"{gains[0]:.2f} above {say(0)}{ends[0]}, and {gains[1]:.2f} above {say(last)}{ends[1]}."

@@ -9,12 +9,15 @@ import torch
 from tqdm import tqdm
 
 from ..common import files
-from ..common.distributed import main_process, wait
-from ..common.precision import exact
+from ..common.distributed import barrier, is_main_process
+from ..common.precision import full_precision
 
 
-def once(
-    key: str, recipe: Mapping[str, Any], out: str | Path | None, work: Callable[[Path | None], dict[str, Any]]
+def load_or_run(
+    key: str,
+    recipe: Mapping[str, Any],
+    out: str | Path | None,
+    work: Callable[[Path | None], dict[str, Any]],
 ) -> dict[str, Any]:
     """The row of a recipe: read from `out/<key>` if it is there, otherwise worked out and written there.
 
@@ -29,25 +32,27 @@ def once(
         files.Locked: another process is at this very run.
     """
     if out is None:
-        with undisturbed():
+        with default_torch_state():
             return work(None)
     folder = Path(out) / key
-    if (folder / "row.json").exists():  # asked before the lock, by all processes alike: rows are written whole
+    if (
+        folder / "row.json"
+    ).exists():  # asked before the lock, by all processes alike: rows are written whole
         return files.read_json(folder / "row.json")
-    writes = main_process()
+    writes = is_main_process()
     with files.lock(folder) if writes else nullcontext():
         if writes:
             files.write_json(folder / "recipe.json", recipe)
-        with undisturbed():
+        with default_torch_state():
             row = work(folder)
         if writes:
             files.write_json(folder / "row.json", row)
-    wait()  # a process that asked for this row again before it is written would start anew, alone
+    barrier()  # a process that asked for this row again before it is written would start anew, alone
     return row
 
 
 @contextmanager
-def undisturbed(who: str = "run") -> Iterator[None]:
+def default_torch_state(who: str = "run") -> Iterator[None]:
     """A run's numbers are those of its recipe: what is set around it would change them, and not the key that they are kept by."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     odd = {
@@ -56,12 +61,14 @@ def undisturbed(who: str = "run") -> Iterator[None]:
         f"the default device {device}": device.type != "cpu",
     }
     for name in (name for name, is_set in odd.items() if is_set):
-        raise ValueError(f"{who}: got {name}, wanted torch as it is when it is imported; call it outside, or set that back")
-    with torch.enable_grad(), exact("cpu"), exact("cuda"):
+        raise ValueError(
+            f"{who}: got {name}, wanted torch as it is when it is imported; call it outside, or set that back"
+        )
+    with torch.enable_grad(), full_precision("cpu"), full_precision("cuda"):
         yield
 
 
-def follow(
+def log_training(
     steps: Iterable[tuple[int, Mapping[str, float]]],
     folder: Path | None,
     *,
@@ -80,21 +87,25 @@ def follow(
         bar: show progress, the time left and I_NCE.
         tensorboard: also write events.
     """
-    log, first = folder / "log.jsonl" if folder and main_process() else None, True
+    log, first = folder / "log.jsonl" if folder and is_main_process() else None, True
     with (
-        tqdm(total=total, desc=name, unit="step", disable=not (bar and main_process())) as line,
+        tqdm(total=total, desc=name, unit="step", disable=not (bar and is_main_process())) as line,
         ExitStack() as ends,
     ):
         writer, events = _writer() if tensorboard and log else None, None
         for step, stats in steps:
             if log and first:  # lines later than the checkpoint that this run goes on from
                 files.truncate_log(log, step - 1)
-                line.initial = line.n = max((row["step"] for row in files.read_log(log)), default=0)  # took no time of this one
+                line.initial = line.n = max(
+                    (row["step"] for row in files.read_log(log)), default=0
+                )  # took no time of this one
             if writer and first:
-                events = ends.enter_context(writer(str(folder), purge_step=step))  # of what is there, those later do not count
+                events = ends.enter_context(
+                    writer(str(folder), purge_step=step)
+                )  # of what is there, those later do not count
             first = False
             if log:
-                files.append(log, {"step": step, **stats})
+                files.append_jsonl(log, {"step": step, **stats})
             if events:
                 for name, value in stats.items():
                     events.add_scalar(name, value, step)

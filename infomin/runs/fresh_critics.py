@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..common.precision import autocast
-from ..common.seeds import generator as seeded
+from ..common.seeds import seeded_generator as seeded
 from ..common.seeds import torch_seeded
-from ..data.batches import Part, batches
+from ..data.batches import Part, batches_by_step
 from ..data.datasets import Split
 from ..training.loop import fit
-from ..training.optim import optimizer, rate
+from ..training.optim import build_optimizer, rate_factor
 from ..views import Then
 
 AT_A_TIME = 256  # images
@@ -38,7 +38,7 @@ class Rows:
     pool: Tensor
 
 
-def divide(split: Split, task: str, labels: int, candidates: int) -> Rows:
+def divide_rows(split: Split, task: str, labels: int, candidates: int) -> Rows:
     """Choose rows, the same for all seeds.
 
     Args:
@@ -63,10 +63,12 @@ def divide(split: Split, task: str, labels: int, candidates: int) -> Rows:
             f"learn: got {len(split)} images, {len(known)} of them with labels, for {labels} labels and {candidates} candidates, "
             "wanted 10 with labels or more, and no more candidates than half of the others; use smaller numbers or more images"
         )
-    return Rows(labelled, judged, torch.cat([judged, others[:more]]), torch.cat([labelled, others[more:]]))
+    return Rows(
+        labelled, judged, torch.cat([judged, others[:more]]), torch.cat([labelled, others[more:]])
+    )
 
 
-def mixed(
+def mixed_batches(
     part: Part, rows: Rows, batch: int, labelled: int, *, plays: bool, steps: int, seed: int
 ) -> Callable[[int], tuple[Any, Tensor, dict[str, Tensor]]]:
     """What `fit` asks for: images whose `label` is hidden, and behind them some with theirs; as many more without if none plays.
@@ -76,8 +78,8 @@ def mixed(
     others = rows.pool[len(rows.labelled) :]
     pool = others if plays and len(others) >= batch else rows.pool
     ask: Any = {"steps": steps, "seed": seed, "device": part[1]["label"].device}
-    many = batches(part, batch + (0 if plays else labelled), rows=pool, **ask)
-    few = batches(part, labelled, rows=rows.labelled, **ask) if plays else None
+    many = batches_by_step(part, batch + (0 if plays else labelled), rows=pool, **ask)
+    few = batches_by_step(part, labelled, rows=rows.labelled, **ask) if plays else None
 
     def at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
         images, index, labels = many(step)
@@ -85,13 +87,17 @@ def mixed(
         if few is None:
             return images, index, {"label": unknown}
         more, indices, labels = few(step)
-        return torch.cat([images, more]), torch.cat([index, indices]), {"label": torch.cat([unknown, labels["label"]])}
+        return (
+            torch.cat([images, more]),
+            torch.cat([index, indices]),
+            {"label": torch.cat([unknown, labels["label"]])},
+        )
 
     return at
 
 
 @dataclass(frozen=True, eq=False)
-class Stand:
+class Evaluator:
     """What generators are measured with; everything is drawn from one seed, so that two of them differ in themselves alone.
 
     Args:
@@ -121,36 +127,48 @@ class Stand:
     seed: int
 
 
-def fresh(generator: nn.Module, stand: Stand) -> float:
+def fresh_i_nce(generator: nn.Module, stand: Evaluator) -> float:
     """I_NCE (nats) on held-out images by critics that start anew and meet a generator that stands still.
 
     They are read as they are: no further critic learns from their features, as the probe's does for a row.
     """
     view: Any = Then(stand.crops, copy.deepcopy(generator).requires_grad_(False).eval())
     with torch_seeded(seeded(stand.seed, "fresh").initial_seed()):
-        critics = stand.critics(view.channels).to(stand.held.device).to(memory_format=torch.channels_last)
+        critics = (
+            stand.critics(view.channels).to(stand.held.device).to(memory_format=torch.channels_last)
+        )
     steps = fit(
         critics,
         view,
-        batches(stand.part, stand.batch, rows=stand.pool, steps=stand.steps, seed=stand.seed, device=stand.held.device),
+        batches_by_step(
+            stand.part,
+            stand.batch,
+            rows=stand.pool,
+            steps=stand.steps,
+            seed=stand.seed,
+            device=stand.held.device,
+        ),
         steps=stand.steps,
         seed=stand.seed,
         precision=stand.precision,
-        optimizer=optimizer("adamw", critics, stand.lr),
-        rate=lambda step: rate("cosine", step, stand.steps, stand.steps // 20),
+        optimizer=build_optimizer("adamw", critics, stand.lr),
+        rate=lambda step: rate_factor("cosine", step, stand.steps, stand.steps // 20),
     )
     deque(steps, maxlen=0)  # the statistics are not needed
     critics.eval()
     blocks = range(0, len(stand.held) - stand.candidates + 1, stand.candidates)
     with torch.no_grad(), autocast(stand.held.device.type, stand.precision):
         found = [
-            critics(view(stand.held[i : i + stand.candidates], seeded(stand.seed, "held", i))).stats["i_nce"] for i in blocks
+            critics(
+                view(stand.held[i : i + stand.candidates], seeded(stand.seed, "held", i))
+            ).stats["i_nce"]
+            for i in blocks
         ]
     return float(torch.stack(found).mean())
 
 
 @torch.no_grad()
-def judged(game: Any, stand: Stand) -> dict[str, float]:
+def classifier_scores(game: Any, stand: Evaluator) -> dict[str, float]:
     """How well a game's classifiers do on held-out images: `cross_entropy_held` (nats, over both views), `right_held` (0..1)."""
     if not game.classifiers:
         return {}
@@ -162,6 +180,9 @@ def judged(game: Any, stand: Stand) -> dict[str, float]:
         views = stand.crops(stand.held[i : i + len(labels)], seeded(stand.seed, "judged", i))
         with autocast(labels.device.type, stand.precision):
             stats = game(views, None, {game.task: labels}).stats
-        found = {name: total + float(stats[name]) * len(labels) / len(stand.labels) for name, total in found.items()}
+        found = {
+            name: total + float(stats[name]) * len(labels) / len(stand.labels)
+            for name, total in found.items()
+        }
     game.train(training)
     return {f"{name}_held": value for name, value in found.items()}

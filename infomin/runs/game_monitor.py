@@ -12,20 +12,32 @@ import torch
 from torch import Tensor
 
 COLLAPSE = 0.1  # share of the raw views' information
-TOLD = 0.5  # share of the cross entropy of classifiers that know nothing, below which labels are told
+TOLD = (
+    0.5  # share of the cross entropy of classifiers that know nothing, below which labels are told
+)
 EXPLOSION = 100.0  # times the stretch of the raw views
-SWING, SWINGS = 0.5, 5  # nats, and how many are too many: a rise, a fall and a rise as rates go down are an ordinary game
+SWING, SWINGS = (
+    0.5,
+    5,
+)  # nats, and how many are too many: a rise, a fall and a rise as rates go down are an ordinary game
 
 Row = Mapping[str, Any]
 
 
 def gradient_norms(players: Mapping[str, Iterable[Tensor]]) -> dict[str, float]:
     """The length of each player's gradient, as `gradient_PLAYER`; nothing of one that did not have this move."""
-    found = {name: [p.grad.detach().norm() for p in parameters if p.grad is not None] for name, parameters in players.items()}
-    return {f"gradient_{name}": float(torch.stack(norms).norm()) for name, norms in found.items() if norms}
+    found = {
+        name: [p.grad.detach().norm() for p in parameters if p.grad is not None]
+        for name, parameters in players.items()
+    }
+    return {
+        f"gradient_{name}": float(torch.stack(norms).norm())
+        for name, norms in found.items()
+        if norms
+    }
 
 
-def stretch(flow: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float]:
+def color_stretch(flow: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float]:
     """How a pixel-wise map stretches colour space at the colours of images, from the singular values of its derivative.
 
     Args:
@@ -36,13 +48,16 @@ def stretch(flow: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float
         `lipschitz` and `lipschitz_inverse`, the most that a small difference of colours grows by, there and on the way back:
         lower bounds of the Lipschitz constants; and `log_det`, the mean of log |det|. All NaN if the derivative is not finite.
 
-    >>> [round(v, 3) for v in stretch(lambda x: 2 * x, torch.rand(1, 3, 4, 4)).values()]
+    >>> [round(v, 3) for v in color_stretch(lambda x: 2 * x, torch.rand(1, 3, 4, 4)).values()]
     [2.0, 0.5, 2.079]
     """
     with torch.enable_grad():
         images = images.detach().double().requires_grad_()
         latent = flow(images)
-        rows = [torch.autograd.grad(plane.sum(), images, retain_graph=True)[0] for plane in latent.unbind(1)]
+        rows = [
+            torch.autograd.grad(plane.sum(), images, retain_graph=True)[0]
+            for plane in latent.unbind(1)
+        ]
     derivative = torch.stack(rows, -1).permute(0, 2, 3, 4, 1).flatten(0, 2)
     if not derivative.isfinite().all():  # of which the decomposition would make an error
         return dict.fromkeys(("lipschitz", "lipschitz_inverse", "log_det"), math.nan)
@@ -54,10 +69,10 @@ def stretch(flow: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float
     }
 
 
-def swings(series: Sequence[float], least: float = SWING) -> int:
+def count_swings(series: Sequence[float], least: float = SWING) -> int:
     """How often a series has gone up or down by `least` or more, smaller movements back between them forgiven.
 
-    >>> swings([0, 1, 0.8, 2, 0, 2]), swings([0, 0.3, 0, 0.3])
+    >>> count_swings([0, 1, 0.8, 2, 0, 2]), count_swings([0, 0.3, 0, 0.3])
     (3, 0)
     """
     count, way, low, high = 0, 0, math.inf, -math.inf
@@ -70,7 +85,7 @@ def swings(series: Sequence[float], least: float = SWING) -> int:
     return count
 
 
-def best(log: Sequence[Row], value: Callable[[Row], float]) -> Row | None:
+def best_generator(log: Sequence[Row], value: Callable[[Row], float]) -> Row | None:
     """The measured row of least value whose generator has neither collapsed nor exploded; None if there is none.
 
     Where fresh critics read nothing from the raw views there is nothing to compare with, and no row is chosen either.
@@ -82,11 +97,15 @@ def best(log: Sequence[Row], value: Callable[[Row], float]) -> Row | None:
     measured = _measured(log)
     if not measured or measured[0]["i_nce_fresh"] <= 0:
         return None
-    sound = [row for row in measured if not (_collapsed(row, measured[0]) or _exploded(row, measured[0]))]
-    return min((row for row in sound if value(row) < math.inf), key=value, default=None)  # NaN is no number below either
+    sound = [
+        row for row in measured if not (_collapsed(row, measured[0]) or _exploded(row, measured[0]))
+    ]
+    return min(
+        (row for row in sound if value(row) < math.inf), key=value, default=None
+    )  # NaN is no number below either
 
 
-def verdict(log: Sequence[Row]) -> tuple[str, str]:
+def judge_game(log: Sequence[Row]) -> tuple[str, str]:
     """How a game went, in a word and in a sentence: steady, cycling, collapsed, exploded or unmeasured.
 
     Collapsed: by fresh critics, the last views share less than a tenth of what the raw ones did, and no classifiers tell labels
@@ -96,7 +115,7 @@ def verdict(log: Sequence[Row]) -> tuple[str, str]:
     read nothing from the raw views.
 
     Args:
-        log: rows of a game, as for `best`, with `i_nce` of the steps.
+        log: rows of a game, as for `best_generator`, with `i_nce` of the steps.
     """
     measured = _measured(log)
     if len(measured) < 2:
@@ -106,8 +125,13 @@ def verdict(log: Sequence[Row]) -> tuple[str, str]:
     stretched = [row for row in log if "lipschitz" in row]
     if any(_exploded(row, first) for row in stretched):
         sides = [row[name] for row in stretched for name in ("lipschitz", "lipschitz_inverse")]
-        most = max(math.inf if side is None or math.isnan(side) else side for side in sides)  # a log has no Inf
-        return "exploded", f"The generator stretches colours, or their way back, by up to {most:.3g}; {shares}."
+        most = max(
+            math.inf if side is None or math.isnan(side) else side for side in sides
+        )  # a log has no Inf
+        return (
+            "exploded",
+            f"The generator stretches colours, or their way back, by up to {most:.3g}; {shares}.",
+        )
     if first["i_nce_fresh"] <= 0:
         return (
             "unmeasured",
@@ -115,7 +139,7 @@ def verdict(log: Sequence[Row]) -> tuple[str, str]:
         )
     if _collapsed(last, first):
         return "collapsed", f"The generator has thrown away nearly all that was shared: {shares}."
-    count = swings([row["i_nce"] for row in log if row.get("i_nce") is not None])
+    count = count_swings([row["i_nce"] for row in log if row.get("i_nce") is not None])
     if count >= SWINGS:
         return (
             "cycling",
@@ -125,7 +149,11 @@ def verdict(log: Sequence[Row]) -> tuple[str, str]:
 
 
 def _measured(log: Sequence[Row]) -> list[Row]:
-    return [row for row in log if row.get("i_nce_fresh") is not None and not math.isnan(row["i_nce_fresh"])]
+    return [
+        row
+        for row in log
+        if row.get("i_nce_fresh") is not None and not math.isnan(row["i_nce_fresh"])
+    ]
 
 
 def _collapsed(row: Row, raw: Row) -> bool:
@@ -137,4 +165,6 @@ def _collapsed(row: Row, raw: Row) -> bool:
 
 def _exploded(row: Row, raw: Row) -> bool:
     sides = [(row.get(name), raw[name]) for name in ("lipschitz", "lipschitz_inverse")]
-    return any(None in side or not side[0] <= EXPLOSION * side[1] for side in sides)  # NaN is no number below
+    return any(
+        None in side or not side[0] <= EXPLOSION * side[1] for side in sides
+    )  # NaN is no number below

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..common.distributed import world
+from ..common.distributed import world_size
 from ..version import __version__
 
 
@@ -20,7 +20,7 @@ def fast_bf16(device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
-def origin(device: torch.device) -> dict[str, Any]:
+def describe_provenance(device: torch.device) -> dict[str, Any]:
     """What a row says of where it comes from: `device_used`, `threads`, `processes`, `host`, `commit` and versions."""
     chip = (
         torch.cuda.get_device_name(device)
@@ -30,7 +30,7 @@ def origin(device: torch.device) -> dict[str, Any]:
     return {
         "device_used": device.type,
         "threads": torch.get_num_threads(),
-        "processes": world(),
+        "processes": world_size(),
         "host": f"{chip}, {os.cpu_count()} cores",
         "commit": commit(),
         "infomin": __version__,
@@ -46,10 +46,20 @@ def commit() -> str | None:
     def git(*words: str) -> str:
         try:
             return subprocess.run(
-                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+                ["git", *words],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                text=True,
+                check=False,
             ).stdout.strip()
         except OSError:  # no git
             return ""
 
-    tracked = git("ls-files", Path(__file__).name)  # an installed copy may lie inside a repository that is not ours
-    return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None if tracked else None
+    tracked = git(
+        "ls-files", Path(__file__).name
+    )  # an installed copy may lie inside a repository that is not ours
+    return (
+        git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
+        if tracked
+        else None
+    )

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from ..common import files
-from ..common.checks import kind, known, positive
-from ..data.datasets import allowed
-from ..data.digests import digest
+from ..common.checks import check_choice, check_positive, check_type
+from ..data.datasets import check_data_name
+from ..data.digests import data_digest
 from ..measure.probe import NEIGHBOURS
 from ..methods import METHODS
 from ..networks.encoders import ENCODERS
@@ -79,18 +79,22 @@ class Recipe:
         for name, wanted in get_type_hints(type(self)).items():
             if isinstance(getattr(self, name), np.generic):  # of a numpy range, say
                 object.__setattr__(self, name, getattr(self, name).item())
-            kind(getattr(self, name), wanted, f"recipe: {name}")
+            check_type(getattr(self, name), wanted, f"recipe: {name}")
         for name, names in self.choices().items():
-            known(getattr(self, name), names, f"recipe: {name}")
-        allowed(self.data, "recipe: data")
+            check_choice(getattr(self, name), names, f"recipe: {name}")
+        check_data_name(self.data, "recipe: data")
         for name in ("size", "width", "dim", "tau", "batch", "lr", "candidates", "probe_images"):
-            positive(getattr(self, name), f"recipe: {name}")
+            check_positive(getattr(self, name), f"recipe: {name}")
         for name in ("steps", "weight_decay", "warmup", "seed"):
-            positive(getattr(self, name), f"recipe: {name}", zero=True)
+            check_positive(getattr(self, name), f"recipe: {name}", zero=True)
         if self.seed >= 2**63:
-            raise ValueError(f"recipe: seed: got {self.seed}, wanted one below 2**63; take a smaller one")
+            raise ValueError(
+                f"recipe: seed: got {self.seed}, wanted one below 2**63; take a smaller one"
+            )
         if self.warmup > 1:
-            raise ValueError(f"recipe: warmup: got {self.warmup}, wanted a share of the steps, 0 to 1; change it")
+            raise ValueError(
+                f"recipe: warmup: got {self.warmup}, wanted a share of the steps, 0 to 1; change it"
+            )
         self.check_candidates()
         parse(self.view)
 
@@ -101,7 +105,9 @@ class Recipe:
                 f"recipe: candidates: got {self.candidates}, wanted 2 to {self.probe_images}, the probe_images; change one"
             )
         if self.probe_images < NEIGHBOURS:
-            raise ValueError(f"recipe: probe_images: got {self.probe_images}, wanted {NEIGHBOURS} neighbours or more; use more")
+            raise ValueError(
+                f"recipe: probe_images: got {self.probe_images}, wanted {NEIGHBOURS} neighbours or more; use more"
+            )
 
     @classmethod
     def choices(cls) -> dict[str, Iterable[str]]:
@@ -114,7 +120,7 @@ class Recipe:
 
         They are looked at when they are first asked for, and anew by each `run` and `sweep`.
         """
-        found = [told for told in (*digests(parse(self.view)), self.files) if told]
+        found = [told for told in (*view_digests(parse(self.view)), self.files) if told]
         return files.key(asdict(self) | ({"files": found} if found else {}))
 
     @property
@@ -124,12 +130,14 @@ class Recipe:
 
     def precision_on(self, device: torch.device) -> str:
         """`fp32` or `bf16`: what `auto` means on this device."""
-        return self.precision if self.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
+        return (
+            self.precision if self.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
+        )
 
     @cached_property
     def files(self) -> str:
         """What tells data on disk from what they were; empty for other data."""
-        return digest(self.data)
+        return data_digest(self.data)
 
 
 Some = TypeVar("Some", bound=Recipe)
@@ -144,17 +152,21 @@ _CHOICES: dict[str, Iterable[str]] = {
 }
 
 
-def digests(view: Any) -> list[str]:
+def view_digests(view: Any) -> list[str]:
     """What tells parts of a view that come from files from what they were."""
     return [module.digest for module in view.modules() if getattr(module, "digest", "")]
 
 
-def anew(recipes: Iterable[Some]) -> list[Some]:
+def refresh_digests(recipes: Iterable[Some]) -> list[Some]:
     """The recipes, without what they remember of files; those that several name are looked at once, for they may be many."""
     recipes = list(recipes)
     if wrong := [type(recipe).__name__ for recipe in recipes if not isinstance(recipe, Recipe)]:
-        raise TypeError(f"recipe: got a {wrong[0]}, wanted a Recipe; write for example Recipe(view='color:lab')")
+        raise TypeError(
+            f"recipe: got a {wrong[0]}, wanted a Recipe; write for example Recipe(view='color:lab')"
+        )
     found, told = [replace(recipe) for recipe in recipes], dict[str, str]()
     for recipe in found:
-        vars(recipe)["files"] = told[recipe.data] if recipe.data in told else told.setdefault(recipe.data, recipe.files)
+        vars(recipe)["files"] = (
+            told[recipe.data] if recipe.data in told else told.setdefault(recipe.data, recipe.files)
+        )
     return found

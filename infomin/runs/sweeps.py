@@ -19,11 +19,11 @@ from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
 from ..common import files
-from ..common.checks import known, positive
+from ..common.checks import check_choice, check_positive
 from ..methods import METHODS
 from ..networks.encoders import ENCODERS
 from ..views import FAMILIES
-from .recipe import LOG_EVERY, Recipe, anew
+from .recipe import LOG_EVERY, Recipe, refresh_digests
 from .single import run
 
 REGISTRIES: tuple[dict[str, Any], ...] = (FAMILIES, METHODS, ENCODERS)  # to which users add
@@ -38,10 +38,14 @@ def grid(base: Recipe, **axes: Sequence[Any]) -> list[Recipe]:
     [0, 1, 0, 1]
     """
     for name, values in axes.items():
-        known(name, [field.name for field in fields(base)], "grid: axis")
+        check_choice(name, [field.name for field in fields(base)], "grid: axis")
         if isinstance(values, str) or not isinstance(values, Iterable):
-            raise TypeError(f"grid: got {name}={values!r}, wanted a list of values; write {name}=[{values!r}]")
-    return [replace(base, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
+            raise TypeError(
+                f"grid: got {name}={values!r}, wanted a list of values; write {name}=[{values!r}]"
+            )
+    return [
+        replace(base, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())
+    ]
 
 
 def sweep(
@@ -71,43 +75,71 @@ def sweep(
         ValueError: some runs failed, after all others were carried out; the message has the first one's reason.
         files.Locked: another sweep is writing into the folder.
     """
-    positive(jobs or 0, "sweep: jobs", zero=True)
+    check_positive(jobs or 0, "sweep: jobs", zero=True)
     if isinstance(recipes, Recipe):
         raise TypeError("sweep: got a Recipe, wanted a list of them; write [recipe], or take grid")
-    recipes = anew(recipes)
+    recipes = refresh_digests(recipes)
     gpu = torch.cuda.is_available() and any(recipe.device != "cpu" for recipe in recipes)
     cores = cpu_count()  # of this process, as its affinity and its container have it
     jobs = min(jobs or (1 if gpu else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)
     with files.lock(out), _progress(recipes, Path(out), bar):
-        todo = [recipe for recipe in dict.fromkeys(recipes) if not (Path(out) / recipe.key / "row.json").exists()]
+        todo = [
+            recipe
+            for recipe in dict.fromkeys(recipes)
+            if not (Path(out) / recipe.key / "row.json").exists()
+        ]
         own = [
-            {name: make for name, make in now.items() if before.get(name) is not make}  # workers do not know them
+            {
+                name: make for name, make in now.items() if before.get(name) is not make
+            }  # workers do not know them
             for now, before in zip(REGISTRIES, BUILT_IN, strict=True)
         ]
         try:
             with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-                said = Parallel()(delayed(_one)(recipe, out, threads, os.getpid(), work, own) for recipe in todo)
-            if jobs > 1:  # workers would do the next call's work too, in the folder and the environment that they began in
+                said = Parallel()(
+                    delayed(_one)(recipe, out, threads, os.getpid(), work, own) for recipe in todo
+                )
+            if (
+                jobs > 1
+            ):  # workers would do the next call's work too, in the folder and the environment that they began in
                 get_reusable_executor().shutdown()
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"{out}: a process was killed, most likely for want of memory; what was done is kept: run the same command "
                 f"again, with fewer than {jobs} jobs if it happens again"
             ) from error
-        if failed := [f"{_called(r, recipes)}: {reason}" for r, reason in zip(todo, said, strict=True) if reason is not None]:
+        if failed := [
+            f"{_called(r, recipes)}: {reason}"
+            for r, reason in zip(todo, said, strict=True)
+            if reason is not None
+        ]:
             others = "none is done" if len(failed) == len(recipes) else "the others are done"
-            raise ValueError(f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}")
-        return [work(r, out) if work else files.read_json(Path(out) / r.key / "row.json") for r in recipes]
+            raise ValueError(
+                f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}"
+            )
+        return [
+            work(r, out) if work else files.read_json(Path(out) / r.key / "row.json")
+            for r in recipes
+        ]
 
 
 def _called(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
     others = [field.name for field in fields(recipe) if field.name not in ("view", "seed")]
     varied = [name for name in others if len({getattr(other, name, None) for other in recipes}) > 1]
-    return f"{recipe.view} with seed {recipe.seed}" + "".join(f", {name}={getattr(recipe, name)}" for name in varied)
+    return f"{recipe.view} with seed {recipe.seed}" + "".join(
+        f", {name}={getattr(recipe, name)}" for name in varied
+    )
 
 
-def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any, own: Iterable[Mapping[str, Any]]) -> str | None:
+def _one(
+    recipe: Recipe,
+    out: str | Path,
+    threads: int,
+    parent: int,
+    work: Any,
+    own: Iterable[Mapping[str, Any]],
+) -> str | None:
     """Carry out one recipe in a worker; what goes wrong with it is said once the others are done."""
     _leave_with(parent)
     for registry, more in zip(REGISTRIES, own, strict=True):
@@ -117,7 +149,9 @@ def _one(recipe: Recipe, out: str | Path, threads: int, parent: int, work: Any, 
     try:
         (work or run)(recipe, out)
     except Exception as error:
-        if not isinstance(error, ValueError | TypeError | OSError | files.Locked):  # nobody foresaw it
+        if not isinstance(
+            error, ValueError | TypeError | OSError | files.Locked
+        ):  # nobody foresaw it
             traceback.print_exc()
         return str(error) or type(error).__name__
     finally:
@@ -153,9 +187,19 @@ def _progress(recipes: Sequence[Recipe], out: Path, bar: bool) -> Iterator[None]
                 done, ending = done + made, ending + (made == steps)
         return done, f"{finished} done" + (f", {ending} finishing" if ending else "")
 
-    stop, (before, _) = threading.Event(), look()  # what was done before took no time of this command
+    stop, (before, _) = (
+        threading.Event(),
+        look(),
+    )  # what was done before took no time of this command
     steps = sum(steps + PROBE for steps in logs.values())
-    with tqdm(total=steps, initial=before, unit="step", disable=not bar, smoothing=0.05, desc=f"{len(logs)} runs") as line:
+    with tqdm(
+        total=steps,
+        initial=before,
+        unit="step",
+        disable=not bar,
+        smoothing=0.05,
+        desc=f"{len(logs)} runs",
+    ) as line:
 
         def show() -> None:
             done, said = look()

@@ -7,8 +7,8 @@ from typing import Any
 from ..common import checkpoint, files
 from ..data.datasets import load
 from ..methods import METHODS
-from .folder import undisturbed
-from .recipe import Recipe, digests
+from .folder import default_torch_state
+from .recipe import Recipe, view_digests
 from .single import method_of, view_of
 
 
@@ -27,18 +27,31 @@ def trained(folder: str | Path) -> tuple[Any, Any]:
     """
     folder = Path(folder)
     if not (folder / "row.json").exists():
-        raise FileNotFoundError(f"trained: got {folder}, wanted the folder of a run that has its row, OUT/KEY; run it to its end")
+        raise FileNotFoundError(
+            f"trained: got {folder}, wanted the folder of a run that has its row, OUT/KEY; run it to its end"
+        )
     told, row = files.read_json(folder / "recipe.json"), files.read_json(folder / "row.json")
     if told.keys() != asdict(Recipe()).keys():
-        raise ValueError(f"trained: got {folder}, whose recipe has other fields than a Recipe; views of games are flow:FILE")
+        raise ValueError(
+            f"trained: got {folder}, whose recipe has other fields than a Recipe; views of games are flow:FILE"
+        )
     if row["status"] != "done":
-        raise ValueError(f"trained: got {folder}, a run that {row['status']}, wanted one that is done; lower its learning rate")
+        raise ValueError(
+            f"trained: got {folder}, a run that {row['status']}, wanted one that is done; lower its learning rate"
+        )
     recipe = Recipe(**told)
-    with undisturbed("trained"):
-        view, needs_labels = view_of(recipe.view), getattr(METHODS[recipe.method], "needs_labels", False)
-        if "+".join(digest[:12] for digest in digests(view)) != row.get("learned", ""):
-            raise ValueError(f"trained: got {recipe.view!r}, whose file is not that of the run in {folder}; put that one back")
-        method: Any = method_of(recipe, view.channels, load(recipe.data, recipe.size)[0].labels if needs_labels else {})
+    with default_torch_state("trained"):
+        view, needs_labels = (
+            view_of(recipe.view),
+            getattr(METHODS[recipe.method], "needs_labels", False),
+        )
+        if "+".join(digest[:12] for digest in view_digests(view)) != row.get("learned", ""):
+            raise ValueError(
+                f"trained: got {recipe.view!r}, whose file is not that of the run in {folder}; put that one back"
+            )
+        method: Any = method_of(
+            recipe, view.channels, load(recipe.data, recipe.size)[0].labels if needs_labels else {}
+        )
         if recipe.steps:
             checkpoint.load(folder / "checkpoint.pt", {"method": method, "view": view}, part=True)
     return method.eval(), view.eval()

@@ -10,26 +10,36 @@ from typing import Any
 import torch
 
 from ..common import files
-from ..common.checks import known, positive
-from ..common.distributed import start, world
-from ..common.seeds import generator as seeded
+from ..common.checks import check_choice, check_positive
+from ..common.distributed import setup_device, world_size
+from ..common.seeds import seeded_generator as seeded
 from ..common.seeds import torch_seeded
-from ..data.batches import Part, some
+from ..data.batches import Part, select_rows
 from ..data.datasets import load
 from ..methods import Game, InfoNCE
 from ..methods.game import MODES
 from ..training.loop import Diverged, fit
-from ..training.optim import SCHEDULES, optimizer, rate
+from ..training.optim import SCHEDULES, build_optimizer, rate_factor
 from ..views import FlowSplit, PixelFlow, parse
 from ..views.color import SPACES
-from .folder import follow, once
-from .fresh_critics import Rows, Stand, divide, fresh, judged, mixed
-from .game_monitor import best, gradient_norms, stretch, verdict
-from .provenance import commit, origin
-from .recipe import LOG_EVERY, Recipe, anew
+from .folder import load_or_run, log_training
+from .fresh_critics import (
+    Evaluator,
+    Rows,
+    classifier_scores,
+    divide_rows,
+    fresh_i_nce,
+    mixed_batches,
+)
+from .game_monitor import best_generator, color_stretch, gradient_norms, judge_game
+from .provenance import commit, describe_provenance
+from .recipe import LOG_EVERY, Recipe, refresh_digests
 
 FILE = "learned.safetensors"
-UNBOUND = ("hsv", "luv")  # spaces that stretch grey or black without bound, so that no flow from them can be watched
+UNBOUND = (
+    "hsv",
+    "luv",
+)  # spaces that stretch grey or black without bound, so that no flow from them can be watched
 FRESH_RATE = 2e-3  # of fresh critics, whatever the players' optimiser and rate: a referee is the same for all games
 COLORS = 1024  # pixels whose colours the stretch is looked at
 
@@ -104,18 +114,33 @@ class Learning(Recipe):
     def check_candidates(self) -> None:
         """There is no probe; how many candidates there can be, the data decide."""
         if self.candidates < 2:
-            raise ValueError(f"recipe: candidates: got {self.candidates}, wanted 2 or more; use more")
+            raise ValueError(
+                f"recipe: candidates: got {self.candidates}, wanted 2 or more; use more"
+            )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "couplings", "hidden", "labels", "lr_generator", "lr_classifiers", "fresh_every", "fresh_steps"):
-            positive(getattr(self, name), f"recipe: {name}")
+        for name in (
+            "steps",
+            "couplings",
+            "hidden",
+            "labels",
+            "lr_generator",
+            "lr_classifiers",
+            "fresh_every",
+            "fresh_steps",
+        ):
+            check_positive(getattr(self, name), f"recipe: {name}")
         for name in ("weight", "labelled", "depth", "momentum", "waits"):
-            positive(getattr(self, name), f"recipe: {name}", zero=True)
+            check_positive(getattr(self, name), f"recipe: {name}", zero=True)
         if self.fresh_every % LOG_EVERY:
-            raise ValueError(f"recipe: fresh_every: got {self.fresh_every}, wanted a multiple of {LOG_EVERY}; change it")
+            raise ValueError(
+                f"recipe: fresh_every: got {self.fresh_every}, wanted a multiple of {LOG_EVERY}; change it"
+            )
         if self.share_encoder:
-            raise ValueError("recipe: share_encoder: got True, wanted False: the views of a flow differ in their channels")
+            raise ValueError(
+                "recipe: share_encoder: got True, wanted False: the views of a flow differ in their channels"
+            )
         most = self.labels * 4 // 5
         if self.mode != "unsupervised" and not 2 <= self.labelled <= most:
             raise ValueError(
@@ -130,7 +155,13 @@ class Learning(Recipe):
             )
 
 
-def learn(recipe: Learning, out: str | Path = "runs/learn", *, bar: bool = False, tensorboard: bool = False) -> dict[str, Any]:
+def learn(
+    recipe: Learning,
+    out: str | Path = "runs/learn",
+    *,
+    bar: bool = False,
+    tensorboard: bool = False,
+) -> dict[str, Any]:
     """Play a view game, and keep its best generator as `out/<key>/learned.safetensors`.
 
     Before the game, every `fresh_every` steps and at the end the generator is measured: critics that start anew learn from its
@@ -154,31 +185,49 @@ def learn(recipe: Learning, out: str | Path = "runs/learn", *, bar: bool = False
         ValueError: a field does not fit the others or the data, or the run's files are damaged.
         files.Locked: another process is carrying out this very run.
     """
-    (recipe,) = anew([recipe])
+    (recipe,) = refresh_digests([recipe])
     if not isinstance(recipe, Learning):
-        raise TypeError("learn: got a Recipe, wanted a Learning, which says how the game is played; train networks by run")
-    device = start(None if recipe.device == "auto" else recipe.device)
-    if world() > 1:
+        raise TypeError(
+            "learn: got a Recipe, wanted a Learning, which says how the game is played; train networks by run"
+        )
+    device = setup_device(None if recipe.device == "auto" else recipe.device)
+    if world_size() > 1:
         raise ValueError(
-            f"learn: got {world()} processes, wanted 1: players that take turns are not spread; start it without torchrun"
+            f"learn: got {world_size()} processes, wanted 1: players that take turns are not spread; start it without torchrun"
         )
     writable(out)
-    row = once(recipe.key, asdict(recipe), out, lambda folder: _play(recipe, Path(folder or out), device, bar, tensorboard))
-    return row | {"file": row["file"] and str(Path(out) / recipe.key / FILE)}  # the folder may have been moved since
+    row = load_or_run(
+        recipe.key,
+        asdict(recipe),
+        out,
+        lambda folder: _play(recipe, Path(folder or out), device, bar, tensorboard),
+    )
+    return row | {
+        "file": row["file"] and str(Path(out) / recipe.key / FILE)
+    }  # the folder may have been moved since
 
 
-def writable(path: files.Where) -> None:
+def writable(path: files.PathLike) -> None:
     """Raise a ValueError unless `flow:PATH` can be written, as a view is: `+` and `|` join views, and commas their list."""
     if {"+", "|", ","} & set(str(path)):
-        raise ValueError(f"learn: got the path {str(path)!r}, wanted one without + | and comma, which join views; choose another")
+        raise ValueError(
+            f"learn: got the path {str(path)!r}, wanted one without + | and comma, which join views; choose another"
+        )
 
 
-def _play(recipe: Learning, folder: Path, device: torch.device, bar: bool, tensorboard: bool) -> dict[str, Any]:
+def _play(
+    recipe: Learning, folder: Path, device: torch.device, bar: bool, tensorboard: bool
+) -> dict[str, Any]:
     began = time.perf_counter()
     split, _ = load(recipe.data, recipe.size)
-    tasks = [name for name, labels in split.labels.items() if not labels.is_floating_point()]  # a place is no class
-    task = known(recipe.task or tasks[0], tasks, "recipe: task")
-    rows, labels = divide(split, task, recipe.labels, recipe.candidates), split.labels[task].to(device)
+    tasks = [
+        name for name, labels in split.labels.items() if not labels.is_floating_point()
+    ]  # a place is no class
+    task = check_choice(recipe.task or tasks[0], tasks, "recipe: task")
+    rows, labels = (
+        divide_rows(split, task, recipe.labels, recipe.candidates),
+        split.labels[task].to(device),
+    )
     part: Part = split.images.to(device), {"label": labels}
     stand = _stand(recipe, part, rows, device)
     game = _game(recipe, int(labels.max()) + 1).to(device).to(memory_format=torch.channels_last)
@@ -187,32 +236,56 @@ def _play(recipe: Learning, folder: Path, device: torch.device, bar: bool, tenso
     steps = fit(
         game,
         stand.crops,
-        mixed(part, rows, recipe.batch, recipe.labelled, plays=recipe.mode != "unsupervised", **ask),
+        mixed_batches(
+            part, rows, recipe.batch, recipe.labelled, plays=recipe.mode != "unsupervised", **ask
+        ),
         **ask,
         precision=stand.precision,
         log_every=LOG_EVERY,
         optimizer=solver,
-        rate=lambda step: [rate(name, step, recipe.steps, recipe.warmup_steps) for name in schedules],
+        rate=lambda step: [
+            rate_factor(name, step, recipe.steps, recipe.warmup_steps) for name in schedules
+        ],
         checkpoint=folder / "checkpoint.pt",
     )
-    row = {"key": recipe.key, **asdict(recipe), "task": task, "status": "done", "precision_used": stand.precision}
+    row = {
+        "key": recipe.key,
+        **asdict(recipe),
+        "task": task,
+        "status": "done",
+        "precision_used": stand.precision,
+    }
     try:
         watched = _watched(steps, game, stand, recipe, folder)
-        follow(watched, folder, total=recipe.steps, name=f"{recipe.mode} game", bar=bar, tensorboard=tensorboard)
+        log_training(
+            watched,
+            folder,
+            total=recipe.steps,
+            name=f"{recipe.mode} game",
+            bar=bar,
+            tensorboard=tensorboard,
+        )
     except Diverged as reason:
         row |= {"status": "diverged", "reason": str(reason)}
-    return row | _kept(recipe, folder, row.get("reason", "")) | origin(device) | {"seconds": time.perf_counter() - began}
+    return (
+        row
+        | _kept(recipe, folder, row.get("reason", ""))
+        | describe_provenance(device)
+        | {"seconds": time.perf_counter() - began}
+    )
 
 
-def _stand(recipe: Learning, part: Part, rows: Rows, device: torch.device) -> Stand:
-    held, labels = some(part, rows.held)
-    return Stand(
+def _stand(recipe: Learning, part: Part, rows: Rows, device: torch.device) -> Evaluator:
+    held, labels = select_rows(part, rows.held)
+    return Evaluator(
         part,
         rows.pool,
         parse(recipe.view).to(device),
         held,
         labels["label"][: len(rows.judged)],
-        lambda channels: InfoNCE(channels, recipe.encoder, recipe.width, False, recipe.dim, recipe.head, recipe.tau),
+        lambda channels: InfoNCE(
+            channels, recipe.encoder, recipe.width, False, recipe.dim, recipe.head, recipe.tau
+        ),
         steps=recipe.fresh_steps,
         batch=recipe.batch,
         lr=FRESH_RATE,
@@ -223,8 +296,19 @@ def _stand(recipe: Learning, part: Part, rows: Rows, device: torch.device) -> St
 
 
 def _game(recipe: Learning, classes: int) -> Game:
-    flow = PixelFlow(3, recipe.couplings, recipe.hidden, recipe.depth, recipe.volume_preserving, recipe.space, seed=recipe.seed)
-    settings = {name: getattr(recipe, name) for name in ("mode", "weight", "encoder", "width", "dim", "head", "tau", "waits")}
+    flow = PixelFlow(
+        3,
+        recipe.couplings,
+        recipe.hidden,
+        recipe.depth,
+        recipe.volume_preserving,
+        recipe.space,
+        seed=recipe.seed,
+    )
+    settings = {
+        name: getattr(recipe, name)
+        for name in ("mode", "weight", "encoder", "width", "dim", "head", "tau", "waits")
+    }
     with torch_seeded(recipe.seed):
         return Game(FlowSplit(flow), classes, task="label", **settings)
 
@@ -234,8 +318,15 @@ def _optimizer(game: Game, recipe: Learning) -> tuple[torch.optim.Optimizer, lis
     solvers: list[torch.optim.Optimizer] = []
     schedules: list[str] = []
     for player, parameters in game.players().items():
-        suffix, decay = "" if player == "critics" else f"_{player}", 0.0 if player == "generator" else recipe.weight_decay
-        solvers.append(optimizer(recipe.optimizer, parameters, getattr(recipe, f"lr{suffix}"), decay, recipe.momentum))
+        suffix, decay = (
+            "" if player == "critics" else f"_{player}",
+            0.0 if player == "generator" else recipe.weight_decay,
+        )
+        solvers.append(
+            build_optimizer(
+                recipe.optimizer, parameters, getattr(recipe, f"lr{suffix}"), decay, recipe.momentum
+            )
+        )
         schedules += [getattr(recipe, f"schedule{suffix}")] * len(solvers[-1].param_groups)
     for group in (group for solver in solvers[1:] for group in solver.param_groups):
         solvers[0].add_param_group(group)
@@ -243,23 +334,43 @@ def _optimizer(game: Game, recipe: Learning) -> tuple[torch.optim.Optimizer, lis
 
 
 def _watched(
-    steps: Iterator[tuple[int, dict[str, float]]], game: Game, stand: Stand, recipe: Learning, folder: Path
+    steps: Iterator[tuple[int, dict[str, float]]],
+    game: Game,
+    stand: Evaluator,
+    recipe: Learning,
+    folder: Path,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """What the game says of itself, and with it what a referee sees; measured generators are saved."""
     pixels = stand.held.permute(1, 0, 2, 3).flatten(1)
-    colors = pixels[:, torch.randint(pixels.shape[1], (COLORS,), generator=seeded(0, "colors"))][None, :, None] / 255
+    colors = (
+        pixels[:, torch.randint(pixels.shape[1], (COLORS,), generator=seeded(0, "colors"))][
+            None, :, None
+        ]
+        / 255
+    )
 
     def watched() -> dict[str, float]:
         flow = game.generator.flow
-        with torch.no_grad():  # of the flow itself, which starts from a colour space that may have a volume of its own
-            return stretch(flow, colors) | {"log_det": float(flow.log_det(colors).mean())}
+        with (
+            torch.no_grad()
+        ):  # of the flow itself, which starts from a colour space that may have a volume of its own
+            return color_stretch(flow, colors) | {"log_det": float(flow.log_det(colors).mean())}
 
     def measured(step: int) -> dict[str, float]:
         try:
-            numbers = {"i_nce_fresh": fresh(game.generator, stand), **judged(game, stand)}
+            numbers = {
+                "i_nce_fresh": fresh_i_nce(game.generator, stand),
+                **classifier_scores(game, stand),
+            }
         except Diverged as reason:
             raise Diverged(f"fresh critics, after step {step} of the game: {reason}") from reason
-        note = {"key": recipe.key, "recipe": asdict(recipe), "step": step, "commit": commit(), **numbers}
+        note = {
+            "key": recipe.key,
+            "recipe": asdict(recipe),
+            "step": step,
+            "commit": commit(),
+            **numbers,
+        }
         game.generator.flow.save(folder / _name(step), **note)
         return numbers
 
@@ -267,7 +378,11 @@ def _watched(
         yield 0, watched() | measured(0)
     for step, own in steps:
         stats = own | gradient_norms(game.players()) | watched()
-        yield step, stats | (measured(step) if step % recipe.fresh_every == 0 or step == recipe.steps else {})
+        yield (
+            step,
+            stats
+            | (measured(step) if step % recipe.fresh_every == 0 or step == recipe.steps else {}),
+        )
 
 
 def _name(step: int) -> str:
@@ -280,17 +395,31 @@ def _kept(recipe: Learning, folder: Path, reason: str) -> dict[str, Any]:
     def value(row: Any) -> float:
         shared = 0.0 if recipe.mode == "supervised" else row["i_nce_fresh"]
         entropy = row.get("cross_entropy_held", 0.0)
-        return math.nan if entropy is None else shared + recipe.weight * entropy  # a log has null for NaN
+        return (
+            math.nan if entropy is None else shared + recipe.weight * entropy
+        )  # a log has null for NaN
 
     log = files.read_log(folder / "log.jsonl")
-    word, said = ("diverged", f"The game diverged: {reason}.") if reason else verdict(log)
-    kept = best(log, value)
+    word, said = ("diverged", f"The game diverged: {reason}.") if reason else judge_game(log)
+    kept = best_generator(log, value)
     found: dict[str, Any] = {"verdict": word, "said": said, "file": None, "step_kept": None}
     if kept is None:
         return found
     path, learned = folder / FILE, (folder / _name(kept["step"])).read_bytes()
-    with files.atomic(path) as file:
+    with files.atomic_write(path) as file:
         file.write(learned)
-    names = ("i_nce_fresh", "cross_entropy_held", "right_held", "log_det", "lipschitz", "lipschitz_inverse")
+    names = (
+        "i_nce_fresh",
+        "cross_entropy_held",
+        "right_held",
+        "log_det",
+        "lipschitz",
+        "lipschitz_inverse",
+    )
     numbers = {name: kept[name] for name in names if name in kept}
-    return found | {"file": str(path), "step_kept": kept["step"], "i_nce_raw": log[0]["i_nce_fresh"], **numbers}
+    return found | {
+        "file": str(path),
+        "step_kept": kept["step"],
+        "i_nce_raw": log[0]["i_nce_fresh"],
+        **numbers,
+    }

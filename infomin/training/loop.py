@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..common import checkpoint as disk
-from ..common.checks import known, positive
-from ..common.distributed import rank, world
+from ..common.checks import check_choice, check_positive
+from ..common.distributed import rank, world_size
 from ..common.precision import autocast
-from ..common.seeds import generator, torch_seeded
+from ..common.seeds import seeded_generator, torch_seeded
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: what a crash can cost
 SAVE_SLOWLY = 4.0  # times as many for each second that one takes: of a large network they would be a quarter of the run
@@ -63,19 +63,26 @@ def fit(
             GPU).
         ValueError: the checkpoint is unreadable or belongs to another recipe; or several processes are to train a view.
     """
-    known(precision, ("fp32", "bf16"), "fit: precision")
-    positive(log_every, "fit: log_every")
-    if world() > 1 and any(parameter.requires_grad for parameter in view.parameters()):
-        raise ValueError(f"fit: got a view that learns and {world()} processes, wanted 1, for its gradients are not averaged")
+    check_choice(precision, ("fp32", "bf16"), "fit: precision")
+    check_positive(log_every, "fit: log_every")
+    if world_size() > 1 and any(parameter.requires_grad for parameter in view.parameters()):
+        raise ValueError(
+            f"fit: got a view that learns and {world_size()} processes, wanted 1, for its gradients are not averaged"
+        )
     rates = [group["lr"] for group in optimizer.param_groups]
-    state: dict[str, Any] = {"method": method, "view": view, "optimizer": optimizer, "progress": {"step": 0, "average": {}}}
+    state: dict[str, Any] = {
+        "method": method,
+        "view": view,
+        "optimizer": optimizer,
+        "progress": {"step": 0, "average": {}},
+    }
     if checkpoint is not None and Path(checkpoint).exists():
         state.update(disk.load(checkpoint, state))
     if "diverged" in state["progress"]:  # a run that was cut before it could say so
         raise Diverged(state["progress"]["diverged"])
     average: dict[str, Tensor] = state["progress"]["average"]
     method.train()
-    step_method = DistributedDataParallel(method) if world() > 1 else method
+    step_method = DistributedDataParallel(method) if world_size() > 1 else method
     saved, pause = time.monotonic(), SAVE_EVERY
     try:
         for step in range(state["progress"]["step"], steps):
@@ -83,11 +90,21 @@ def fit(
             factors = factors if isinstance(factors, Sequence) else [factors] * len(rates)
             for group, base, factor in zip(optimizer.param_groups, rates, factors, strict=True):
                 group["lr"] = base * factor
-            stats = _step(step_method, view, batches(step), optimizer, generator(seed, "views", step, rank()), precision)
+            stats = _step(
+                step_method,
+                view,
+                batches(step),
+                optimizer,
+                seeded_generator(seed, "views", step, rank()),
+                precision,
+            )
             method.after_step()
             weight = max(EMA, 1 / (step + 1))
             average = {
-                k: torch.lerp(average[k].to(v.device), v.float(), weight) if k in average else v.float() for k, v in stats.items()
+                k: torch.lerp(average[k].to(v.device), v.float(), weight)
+                if k in average
+                else v.float()
+                for k, v in stats.items()
             }
             state["progress"] = {"step": step + 1, "average": average}
             last = step + 1 == steps
@@ -99,7 +116,11 @@ def fit(
             if bad:
                 reason = f"step {step + 1}: the {bad[0]} is {values[bad[0]]}; lower the learning rate or raise tau"
                 state["progress"]["diverged"] = reason
-            if checkpoint is not None and rank() == 0 and (bad or last or time.monotonic() - saved > pause):
+            if (
+                checkpoint is not None
+                and rank() == 0
+                and (bad or last or time.monotonic() - saved > pause)
+            ):
                 began = time.monotonic()
                 disk.save(checkpoint, state)
                 saved = time.monotonic()
@@ -120,7 +141,9 @@ def _step(
     precision: str,
 ) -> dict[str, Tensor]:
     inputs, index, labels = batch
-    with torch_seeded(draws.initial_seed(), optimizer.param_groups[0]["params"][0].device):  # of dropout, say
+    with torch_seeded(
+        draws.initial_seed(), optimizer.param_groups[0]["params"][0].device
+    ):  # of dropout, say
         views = view(inputs, draws)
         with autocast(views[0].device.type, precision):
             loss, stats = method(views, index, labels)
@@ -131,4 +154,7 @@ def _step(
 
 
 def _read(stats: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> dict[str, float]:
-    return {**{k: float(v) for k, v in stats.items()}, **{f"{k}_ema": float(v) for k, v in average.items()}}
+    return {
+        **{k: float(v) for k, v in stats.items()},
+        **{f"{k}_ema": float(v) for k, v in average.items()},
+    }

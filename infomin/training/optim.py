@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from ..common.checks import known, positive
+from ..common.checks import check_choice, check_positive
 
 
 class LARS(Optimizer):
@@ -34,9 +34,16 @@ class LARS(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], lr: float, weight_decay: float = 0.0, momentum: float = 0.9, trust: float = 0.001
+        self,
+        params: Iterable[Any],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        trust: float = 0.001,
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "trust": trust})
+        super().__init__(
+            params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "trust": trust}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -52,7 +59,11 @@ class LARS(Optimizer):
                 state = self.state[p]
                 if not state:
                     state["velocity"] = torch.zeros_like(p)
-                p.sub_(state["velocity"].mul_(group["momentum"]).add_(_scaled(p, p.grad, group), alpha=group["lr"]))
+                p.sub_(
+                    state["velocity"]
+                    .mul_(group["momentum"])
+                    .add_(_scaled(p, p.grad, group), alpha=group["lr"])
+                )
         return loss
 
 
@@ -62,7 +73,9 @@ def _scaled(p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
     decay, size = group["weight_decay"], p.norm()
     whole = g.norm() + decay * size
     # a tensor that is still zero could never move: it takes the plain rate; where() keeps the decision on the device
-    return torch.where((size > 0) & (whole > 0), group["trust"] * size / whole, 1.0) * (g + decay * p)
+    return torch.where((size > 0) & (whole > 0), group["trust"] * size / whole, 1.0) * (
+        g + decay * p
+    )
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -72,8 +85,12 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-def optimizer(
-    name: str, params: nn.Module | Iterable[Tensor], lr: float, weight_decay: float = 0.0, momentum: float = 0.9
+def build_optimizer(
+    name: str,
+    params: nn.Module | Iterable[Tensor],
+    lr: float,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
 ) -> Optimizer:
     """Build an optimiser by name.
 
@@ -83,43 +100,55 @@ def optimizer(
     Args:
         name: a key of `OPTIMIZERS`.
         params: a module, or its parameters; those that need no gradient are left out.
-        lr: rate, above 0; the training loop multiplies it by `rate` at each step.
+        lr: rate, above 0; the training loop multiplies it by `rate_factor` at each step.
         weight_decay: 0 or more.
         momentum: in [0, 1); beta1 of `adamw`.
 
     Raises:
         ValueError: an unknown name, a number out of range, or nothing to optimise.
 
-    >>> [(len(g["params"]), g["weight_decay"]) for g in optimizer("adamw", nn.Linear(3, 2), 1e-3, 0.05).param_groups]
+    >>> [(len(g["params"]), g["weight_decay"]) for g in build_optimizer("adamw", nn.Linear(3, 2), 1e-3, 0.05).param_groups]
     [(1, 0.05), (1, 0.0)]
     """
-    known(name, OPTIMIZERS, "optimizer")
-    positive(lr, f"{name}(lr)")
-    positive(weight_decay, f"{name}(weight_decay)", zero=True)
+    check_choice(name, OPTIMIZERS, "optimizer")
+    check_positive(lr, f"{name}(lr)")
+    check_positive(weight_decay, f"{name}(weight_decay)", zero=True)
     if not 0 <= momentum < 1:
-        raise ValueError(f"{name}(momentum): got {momentum!r}, wanted a number in [0, 1); 0.9 is usual")
-    tensors = [p for p in (params.parameters() if isinstance(params, nn.Module) else params) if p.requires_grad]
+        raise ValueError(
+            f"{name}(momentum): got {momentum!r}, wanted a number in [0, 1); 0.9 is usual"
+        )
+    tensors = [
+        p
+        for p in (params.parameters() if isinstance(params, nn.Module) else params)
+        if p.requires_grad
+    ]
     if not tensors:
-        raise ValueError(f"{name}(params): got no tensor that requires a gradient, wanted one or more; unfreeze the module")
+        raise ValueError(
+            f"{name}(params): got no tensor that requires a gradient, wanted one or more; unfreeze the module"
+        )
     flat = [] if name == "sgd" else [p for p in tensors if p.dim() <= 1]
     wide = tensors if name == "sgd" else [p for p in tensors if p.dim() > 1]
-    groups = [{"params": ps, "weight_decay": decay} for ps, decay in ((wide, weight_decay), (flat, 0.0)) if ps]
+    groups = [
+        {"params": ps, "weight_decay": decay}
+        for ps, decay in ((wide, weight_decay), (flat, 0.0))
+        if ps
+    ]
     return OPTIMIZERS[name](groups, lr=lr, momentum=momentum)
 
 
-def cosine(t: float) -> float:
+def cosine_decay(t: float) -> float:
     """Half a cosine from 1 at t = 0 to 0 at t = 1 (Loshchilov and Hutter, "SGDR", 2017, without restarts).
 
-    >>> [round(cosine(t), 3) for t in (0, 0.5, 1)]
+    >>> [round(cosine_decay(t), 3) for t in (0, 0.5, 1)]
     [1.0, 0.5, 0.0]
     """
     return 0.5 * (1 + math.cos(math.pi * t))
 
 
-def step(t: float, milestones: tuple[float, ...] = (0.6, 0.8), factor: float = 0.2) -> float:
+def step_decay(t: float, milestones: tuple[float, ...] = (0.6, 0.8), factor: float = 0.2) -> float:
     """One, times `factor` for each milestone, a fraction of training in [0, 1], that `t` has reached.
 
-    >>> [round(step(t), 3) for t in (0, 0.6, 0.8)]
+    >>> [round(step_decay(t), 3) for t in (0, 0.6, 0.8)]
     [1.0, 0.2, 0.04]
     """
     return factor ** sum(t >= m for m in milestones)
@@ -130,10 +159,14 @@ def constant(t: float) -> float:
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": cosine, "step": step, "constant": constant}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": cosine_decay,
+    "step": step_decay,
+    "constant": constant,
+}
 
 
-def rate(name: str, step: int, steps: int, warmup: int = 0) -> float:
+def rate_factor(name: str, step: int, steps: int, warmup: int = 0) -> float:
     """The factor on the learning rate: linear warm-up from 1 / warmup to 1, then the schedule over the steps that remain.
 
     Args:
@@ -145,10 +178,10 @@ def rate(name: str, step: int, steps: int, warmup: int = 0) -> float:
     Raises:
         ValueError: an unknown name, or numbers out of range.
 
-    >>> [round(rate("cosine", s, steps=6, warmup=2), 3) for s in range(6)]
+    >>> [round(rate_factor("cosine", s, steps=6, warmup=2), 3) for s in range(6)]
     [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
     """
-    known(name, SCHEDULES, "schedule")
+    check_choice(name, SCHEDULES, "schedule")
     if step < 0 or steps < 1 or not 0 <= warmup <= steps:
         raise ValueError(
             f"rate: got step={step}, steps={steps}, warmup={warmup}, wanted step >= 0, steps >= 1 and "

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..common.checks import found_sound, vouch, vouched
-from ..common.precision import exact
+from ..common.checks import is_validated, mark_validated, was_validated
+from ..common.precision import full_precision
 
 Forward: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -23,22 +23,29 @@ def door(forward: Forward) -> Forward:
     """
 
     @wraps(forward)
-    def call(self: Any, images: Any, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def call(
+        self: Any, images: Any, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         if not isinstance(images, Tensor):
             return forward(self, images, generator)  # which says what it wants
         half = images.dtype in (torch.float16, torch.bfloat16)
         batch = images[None] if images.dim() == 3 else images
         batch = batch.float() if half else batch
         ours = getattr(self, "augments", False) and not torch.compiler.is_compiling()
-        kind, sure = images.device.type, ours and (images.dtype == torch.uint8 or vouched(images))  # before they are written to
+        kind, sure = (
+            images.device.type,
+            ours and (images.dtype == torch.uint8 or is_validated(images)),
+        )  # before they are written to
         if sure:
-            vouch(batch)  # for it may be another tensor by now
-        with exact(kind):
+            mark_validated(batch)  # for it may be another tensor by now
+        with full_precision(kind):
             views = forward(self, batch, generator)
-        sure = sure or (ours and found_sound(batch))  # they were checked in there, before they were written to
+        sure = sure or (
+            ours and was_validated(batch)
+        )  # they were checked in there, before they were written to
         views = tuple(view.to(images.dtype) for view in views) if half else views
         views = tuple(view[0] for view in views) if images.dim() == 3 else views
-        return tuple(map(vouch, views)) if sure else views
+        return tuple(map(mark_validated, views)) if sure else views
 
     # torch.compile keeps few variants for each code object; without a name of its own every view would share one.
     named: Any = call

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..common.checks import images as check_images
-from ..common.checks import known, unit
+from ..common.checks import check_choice, check_images, to_unit
 from .base import door
 from .gamma import LIGHTNESS, LUV_LIGHTNESS, SRGB, compress, expand
 
@@ -26,12 +25,18 @@ Matrix = Sequence[Sequence[float]]  # 3 rows of 3 weights
 def _planes(x: Tensor, rgb: bool = True) -> Planes:
     """The channels of `[..., 3, H, W]` in float32 or float64; uint8, which only RGB may be, scaled to [0, 1]."""
     if x.dim() < 3 or x.shape[-3] != 3:
-        raise ValueError(f"colours must have the shape [..., 3, H, W], got {list(x.shape)}; put the channels third from the end")
+        raise ValueError(
+            f"colours must have the shape [..., 3, H, W], got {list(x.shape)}; put the channels third from the end"
+        )
     if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise TypeError(f"colours must be uint8 or floating point, got {x.dtype}; convert with x.to(torch.uint8) or x.float()")
+        raise TypeError(
+            f"colours must be uint8 or floating point, got {x.dtype}; convert with x.to(torch.uint8) or x.float()"
+        )
     if x.dtype == torch.uint8 and not rgb:
-        raise TypeError("colours of another space than RGB must be floating point, got uint8; pass x.float() in its own units")
-    x = unit(x)
+        raise TypeError(
+            "colours of another space than RGB must be floating point, got uint8; pass x.float() in its own units"
+        )
+    x = to_unit(x)
     return x.to(torch.promote_types(x.dtype, torch.float32)).unbind(-3)
 
 
@@ -48,7 +53,9 @@ def _mix(planes: Planes, matrix: Matrix, offset: Sequence[float] = (0, 0, 0)) ->
 
 
 def _sum(planes: Planes, weights: Sequence[float], start: float) -> Tensor:
-    (first, plane), *rest = [(weight, plane) for weight, plane in zip(weights, planes, strict=True) if weight]
+    (first, plane), *rest = [
+        (weight, plane) for weight, plane in zip(weights, planes, strict=True) if weight
+    ]
     total = plane * first
     for weight, plane in rest:
         total.add_(plane, alpha=weight)
@@ -59,20 +66,29 @@ def _invert(matrix: Matrix) -> Matrix:
     return np.linalg.inv(np.array(matrix)).tolist()
 
 
-XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))  # from linear sRGB
+XYZ = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)  # from linear sRGB
 WHITE = (0.95047, 1.0, 1.08883)
 # Lab from the responses x, y, z of X, Y, Z: L = 100 y, a = 500 (x - y) / 1.16, b = 200 (y - z) / 1.16.
 _LAB = ((0, 100, 0), (500 / 1.16, -500 / 1.16, 0), (0, 200 / 1.16, -200 / 1.16))
-_XYZ_OVER_WHITE = [[weight / white for weight in row] for row, white in zip(XYZ, WHITE, strict=True)]
+_XYZ_OVER_WHITE = [
+    [weight / white for weight in row] for row, white in zip(XYZ, WHITE, strict=True)
+]
 _RGB, _RGB_TIMES_WHITE, _FROM_LAB = _invert(XYZ), _invert(_XYZ_OVER_WHITE), _invert(_LAB)
-_U, _V = (weight * part / (WHITE[0] + 15 * WHITE[1] + 3 * WHITE[2]) for weight, part in ((4, WHITE[0]), (9, WHITE[1])))
+_U, _V = (
+    weight * part / (WHITE[0] + 15 * WHITE[1] + 3 * WHITE[2])
+    for weight, part in ((4, WHITE[0]), (9, WHITE[1]))
+)
 
 
 def _linear(x: Tensor) -> Planes:
     """sRGB to linear light; 256 values of uint8 need a table of 256 entries."""
     if x.dtype != torch.uint8:
         return [expand(plane, SRGB) for plane in _planes(x)]
-    table = expand(unit(torch.arange(256, dtype=torch.uint8, device=x.device)), SRGB)
+    table = expand(to_unit(torch.arange(256, dtype=torch.uint8, device=x.device)), SRGB)
     return _planes(table.index_select(0, x.flatten().int()).view(x.shape))
 
 
@@ -97,12 +113,17 @@ def rgb_to_lab(x: Tensor) -> Tensor:
     >>> rgb_to_lab(red).flatten()
     tensor([53.2406, 80.0923, 67.2028])
     """
-    return _image(_mix([compress(plane, LIGHTNESS) for plane in _mix(_linear(x), _XYZ_OVER_WHITE)], _LAB), x)
+    return _image(
+        _mix([compress(plane, LIGHTNESS) for plane in _mix(_linear(x), _XYZ_OVER_WHITE)], _LAB), x
+    )
 
 
 def lab_to_rgb(x: Tensor) -> Tensor:
     """CIE L*a*b* `[..., 3, H, W]` to sRGB, not clipped."""
-    light = _mix([expand(plane, LIGHTNESS) for plane in _mix(_planes(x, rgb=False), _FROM_LAB)], _RGB_TIMES_WHITE)
+    light = _mix(
+        [expand(plane, LIGHTNESS) for plane in _mix(_planes(x, rgb=False), _FROM_LAB)],
+        _RGB_TIMES_WHITE,
+    )
     return _image([compress(plane, SRGB) for plane in light], x)
 
 
@@ -111,7 +132,9 @@ def rgb_to_luv(x: Tensor) -> Tensor:
     big_x, big_y, big_z = _mix(_linear(x), XYZ)
     light = 100 * compress(big_y, LUV_LIGHTNESS)
     total = big_x + 15 * big_y + 3 * big_z
-    black = total.abs() < torch.finfo(total.dtype).eps  # it has no chromaticity: u, v and their gradients are 0
+    black = (
+        total.abs() < torch.finfo(total.dtype).eps
+    )  # it has no chromaticity: u, v and their gradients are 0
     over = 13 * light / total.masked_fill(black, torch.inf)
     return _image((light, over * (4 * big_x - _U * total), over * (9 * big_y - _V * total)), x)
 
@@ -135,7 +158,9 @@ def rgb_to_hsv(x: Tensor) -> Tensor:
     red, green, blue = _planes(x)
     value = red.maximum(green).maximum(blue)
     chroma = value - red.minimum(green).minimum(blue)
-    span = chroma.masked_fill(chroma == 0, torch.inf)  # a quotient over infinity is 0, and so is its gradient
+    span = chroma.masked_fill(
+        chroma == 0, torch.inf
+    )  # a quotient over infinity is 0, and so is its gradient
     hue = torch.where(value == green, (blue - red) / span + 2, (red - green) / span + 4)
     hue = torch.where(value == red, (green - blue) / span, hue)
     return _image((hue / 6 % 1, chroma / value.masked_fill(value == 0, torch.inf), value), x)
@@ -145,7 +170,9 @@ def hsv_to_rgb(x: Tensor) -> Tensor:
     """Hue, saturation and value `[..., 3, H, W]`, all in 0..1, to RGB; the hue is periodic."""
     hue, saturation, value = _planes(x, rgb=False)
     turns = [(6 * hue + start) % 6 for start in (5, 3, 1)]
-    return _image([value - value * saturation * turn.minimum(4 - turn).clamp(0, 1) for turn in turns], x)
+    return _image(
+        [value - value * saturation * turn.minimum(4 - turn).clamp(0, 1) for turn in turns], x
+    )
 
 
 def _affine(x: Tensor, matrix: Matrix, offset: Sequence[float], rgb: bool = True) -> Tensor:
@@ -166,7 +193,12 @@ def _linear_space(names: str, matrix: Matrix, offset: Sequence[float] = (0, 0, 0
     inverse, rows = _invert(matrix), np.array(matrix)
     return Space(
         partial(_affine, matrix=matrix, offset=offset),
-        partial(_affine, matrix=inverse, offset=(-np.array(inverse) @ offset).tolist(), rgb=names == "R G B"),
+        partial(
+            _affine,
+            matrix=inverse,
+            offset=(-np.array(inverse) @ offset).tolist(),
+            rgb=names == "R G B",
+        ),
         (rows.clip(max=0).sum(1) + offset).tolist(),
         (rows.clip(min=0).sum(1) + offset).tolist(),
         names.split(),
@@ -177,16 +209,38 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as are the colour differences bel
 SPACES: dict[str, Space] = {
     "rgb": _linear_space("R G B", ((1, 0, 0), (0, 1, 0), (0, 0, 1))),
     "xyz": Space(rgb_to_xyz, xyz_to_rgb, (0, 0, 0), (0.950456, 1, 1.088754), ("X", "Y", "Z")),
-    "yuv": _linear_space("Y U V", (_LUMA, (-0.14714119, -0.28886916, 0.43601035), (0.61497538, -0.51496512, -0.10001026))),
-    "yiq": _linear_space("Y I Q", (_LUMA, (0.59590059, -0.27455667, -0.32134392), (0.21153661, -0.52273617, 0.31119955))),
-    "ypbpr": _linear_space("Y Pb Pr", (_LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))),
+    "yuv": _linear_space(
+        "Y U V",
+        (_LUMA, (-0.14714119, -0.28886916, 0.43601035), (0.61497538, -0.51496512, -0.10001026)),
+    ),
+    "yiq": _linear_space(
+        "Y I Q",
+        (_LUMA, (0.59590059, -0.27455667, -0.32134392), (0.21153661, -0.52273617, 0.31119955)),
+    ),
+    "ypbpr": _linear_space(
+        "Y Pb Pr", (_LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+    ),
     "ycbcr": _linear_space(
-        "Y Cb Cr", ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214)), (16, 128, 128)
+        "Y Cb Cr",
+        ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214)),
+        (16, 128, 128),
     ),
     "ydbdr": _linear_space("Y Db Dr", (_LUMA, (-0.45, -0.883, 1.333), (-1.333, 1.116, 0.217))),
     "hsv": Space(rgb_to_hsv, hsv_to_rgb, (0, 0, 0), (1, 1, 1), ("H", "S", "V")),
-    "lab": Space(rgb_to_lab, lab_to_rgb, (0, -86.183030, -107.857300), (100, 98.233054, 94.478122), ("L", "a", "b")),
-    "luv": Space(rgb_to_luv, luv_to_rgb, (0, -83.077908, -134.097919), (100, 175.014474, 107.399053), ("L", "u", "v")),
+    "lab": Space(
+        rgb_to_lab,
+        lab_to_rgb,
+        (0, -86.183030, -107.857300),
+        (100, 98.233054, 94.478122),
+        ("L", "a", "b"),
+    ),
+    "luv": Space(
+        rgb_to_luv,
+        luv_to_rgb,
+        (0, -83.077908, -134.097919),
+        (100, 175.014474, 107.399053),
+        ("L", "u", "v"),
+    ),
 }
 
 # Mean and standard deviation as CMC normalises (arXiv 1906.05849).
@@ -202,8 +256,8 @@ def convert(x: Tensor, source: str, target: str) -> Tensor:
     >>> convert(torch.tensor([235., 128., 128.]).view(1, 3, 1, 1), "ycbcr", "lab")[0, 0]
     tensor([[100.]])
     """
-    to_rgb = SPACES[known(source, SPACES, "convert(source)")].to_rgb
-    from_rgb = SPACES[known(target, SPACES, "convert(target)")].from_rgb
+    to_rgb = SPACES[check_choice(source, SPACES, "convert(source)")].to_rgb
+    from_rgb = SPACES[check_choice(target, SPACES, "convert(target)")].from_rgb
     half = x.dtype in (torch.float16, torch.bfloat16)
     return from_rgb(to_rgb(x.float())).to(x.dtype) if half else from_rgb(to_rgb(x))
 
@@ -223,9 +277,11 @@ def _mean_std(space: str, norm: str) -> tuple[Sequence[float], Sequence[float]]:
         "range": (((low + high) / 2).tolist(), ((high - low) / 2).tolist()),
         "cmc": CMC.get(space),
     }
-    preset = presets[known(norm, presets, "ColorSplit(norm)")]
+    preset = presets[check_choice(norm, presets, "ColorSplit(norm)")]
     if preset is None:
-        raise ValueError(f"ColorSplit(norm): got 'cmc' for {space}, wanted one of the spaces {', '.join(CMC)}; take norm='range'")
+        raise ValueError(
+            f"ColorSplit(norm): got 'cmc' for {space}, wanted one of the spaces {', '.join(CMC)}; take norm='range'"
+        )
     return preset
 
 
@@ -250,7 +306,7 @@ class ColorSplit(nn.Module):
 
     def __init__(self, space: str = "lab", split: str = "0-12", norm: str = "range") -> None:
         super().__init__()
-        self.space = known(space, SPACES, "ColorSplit(space)")
+        self.space = check_choice(space, SPACES, "ColorSplit(space)")
         self.split, self.norm = split, norm
         self.groups = _groups(split)
         self.mean, self.std = _mean_std(space, norm)
@@ -258,12 +314,19 @@ class ColorSplit(nn.Module):
         self.readout = tuple(range(len(self.groups)))
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view `[B, channels, H, W]` per group; nothing is drawn at random."""
         check_images(images, f"ColorSplit({self.space})")
         colors = SPACES[self.space].from_rgb(images).unbind(1)
-        planes = [(plane - mean) / std for plane, mean, std in zip(colors, self.mean, self.std, strict=True)]
-        return tuple(torch.stack([planes[channel] for channel in group], 1) for group in self.groups)
+        planes = [
+            (plane - mean) / std
+            for plane, mean, std in zip(colors, self.mean, self.std, strict=True)
+        ]
+        return tuple(
+            torch.stack([planes[channel] for channel in group], 1) for group in self.groups
+        )
 
     def extra_repr(self) -> str:
         return f"{self.space!r}, split={self.split!r}, norm={self.norm!r}"

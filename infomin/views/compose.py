@@ -8,10 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
-from ..common.checks import kind, known
-from .augment.presets import AUGMENTATION_DIALS, AUGMENTATIONS, Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment
+from ..common.checks import check_choice, check_type
+from .augment.presets import (
+    AUGMENTATION_DIALS,
+    AUGMENTATIONS,
+    Blur,
+    Crop,
+    Flip,
+    Grey,
+    Jigsaw,
+    Jitter,
+    RandAugment,
+)
 from .color import ColorSplit
-from .draws import lent
+from .draws import writable
 from .flow import learned
 from .frequency import Frequency
 from .patch import PatchPair
@@ -40,13 +50,19 @@ class Then(nn.Module):
         _views("Then", first, second)
         n, m = len(first.channels), len(second.channels)
         if n != m and 1 not in (n, m):
-            raise ValueError(f"Then: got {n} views and then {m}, wanted equally many, or one on either side; change one")
+            raise ValueError(
+                f"Then: got {n} views and then {m}, wanted equally many, or one on either side; change one"
+            )
         if (takes := getattr(second, "takes", "images")) != "images":
-            raise ValueError(f"Then: got a second part that takes {takes}, wanted one that takes images; put it first")
+            raise ValueError(
+                f"Then: got a second part that takes {takes}, wanted one that takes images; put it first"
+            )
         wanted = _wants(second)
         if wanted and set(first.channels) != {wanted}:
             cure = (
-                "put it before the part that splits channels" if getattr(first, "takes", "images") == "images" else "leave it out"
+                "put it before the part that splits channels"
+                if getattr(first, "takes", "images") == "images"
+                else "leave it out"
             )
             raise ValueError(
                 f"Then: got views of {', '.join(map(str, first.channels))} channels for {type(second).__name__}, wanted {wanted} "
@@ -63,14 +79,25 @@ class Then(nn.Module):
         both = tuple(i for i in first.readout if i in second.readout) or first.readout
         self.readout = second.readout if n == 1 else first.readout if m == 1 else both
         self.takes = getattr(first, "takes", "images")
-        self.wants, self.signed = _wants(first) or wanted, any(getattr(part, "signed", False) for part in (first, second))
+        self.wants, self.signed = (
+            _wants(first) or wanted,
+            any(getattr(part, "signed", False) for part in (first, second)),
+        )
         self.beside = getattr(second if n == 1 else first, "beside", {})
 
-    def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, batch: object, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """A batch of what `first` takes -> as many views as the part that gives more."""
         views = self.first(batch, generator)
         if len(views) == 1:
-            with lent(views[0], _ours(self) and isinstance(batch, Tensor) and batch.dim() == 4 and views[0] is not batch):
+            with writable(
+                views[0],
+                _ours(self)
+                and isinstance(batch, Tensor)
+                and batch.dim() == 4
+                and views[0] is not batch,
+            ):
                 return self.second(views[0], generator)
         seconds = (self.second(view, generator) for view in views)
         return tuple(found[i if len(found) > 1 else 0] for i, found in enumerate(seconds))
@@ -82,10 +109,19 @@ _KNOWN = (Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment)
 
 def _ours(chain: Then) -> bool:
     """Whether no one but its two parts reads what lies between them, so that the second may write its result over it."""
-    hooks = [hooks for part in chain.modules() for hooks in (part._forward_hooks, part._forward_pre_hooks)]
-    if torch.compiler.is_compiling() or any((*hooks, everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)):
+    hooks = [
+        hooks
+        for part in chain.modules()
+        for hooks in (part._forward_hooks, part._forward_pre_hooks)
+    ]
+    if torch.compiler.is_compiling() or any(
+        (*hooks, everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
+    ):
         return False
-    return all(type(part) in _KNOWN or (type(part) is Then and _ours(part)) for part in (chain.first, chain.second))
+    return all(
+        type(part) in _KNOWN or (type(part) is Then and _ours(part))
+        for part in (chain.first, chain.second)
+    )
 
 
 class Each(nn.Module):
@@ -115,13 +151,23 @@ class Each(nn.Module):
         self.parts = nn.ModuleList(parts)
         self.channels = tuple(channels for part in parts for channels in part.channels)
         starts = [sum(len(part.channels) for part in parts[:i]) for i in range(len(parts))]
-        self.readout = tuple(start + i for start, part in zip(starts, parts, strict=True) for i in part.readout)
-        told = [(start, getattr(part, "beside", {})) for start, part in zip(starts, parts, strict=True)]
-        self.beside = {name: tuple(start + i for i in views) for start, some in told for name, views in some.items()}
+        self.readout = tuple(
+            start + i for start, part in zip(starts, parts, strict=True) for i in part.readout
+        )
+        told = [
+            (start, getattr(part, "beside", {})) for start, part in zip(starts, parts, strict=True)
+        ]
+        self.beside = {
+            name: tuple(start + i for i in views)
+            for start, some in told
+            for name, views in some.items()
+        }
         self.takes, self.wants = takes.pop(), next(iter(wants), None)
         self.signed = any(getattr(part, "signed", False) for part in parts)
 
-    def forward(self, batch: object, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, batch: object, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """A batch of what the parts take -> the views of all."""
         return tuple(view for part in self.parts for view in part(batch, generator))
 
@@ -148,7 +194,9 @@ def _color(dial: str) -> nn.Module:
 def _patch(dial: str) -> nn.Module:
     distance, slash, size = dial.partition("/")
     if not distance.isdecimal() or (slash and not size.isdecimal()):
-        raise ValueError(f"view 'patch:{dial}': got no whole numbers, wanted the distance, or distance/side, in px: patch:64/32")
+        raise ValueError(
+            f"view 'patch:{dial}': got no whole numbers, wanted the distance, or distance/side, in px: patch:64/32"
+        )
     return PatchPair(int(distance), int(size)) if slash else PatchPair(int(distance))
 
 
@@ -201,9 +249,11 @@ def parse(view: str) -> Any:
     >>> parse("color:ydbdr").channels, parse("crop:0.2").channels, parse("crop:0.2|grey:1|blur:1").channels
     ((1, 2), (3, 3), (3, 3, 3))
     """
-    kind(view, str, "view")
+    check_type(view, str, "view")
     if view and not all(view.replace("|", "+").split("+")):
-        raise ValueError(f"view {view!r}: got nothing beside a + or |, wanted one of {', '.join(FAMILIES)}; pick one of those")
+        raise ValueError(
+            f"view {view!r}: got nothing beside a + or |, wanted one of {', '.join(FAMILIES)}; pick one of those"
+        )
     chains = [_chain(words) for words in view.split("|")]
     if len(chains) > 1:
         return Each(*(chain for chain, _ in chains))
@@ -228,15 +278,20 @@ def _own(word: str, make: Callable[[str], Any], dial: str) -> Any:
         made = make(dial)
     except (TypeError, ValueError) as error:
         raise ValueError(f"view {word!r}: {error}") from error
-    for name, what in (("channels", "the channels of each of its views"), ("readout", "the numbers of those a probe reads")):
+    for name, what in (
+        ("channels", "the channels of each of its views"),
+        ("readout", "the numbers of those a probe reads"),
+    ):
         if not isinstance(getattr(made, name, None), Sequence):
-            raise ValueError(f"view {word!r}: got a {type(made).__name__}, wanted a module with .{name}, a tuple of {what}")
+            raise ValueError(
+                f"view {word!r}: got a {type(made).__name__}, wanted a module with .{name}, a tuple of {what}"
+            )
     return made
 
 
 def _part(word: str) -> tuple[Any, bool]:
     family, colon, dial = word.partition(":")
-    known(family, FAMILIES, f"view {word!r}: its family")
+    check_choice(family, FAMILIES, f"view {word!r}: its family")
     if not colon or not dial:
         raise ValueError(
             f"view {word!r}: got no dial, wanted {family}:DIAL, where DIAL is {DIALS.get(family, 'what it can be varied by')}"

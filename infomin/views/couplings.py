@@ -12,17 +12,25 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..common.precision import exact
+from ..common.precision import full_precision
 from ..common.seeds import to_device
 
-Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]  # weights [out, in] and biases [out, 1] of each layer
+Layers: TypeAlias = Sequence[
+    tuple[Tensor, Tensor]
+]  # weights [out, in] and biases [out, 1] of each layer
 Chain: TypeAlias = Sequence[
     tuple[Sequence[int], Layers]
 ]  # of each coupling the channels that it changes, ascending, and its layers
-FLOATS = {"cpu": 2**19}  # of a hidden layer of a piece: 2 MB, of which each of two cores has its half
+FLOATS = {
+    "cpu": 2**19
+}  # of a hidden layer of a piece: 2 MB, of which each of two cores has its half
 LARGE = 2**25  # elsewhere, where memory is wider than the cache and each call costs
-relu_gradient = torch.ops.aten.threshold_backward  # in one pass, also where the gradient is one for all units
-PIXELS = 2**10  # of an image that go together: a core that has computed a plane's layer finds it in its own cache
+relu_gradient = (
+    torch.ops.aten.threshold_backward
+)  # in one pass, also where the gradient is one for all units
+PIXELS = (
+    2**10
+)  # of an image that go together: a core that has computed a plane's layer finds it in its own cache
 
 
 def perceptron(x: Tensor, layers: Layers) -> Tensor:
@@ -37,7 +45,7 @@ def perceptron(x: Tensor, layers: Layers) -> Tensor:
     return x
 
 
-def through(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Tensor]:
+def apply_couplings(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """All couplings, each a plane becomes `plane * exp(tanh(raw)) + shift`, without `raw` only `plane + shift`; or the way back.
 
     Args:
@@ -51,44 +59,52 @@ def through(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Ten
     Source: NICE, additive coupling layers; RealNVP, affine ones.
 
     >>> double = [(torch.tensor([[2.0]]), torch.zeros(1, 1))]
-    >>> through(torch.tensor([[[1.0], [0.0]]]), [([1], double)])[0].flatten().tolist()
+    >>> apply_couplings(torch.tensor([[[1.0], [0.0]]]), [([1], double)])[0].flatten().tolist()
     [1.0, 2.0]
     """
     planes, log_det = list(x.unbind(1)), torch.zeros_like(x[:, 0])
     for changed, layers in reversed(chain) if inverse else chain:
-        kept = torch.stack([plane for channel, plane in enumerate(planes) if channel not in changed], 1)
+        kept = torch.stack(
+            [plane for channel, plane in enumerate(planes) if channel not in changed], 1
+        )
         shift, *raw = perceptron(kept, layers).split(len(changed), 1)
         log_scale = torch.tanh(raw[0]) if raw else None
         for i, channel in enumerate(changed):
             by, times = shift[:, i], None if log_scale is None else log_scale[:, i].exp()
             if inverse:
-                planes[channel] = planes[channel] - by if times is None else (planes[channel] - by) / times
+                planes[channel] = (
+                    planes[channel] - by if times is None else (planes[channel] - by) / times
+                )
             else:
-                planes[channel] = planes[channel] + by if times is None else planes[channel] * times + by
+                planes[channel] = (
+                    planes[channel] + by if times is None else planes[channel] * times + by
+                )
         log_det = log_det if log_scale is None else log_det + log_scale.sum(1)
     return torch.stack(planes, 1), log_det
 
 
-def there(x: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
-    """What `through` gives, and its gradients, while no more than one piece of the hidden layers is in memory.
+def apply_in_pieces(x: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
+    """What `apply_couplings` gives, and its gradients, while no more than one piece of the hidden layers is in memory.
 
     >>> chain = [([0], [(torch.rand(8, 1), torch.rand(8, 1)), (torch.rand(1, 8), torch.rand(1, 1))])]
     >>> x = torch.rand(4, 2, 5)
-    >>> torch.allclose(there(x, chain)[0], through(x, chain)[0])
+    >>> torch.allclose(apply_in_pieces(x, chain)[0], apply_couplings(x, chain)[0])
     True
     """
     y, log_det = _There.apply(x, [changed for changed, _ in chain], *_parts(chain))
     return y, log_det
 
 
-def back(y: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
-    """What `through` gives on the way back, also in pieces; but if a gradient is wanted, which is rare, all layers are kept."""
-    with exact(y.device.type):
+def invert_in_pieces(y: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
+    """What `apply_couplings` gives on the way back, also in pieces; but if a gradient is wanted, which is rare, all layers are kept."""
+    with full_precision(y.device.type):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *_parts(chain))):
-            return through(y, chain, inverse=True)
+            return apply_couplings(y, chain, inverse=True)
         x, log_det = y.new_empty(y.shape), y.new_empty(y[:, 0].shape)
         for image, pixel in _pieces(y, _parts(chain)):
-            x[image, :, pixel], log_det[image, pixel] = through(y[image, :, pixel], chain, inverse=True)
+            x[image, :, pixel], log_det[image, pixel] = apply_couplings(
+                y[image, :, pixel], chain, inverse=True
+            )
     return x, log_det
 
 
@@ -108,11 +124,13 @@ def _pieces(x: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]
 
 class _There(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Sequence[Sequence[int]], *parts: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, x: Tensor, order: Sequence[Sequence[int]], *parts: Tensor
+    ) -> tuple[Tensor, ...]:
         chain = _couplings(x.shape[1], order, parts)
         y, old = x.new_empty(x.shape), x.new_empty(len(x), sum(map(len, order)), x.shape[2])
         log_det = x.new_zeros(len(x), x.shape[2])
-        with exact(x.device.type):
+        with full_precision(x.device.type):
             for image, pixel in _pieces(x, parts):
                 state = _with_ones(x[image, :, pixel])
                 for coupling in chain:
@@ -129,30 +147,56 @@ class _There(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, log_det_grad: Tensor) -> tuple[Tensor | None, ...]:
         x, end, old, *parts = ctx.saved_tensors
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
-        if torch.is_grad_enabled():  # the gradient of this gradient is wanted, and autograd's own has one
+        if (
+            torch.is_grad_enabled()
+        ):  # the gradient of this gradient is wanted, and autograd's own has one
             found, *of_parts = _by_autograd(x, ctx.order, parts, needed, (grad, log_det_grad))
             return found, None, *of_parts
         x_grad = torch.empty_like(end) if needed[0] else None
         sums = {coupling: coupling.no_sums() for coupling in ctx.chain}
-        with exact(x.device.type):
+        with full_precision(x.device.type):
             for image, pixel in _pieces(x, parts):
                 state, pulled = _with_ones(end[image, :, pixel]), _with_ones(grad[image, :, pixel])
                 for i, coupling in reversed(list(enumerate(ctx.chain))):
                     own = sums[coupling] if any(needed[1:]) else None
-                    onward = i > 0 or needed[0]  # images want no gradient, and the first coupling need not make it
-                    coupling.pull(state, old[image, :, pixel], pulled, log_det_grad[image, None, pixel], own, onward)
+                    onward = (
+                        i > 0 or needed[0]
+                    )  # images want no gradient, and the first coupling need not make it
+                    coupling.pull(
+                        state,
+                        old[image, :, pixel],
+                        pulled,
+                        log_det_grad[image, None, pixel],
+                        own,
+                        onward,
+                    )
                 if x_grad is not None:
                     x_grad[image, :, pixel] = pulled[:, :-1]
         of_parts = [part for coupling in ctx.chain for part in coupling.gradients(sums[coupling])]
-        return x_grad, None, *(found if need else None for found, need in zip(of_parts, needed[1:], strict=True))
+        return (
+            x_grad,
+            None,
+            *(found if need else None for found, need in zip(of_parts, needed[1:], strict=True)),
+        )
 
 
 def _by_autograd(
-    x: Tensor, order: Sequence[Sequence[int]], parts: Sequence[Tensor], needed: Sequence[bool], grads: Sequence[Tensor]
+    x: Tensor,
+    order: Sequence[Sequence[int]],
+    parts: Sequence[Tensor],
+    needed: Sequence[bool],
+    grads: Sequence[Tensor],
 ) -> list[Tensor | None]:
-    x, *parts = own = [tensor.view_as(tensor) for tensor in (x, *parts)]  # so that what one was computed from another is left out
-    y, log_det = through(x, [(changed, layers) for changed, layers in zip(order, _layers(order, parts), strict=True)])
-    wanted, many = [tensor for tensor, need in zip(own, needed, strict=True) if need], 2 if log_det.requires_grad else 1
+    x, *parts = own = [
+        tensor.view_as(tensor) for tensor in (x, *parts)
+    ]  # so that what one was computed from another is left out
+    y, log_det = apply_couplings(
+        x, [(changed, layers) for changed, layers in zip(order, _layers(order, parts), strict=True)]
+    )
+    wanted, many = (
+        [tensor for tensor, need in zip(own, needed, strict=True) if need],
+        2 if log_det.requires_grad else 1,
+    )
     given = iter(torch.autograd.grad((y, log_det)[:many], wanted, grads[:many], create_graph=True))
     return [next(given) if need else None for need in needed]
 
@@ -170,9 +214,14 @@ def _with_ones(planes: Tensor) -> Tensor:
     return state
 
 
-def _couplings(channels: int, order: Sequence[Sequence[int]], parts: Sequence[Tensor]) -> list["_Coupling"]:
+def _couplings(
+    channels: int, order: Sequence[Sequence[int]], parts: Sequence[Tensor]
+) -> list["_Coupling"]:
     slots = [0, *accumulate(map(len, order))]
-    return [_Coupling(channels, *given) for given in zip(order, slots, _layers(order, parts), strict=False)]
+    return [
+        _Coupling(channels, *given)
+        for given in zip(order, slots, _layers(order, parts), strict=False)
+    ]
 
 
 class _Coupling:
@@ -184,13 +233,22 @@ class _Coupling:
     def __init__(self, channels: int, changed: Sequence[int], slot: int, layers: Layers) -> None:
         (weights, biases), *others = layers
         self.layers, count, device = layers, len(changed), weights.device
-        self.kept = to_device(torch.tensor([c for c in range(channels) if c not in changed], device="cpu"), device)
+        self.kept = to_device(
+            torch.tensor([c for c in range(channels) if c not in changed], device="cpu"), device
+        )
         near = changed[-1] - changed[0] == count - 1  # a slice is read and written without a copy
-        self.changed: Any = slice(changed[0], changed[-1] + 1) if near else to_device(torch.tensor(changed, device="cpu"), device)
+        self.changed: Any = (
+            slice(changed[0], changed[-1] + 1)
+            if near
+            else to_device(torch.tensor(changed, device="cpu"), device)
+        )
         self.old, self.count = slice(slot, slot + count), count
         wide = weights.new_zeros(len(weights), channels).index_copy_(1, self.kept, weights)
         matrices = [torch.cat(pair, 1) for pair in ((wide, biases), *others)]
-        ones = [torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)[-1:] for matrix in matrices[:-1]]
+        ones = [
+            torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)[-1:]
+            for matrix in matrices[:-1]
+        ]
         self.matrices = [*map(torch.cat, zip(matrices[:-1], ones, strict=True)), matrices[-1]]
         self.scales = len(matrices[-1]) > count
         self.single = len(matrices[-1]) == 1 and len(matrices) > 1
@@ -207,7 +265,13 @@ class _Coupling:
             state[:, self.changed] = before + out
 
     def pull(
-        self, state: Tensor, old: Tensor, grad: Tensor, log_det_grad: Tensor, sums: list[Tensor] | None, onward: bool
+        self,
+        state: Tensor,
+        old: Tensor,
+        grad: Tensor,
+        log_det_grad: Tensor,
+        sums: list[Tensor] | None,
+        onward: bool,
     ) -> None:
         """Take the gradient of a piece back to what it was before the coupling, and the piece too, both in place.
 
@@ -219,7 +283,10 @@ class _Coupling:
         layers = self._layers(state, self.matrices[:-1] if self.single else self.matrices)
         matrices, top, out = self.matrices, layers.pop(), grad[:, self.changed]
         if self.single:  # times one number for each hidden unit, which may as well be a factor of the matrix before
-            out, matrices = relu_gradient(out.expand_as(top), top, 0), [*matrices[:-2], matrices[-1].T * matrices[-2]]
+            out, matrices = (
+                relu_gradient(out.expand_as(top), top, 0),
+                [*matrices[:-2], matrices[-1].T * matrices[-2]],
+            )
         elif self.scales:
             log_scale = top[:, self.count :].tanh_()
             before = out * log_scale.exp()
@@ -236,15 +303,25 @@ class _Coupling:
 
     def no_sums(self) -> list[Tensor]:
         """For `pull` to add to."""
-        return [torch.zeros_like(matrix.T) for matrix in (self.matrices[:-1] if self.single else self.matrices)]
+        return [
+            torch.zeros_like(matrix.T)
+            for matrix in (self.matrices[:-1] if self.single else self.matrices)
+        ]
 
     def gradients(self, sums: Sequence[Tensor]) -> list[Tensor]:
         """Of weights and biases, a layer after the other, from the sums of all pieces."""
-        if self.single:  # the last layer's inputs are products of the matrix before with inputs that were summed
+        if (
+            self.single
+        ):  # the last layer's inputs are products of the matrix before with inputs that were summed
             *below, last = sums
             sums = [*below, last * self.matrices[-1], (last * self.matrices[-2].T).sum(0)[:, None]]
-        first, *others = (total.T[: len(weights)] for total, (weights, _) in zip(sums, self.layers, strict=True))
-        pairs = [(first.index_select(1, self.kept), first[:, -1:]), *((of[:, :-1], of[:, -1:]) for of in others)]
+        first, *others = (
+            total.T[: len(weights)] for total, (weights, _) in zip(sums, self.layers, strict=True)
+        )
+        pairs = [
+            (first.index_select(1, self.kept), first[:, -1:]),
+            *((of[:, :-1], of[:, -1:]) for of in others),
+        ]
         return [part for pair in pairs for part in pair]
 
     def _layers(self, state: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:

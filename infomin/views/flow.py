@@ -16,14 +16,13 @@ import torch
 from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
 from torch import Tensor, nn
 
-from ..common.checks import images as check_images
-from ..common.checks import kind, known, traced, unit
-from ..common.files import Where
-from ..common.seeds import generator as seeded
+from ..common.checks import check_choice, check_images, check_type, is_traced, to_unit
+from ..common.files import PathLike
+from ..common.seeds import seeded_generator as seeded
 from ..common.seeds import to_device
 from .base import door
 from .color import SPACES, ColorSplit
-from .couplings import back, there, through
+from .couplings import apply_couplings, apply_in_pieces, invert_in_pieces
 from .flow_parts import REMEDY, Conditioner, groups_in, groups_of, read, write
 
 
@@ -85,21 +84,32 @@ class PixelFlow(nn.Module):
             "seed": (seed, 0),
         }
         for name, (value, least) in sizes.items():
-            kind(value, int, f"PixelFlow({name})")
+            check_type(value, int, f"PixelFlow({name})")
             if value < least:
-                raise ValueError(f"PixelFlow({name}): got {value}, wanted {least} or more; change it")
-        if known(space, SPACES, "PixelFlow(space)") != "rgb" and channels != 3:
-            raise ValueError(f"PixelFlow(space): got {space!r} for {channels} channels, wanted 3 channels; take space='rgb'")
+                raise ValueError(
+                    f"PixelFlow({name}): got {value}, wanted {least} or more; change it"
+                )
+        if check_choice(space, SPACES, "PixelFlow(space)") != "rgb" and channels != 3:
+            raise ValueError(
+                f"PixelFlow(space): got {space!r} for {channels} channels, wanted 3 channels; take space='rgb'"
+            )
         groups = groups_of(order, channels, couplings)
         self.config: dict[str, Any] = {name: value for name, (value, _) in sizes.items()}
-        self.config |= {"volume_preserving": bool(volume_preserving), "space": space, "order": groups}
+        self.config |= {
+            "volume_preserving": bool(volume_preserving),
+            "space": space,
+            "order": groups,
+        }
         self.channels, self.space, self.fast = channels, space, True
         self.units = (split := ColorSplit(space, norm="range")).mean, split.std
         self.provenance: Mapping[str, Any] = {}
         draws = seeded(seed, "flow")
         transform = AdditiveCouplingTransform if volume_preserving else _Affine
         self.couplings: Any = nn.ModuleList(
-            transform([int(c in group) for c in range(channels)], lambda i, o: Conditioner(i, o, hidden, depth, draws))
+            transform(
+                [int(c in group) for c in range(channels)],
+                lambda i, o: Conditioner(i, o, hidden, depth, draws),
+            )
             for group in groups
         )
 
@@ -126,8 +136,10 @@ class PixelFlow(nn.Module):
         return self._back(latent)[0]
 
     @door
-    def _there(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        images = unit(check_images(images, "PixelFlow", channels=self.channels, unit=False))
+    def _there(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
+        images = to_unit(check_images(images, "PixelFlow", channels=self.channels, unit=False))
         if self.space != "rgb":
             mean, std = self._units(images)
             images = (SPACES[self.space].from_rgb(images) - mean) / std
@@ -138,7 +150,9 @@ class PixelFlow(nn.Module):
     def _back(self, latent: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         check_images(latent, "PixelFlow.inverse", channels=self.channels, unit=False)
         if not latent.is_floating_point():
-            raise TypeError(f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; pass what the flow gave")
+            raise TypeError(
+                f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; pass what the flow gave"
+            )
         images = self._through(latent.flatten(2), inverse=True)[0].unflatten(2, latent.shape[2:])
         if self.space != "rgb":
             mean, std = self._units(images)
@@ -147,17 +161,25 @@ class PixelFlow(nn.Module):
 
     def _units(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the channels of the space, `[C, 1, 1]` each."""
-        mean, std = (to_device(torch.tensor(of, dtype=torch.float64, device="cpu"), images)[:, None, None] for of in self.units)
+        mean, std = (
+            to_device(torch.tensor(of, dtype=torch.float64, device="cpu"), images)[:, None, None]
+            for of in self.units
+        )
         return mean, std
 
     def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Planes `[B, C, N]` through all couplings, or back through their inverses; the log-det is that of the way there."""
         if not self.fast:
             return self._by_nflows(x, inverse)
-        chain = [(group, c.transform_net.layers(x.dtype)) for group, c in zip(self.config["order"], self.couplings, strict=True)]
-        if traced():  # a compiler makes pieces of its own, and torch.func knows no gradients of ours
-            return through(x, chain, inverse)
-        return back(x, chain) if inverse else there(x, chain)
+        chain = [
+            (group, c.transform_net.layers(x.dtype))
+            for group, c in zip(self.config["order"], self.couplings, strict=True)
+        ]
+        if (
+            is_traced()
+        ):  # a compiler makes pieces of its own, and torch.func knows no gradients of ours
+            return apply_couplings(x, chain, inverse)
+        return invert_in_pieces(x, chain) if inverse else apply_in_pieces(x, chain)
 
     def _by_nflows(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         rows = x.movedim(1, 2).flatten(0, 1)
@@ -167,7 +189,7 @@ class PixelFlow(nn.Module):
             log_det = log_det + (-by if inverse else by)
         return rows.unflatten(0, (len(x), -1)).movedim(2, 1), log_det.view(len(x), -1)
 
-    def save(self, path: Where, **provenance: Any) -> None:
+    def save(self, path: PathLike, **provenance: Any) -> None:
         """Write the flow to one safetensors file, atomically; the same flow and provenance give the same bytes.
 
         Args:
@@ -181,7 +203,7 @@ class PixelFlow(nn.Module):
         write(path, self.config, provenance, dict(self.named_parameters()))
 
     @classmethod
-    def load(cls, path: Where) -> "PixelFlow":
+    def load(cls, path: PathLike) -> "PixelFlow":
         """Read a flow that `save` wrote, on the CPU, with its dtype; nothing is unpickled.
 
         Raises:
@@ -199,14 +221,23 @@ class PixelFlow(nn.Module):
         try:
             flow = cls(**config)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: got {config} ({error}), wanted the arguments of PixelFlow; {REMEDY}") from None
+            raise ValueError(
+                f"{path}: got {config} ({error}), wanted the arguments of PixelFlow; {REMEDY}"
+            ) from None
         flow.provenance = provenance
         wanted = {name: list(parameter.shape) for name, parameter in flow.named_parameters()}
         got = {name: list(tensor.shape) for name, tensor in tensors.items()}
         if wrong := [name for name in {**wanted, **got} if wanted.get(name) != got.get(name)]:
-            said = [f"{n}: {got.get(n, 'missing')}, wanted {wanted.get(n, 'no such parameter')}" for n in wrong[:3]]
-            raise ValueError(f"{path}: got other parameters than its configuration has, {'; '.join(said)}; {REMEDY}")
-        flow.load_state_dict(tensors, strict=False, assign=True)  # what is not a parameter follows from the configuration
+            said = [
+                f"{n}: {got.get(n, 'missing')}, wanted {wanted.get(n, 'no such parameter')}"
+                for n in wrong[:3]
+            ]
+            raise ValueError(
+                f"{path}: got other parameters than its configuration has, {'; '.join(said)}; {REMEDY}"
+            )
+        flow.load_state_dict(
+            tensors, strict=False, assign=True
+        )  # what is not a parameter follows from the configuration
         return flow
 
     def extra_repr(self) -> str:
@@ -232,16 +263,25 @@ class FlowSplit(nn.Module):
 
     def __init__(self, flow: PixelFlow, split: str | Iterable[Iterable[int]] = "0-12") -> None:
         super().__init__()
-        self.flow, self.groups, self.wants, self.signed = flow, groups_in(split, flow.channels), flow.channels, True
+        self.flow, self.groups, self.wants, self.signed = (
+            flow,
+            groups_in(split, flow.channels),
+            flow.channels,
+            True,
+        )
         self.channels, self.digest = tuple(len(group) for group in self.groups), ""
         self.readout = tuple(range(len(self.groups)))
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]`, uint8 or in [0, 1], to one view `[B, channels, H, W]` per group; nothing is drawn at random."""
         check_images(images, "FlowSplit", channels=self.wants)
         planes = self.flow(images).unbind(1)
-        return tuple(torch.stack([planes[channel] for channel in group], 1) for group in self.groups)
+        return tuple(
+            torch.stack([planes[channel] for channel in group], 1) for group in self.groups
+        )
 
 
 def learned(file: str) -> FlowSplit:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..common.checkpoint import fingerprint
-from ..common.files import Where, atomic
+from ..common.files import PathLike, atomic_write
 from .couplings import Layers
 
 FORMAT, VERSION = "infomin.PixelFlow", 1
@@ -34,18 +34,27 @@ class Conditioner(nn.Module):
         generator: draws the hidden layers; the last layer is zero, so a new coupling changes nothing.
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: int, depth: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int, depth: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         shapes = [(out, into) for into, out in pairwise([inputs, *[hidden] * depth, outputs])]
         home = torch.get_default_device()  # where the zeros are made too
-        weights = [torch.randn(shape, device="cpu", generator=generator).to(home) for shape in shapes]
-        biases = [(torch.rand(out, device="cpu", generator=generator) - 0.5).to(home) for out, _ in shapes]
+        weights = [
+            torch.randn(shape, device="cpu", generator=generator).to(home) for shape in shapes
+        ]
+        biases = [
+            (torch.rand(out, device="cpu", generator=generator) - 0.5).to(home) for out, _ in shapes
+        ]
         self.weights = nn.ParameterList([*weights[:-1], torch.zeros(shapes[-1])])
         self.biases = nn.ParameterList([*biases[:-1], torch.zeros(outputs)])
 
     def layers(self, dtype: torch.dtype) -> Layers:
         """What the couplings take: weights over the square root of the number of inputs, biases as a column."""
-        return [(w.to(dtype) / sqrt(w.shape[1]), b.to(dtype)[:, None]) for w, b in zip(self.weights, self.biases, strict=True)]
+        return [
+            (w.to(dtype) / sqrt(w.shape[1]), b.to(dtype)[:, None])
+            for w, b in zip(self.weights, self.biases, strict=True)
+        ]
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         """Rows `[N, in]` to `[N, out]`; there is no context, nflows only hands it on."""
@@ -54,18 +63,29 @@ class Conditioner(nn.Module):
         return rows
 
 
-def groups_of(order: Iterable[Iterable[int]] | None, channels: int, couplings: int) -> list[list[int]]:
+def groups_of(
+    order: Iterable[Iterable[int]] | None, channels: int, couplings: int
+) -> list[list[int]]:
     """The channels that each coupling changes."""
     if order is None:
         half = channels // 2
-        return [sorted((start * half + i) % channels for i in range(half)) for start in range(couplings)]
+        return [
+            sorted((start * half + i) % channels for i in range(half)) for start in range(couplings)
+        ]
     try:
         groups = [sorted(map(int, group)) for group in order]
     except (TypeError, ValueError):
-        raise ValueError(f"PixelFlow(order): got {order!r}, wanted groups of channels; write for example ((0,), (1,))") from None
+        raise ValueError(
+            f"PixelFlow(order): got {order!r}, wanted groups of channels; write for example ((0,), (1,))"
+        ) from None
     if len(groups) > couplings:
-        raise ValueError(f"PixelFlow(order): got {len(groups)} groups for {couplings} couplings, wanted no more; leave some out")
-    if not groups or any(not 0 < len(set(g)) == len(g) < channels or not set(g) <= set(range(channels)) for g in groups):
+        raise ValueError(
+            f"PixelFlow(order): got {len(groups)} groups for {couplings} couplings, wanted no more; leave some out"
+        )
+    if not groups or any(
+        not 0 < len(set(g)) == len(g) < channels or not set(g) <= set(range(channels))
+        for g in groups
+    ):
         raise ValueError(
             f"PixelFlow(order): got {groups}, wanted one group or more, each of some but not all of the channels 0 to "
             f"{channels - 1}; write for example ((0,), (1,))"
@@ -76,7 +96,10 @@ def groups_of(order: Iterable[Iterable[int]] | None, channels: int, couplings: i
 def groups_in(split: str | Iterable[Iterable[int]], channels: int) -> list[list[int]]:
     """The channels of each view of FlowSplit."""
     words = split.split("-") if isinstance(split, str) else split
-    groups = [[int(c) if str(c).isdecimal() else -1 for c in word] if isinstance(word, Iterable) else [-1] for word in words]
+    groups = [
+        [int(c) if str(c).isdecimal() else -1 for c in word] if isinstance(word, Iterable) else [-1]
+        for word in words
+    ]
     if sorted(c for group in groups for c in group) != list(range(channels)) or [] in groups:
         raise ValueError(
             f"FlowSplit(split): got {split!r}, wanted the channels 0 to {channels - 1} once each, groups joined by '-'; "
@@ -85,7 +108,12 @@ def groups_in(split: str | Iterable[Iterable[int]], channels: int) -> list[list[
     return groups
 
 
-def write(path: Where, config: Mapping[str, Any], provenance: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write(
+    path: PathLike,
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> None:
     """Write one safetensors file atomically; configuration, provenance, version and checksum are its metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     for name, value in provenance.items():
@@ -100,11 +128,11 @@ def write(path: Where, config: Mapping[str, Any], provenance: Mapping[str, Any],
     facts["sha256"] = _checksum(facts, tensors)
     # one entry, for safetensors puts several in an order that it draws anew each time
     data = safetensors.torch.save(tensors, {FORMAT: json.dumps(facts, sort_keys=True)})
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
-def read(path: Where) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+def read(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
     """Configuration, provenance and parameters of a file, once its checksum is right."""
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -114,10 +142,14 @@ def read(path: Where) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]
     data = Path(path).read_bytes()
     try:
         tensors = safetensors.torch.load(data)
-        entries = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        entries = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get(
+            "__metadata__", {}
+        )
         facts = json.loads(entries[FORMAT]) if FORMAT in entries else None
     except Exception as error:  # what damaged bytes raise is not written down anywhere
-        raise ValueError(f"{path}: got a file that cannot be read ({error}), wanted a whole safetensors file; {REMEDY}") from None
+        raise ValueError(
+            f"{path}: got a file that cannot be read ({error}), wanted a whole safetensors file; {REMEDY}"
+        ) from None
     if facts is None:
         raise ValueError(
             f"{path}: got a safetensors file of another program, wanted one that PixelFlow.save wrote; give its path"
@@ -127,7 +159,9 @@ def read(path: Where) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]
             f"{path}: got version {facts.get('version')} of the format, wanted {VERSION}; take the infomin that wrote it"
         )
     if facts.pop("sha256", None) != _checksum(facts, tensors):
-        raise ValueError(f"{path}: got a wrong checksum, so some of its bytes are not those that were written; {REMEDY}")
+        raise ValueError(
+            f"{path}: got a wrong checksum, so some of its bytes are not those that were written; {REMEDY}"
+        )
     return facts["config"], facts["provenance"], tensors
 
 

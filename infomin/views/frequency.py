@@ -5,8 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..common.checks import images as check_images
-from ..common.checks import positive, unit
+from ..common.checks import check_images, check_positive, to_unit
 from ..common.seeds import to_device
 from .base import door
 
@@ -23,10 +22,18 @@ def gaussian(n: int, sigma: float, like: Tensor) -> Tensor:
     """
     reach = int(4 * sigma + 0.5)
     offset = torch.arange(-reach, reach + 1, device="cpu")
-    weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2) if reach else torch.ones_like(offset).double()
+    weight = (
+        torch.exp(-0.5 * (offset.double() / sigma) ** 2)
+        if reach
+        else torch.ones_like(offset).double()
+    )
     place = (torch.arange(n, device="cpu")[:, None] + offset).remainder(2 * n)
-    place = torch.minimum(place, 2 * n - 1 - place)  # the line is followed by its mirror image, over and over
-    matrix = torch.zeros(n, n, dtype=torch.float64, device="cpu").scatter_add_(1, place, (weight / weight.sum()).expand(n, -1))
+    place = torch.minimum(
+        place, 2 * n - 1 - place
+    )  # the line is followed by its mirror image, over and over
+    matrix = torch.zeros(n, n, dtype=torch.float64, device="cpu").scatter_add_(
+        1, place, (weight / weight.sum()).expand(n, -1)
+    )
     return to_device(matrix, like)
 
 
@@ -64,17 +71,24 @@ class Frequency(nn.Module):
 
     def __init__(self, *sigmas: float) -> None:
         super().__init__()
-        if not sigmas or any(a >= b for a, b in pairwise(positive(sigma, "Frequency(sigma)") for sigma in sigmas)):
-            raise ValueError(f"Frequency: got sigmas {sigmas}, wanted one or more, ascending; sort them")
+        if not sigmas or any(
+            a >= b
+            for a, b in pairwise(check_positive(sigma, "Frequency(sigma)") for sigma in sigmas)
+        ):
+            raise ValueError(
+                f"Frequency: got sigmas {sigmas}, wanted one or more, ascending; sort them"
+            )
         self.sigmas = tuple(map(float, sigmas))
         self.channels = (3,) * (len(sigmas) + 1)
         self.readout = tuple(range(len(self.channels)))
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]`, uint8 or floating point, to one view of the same shape per band; nothing is drawn at random."""
         check_images(images, f"Frequency({self.extra_repr()})", channels=None, unit=False)
-        images = unit(images)
+        images = to_unit(images)
         blurred = [images, *(low_pass(images, sigma) for sigma in self.sigmas)]
         return (blurred[-1], *(fine - coarse for fine, coarse in reversed(list(pairwise(blurred)))))
 

@@ -26,12 +26,16 @@ class Curve(NamedTuple):
 
 
 SRGB = Curve(0.055, 2.4, 0.04045, 12.92)  # IEC 61966-2-1
-LIGHTNESS = Curve(0.16, 3, 0.08000025, 7.787 * 1.16)  # CIE 15 in 0..1, with the constant usual in Lab, `dark` amid its gap
+LIGHTNESS = Curve(
+    0.16, 3, 0.08000025, 7.787 * 1.16
+)  # CIE 15 in 0..1, with the constant usual in Lab, `dark` amid its gap
 LUV_LIGHTNESS = Curve(0.16, 3, 0.08, 9.033)  # and the one usual in Luv
 
 
 def _power(x: Tensor, p: float) -> Tensor:
-    return x.log2().mul_(p).exp2_()  # a third of the time of x ** p on a CPU; x is never near 0 here
+    return (
+        x.log2().mul_(p).exp2_()
+    )  # a third of the time of x ** p on a CPU; x is never near 0 here
 
 
 def expand(x: Tensor, curve: Curve) -> Tensor:

@@ -3,15 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from ..common.checks import images as check_images
-from ..common.checks import unit
+from ..common.checks import check_images, to_unit
 from ..common.seeds import to_device
-from ..data.windows import windows as cut
+from ..data.windows import cut_windows as cut
 from .base import door
-from .draws import below, whole_number
+from .draws import check_integer, randint_below
 
 
-def windows(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+def cut_patches(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     """Square windows of a batch, one an image.
 
     Args:
@@ -22,7 +21,7 @@ def windows(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     Returns:
         `[B, C, size, size]`.
 
-    >>> windows(torch.arange(16).view(1, 1, 4, 4), torch.tensor([1]), torch.tensor([2]), 2).flatten()
+    >>> cut_patches(torch.arange(16).view(1, 1, 4, 4), torch.tensor([1]), torch.tensor([2]), 2).flatten()
     tensor([ 6,  7, 10, 11])
     """
     image = torch.arange(len(images), device=images.device)
@@ -64,23 +63,29 @@ class PatchPair(nn.Module):
 
     def __init__(self, distance: int, size: int = 64) -> None:
         super().__init__()
-        self.distance = whole_number(distance, 0, 1e6, "PatchPair(distance)")
-        self.size = whole_number(size, 1, 1e6, "PatchPair(size)")
+        self.distance = check_integer(distance, 0, 1e6, "PatchPair(distance)")
+        self.size = check_integer(size, 1, 1e6, "PatchPair(size)")
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Where the first patch begins: (row, column), long `[n]` each, uniform."""
         room = torch.tensor([height, width], device="cpu") - self.size - self.distance + 1
-        row, column = below((n, 2), room, generator).unbind(1)
+        row, column = randint_below((n, 2), room, generator).unbind(1)
         return row, column
 
     def at(self, images: Tensor, draws: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The patches at these draws."""
         top, left = (to_device(place, images.device) for place in draws)
-        v1, v2 = (unit(windows(images, top + d, left + d, self.size)) for d in (0, self.distance))
+        v1, v2 = (
+            to_unit(cut_patches(images, top + d, left + d, self.size)) for d in (0, self.distance)
+        )
         return v1, v2
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images `[B, C, H, W]`, uint8 or floating point, each side `size + distance` or more, to two `[B, C, size, size]`."""
         name = f"PatchPair({self.extra_repr()})"
         check_images(images, name, channels=None, unit=False)
@@ -91,7 +96,7 @@ class PatchPair(nn.Module):
                 "use a smaller distance or larger images"
             )
         if not self.training:
-            return unit(images), unit(images)
+            return to_unit(images), to_unit(images)
         return self.at(images, self.draw(len(images), height, width, generator))
 
     def extra_repr(self) -> str:

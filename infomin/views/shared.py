@@ -5,12 +5,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..common.checks import kind, positive, vouch
-from ..data.moving_mnist import LATER, PAST, Clips, named, positions
-from ..data.moving_mnist import draw as draw_clips
-from ..data.moving_mnist import nats as clip_nats
-from ..data.moving_mnist import render as render_clips
-from ..data.scenes import Scenes, nats, parse, partner, render
+from ..common.checks import check_positive, check_type, mark_validated
+from ..data.moving_mnist import (
+    LATER,
+    PAST,
+    Clips,
+    draw_clips,
+    parse_clip_factors,
+    positions,
+    render_clips,
+)
+from ..data.moving_mnist import shared_clip_nats as clip_nats
+from ..data.scenes import Scenes, draw_partner, parse_factors, render_scenes, shared_nats
 
 
 class SharedFactors(nn.Module):
@@ -19,7 +25,7 @@ class SharedFactors(nn.Module):
     What the two views share is known exactly: `nats`. Only v1 shows the scene that the labels speak of, so `readout` is (0,).
 
     Args:
-        share: factors joined by `-`: `nothing`, `digit%2`, `digit`, `digit-position`, …, `all`; see `scenes.parse`.
+        share: factors joined by `-`: `nothing`, `digit%2`, `digit`, `digit-position`, …, `all`; see `scenes.parse_factors`.
 
     >>> from infomin import data
     >>> train, _ = data.load("digits")
@@ -35,10 +41,12 @@ class SharedFactors(nn.Module):
 
     def __init__(self, share: str) -> None:
         super().__init__()
-        parse(share)
+        parse_factors(share)
         self.share = share
 
-    def forward(self, scenes: Scenes, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, scenes: Scenes, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """`[B]` scenes -> two float32 `[B, 3, H, W]` in [0, 1].
 
         Raises:
@@ -49,14 +57,16 @@ class SharedFactors(nn.Module):
                 f"SharedFactors({self.share}): got {type(scenes).__name__}, wanted scenes.Scenes, whose factors can be "
                 "redrawn; draw them with scenes.draw, or use data='digits'"
             )
-        other = partner(scenes, self.share, generator).tensors()
+        other = draw_partner(scenes, self.share, generator).tensors()
         both = {name: torch.cat([factor, other[name]]) for name, factor in scenes.tensors().items()}
-        v1, v2 = render(Scenes(scenes.world, **both)).chunk(2)  # drawn at once: half the calls
-        return vouch(v1), vouch(v2)
+        v1, v2 = render_scenes(Scenes(scenes.world, **both)).chunk(
+            2
+        )  # drawn at once: half the calls
+        return mark_validated(v1), mark_validated(v2)
 
     def nats(self, scenes: Scenes) -> float:
         """I(v1; v2) in closed form, in nats."""
-        return nats(scenes, self.share)
+        return shared_nats(scenes, self.share)
 
     def extra_repr(self) -> str:
         return self.share
@@ -86,28 +96,50 @@ class SharedFrames(nn.Module):
 
     def __init__(self, share: str, past: int = PAST, later: float = LATER) -> None:
         super().__init__()
-        named(share)
-        kind(past, int, "SharedFrames(past)")
-        positive(past, "SharedFrames(past)")
+        parse_clip_factors(share)
+        check_type(past, int, "SharedFrames(past)")
+        check_positive(past, "SharedFrames(past)")
         self.share, self.past, self.later = share, past, later
         self.channels, self.readout, self.beside = (3 * past, 3), (1,), {"past": (0,)}
 
-    def forward(self, clips: Clips, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, clips: Clips, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """`[B]` clips -> uint8 `[B, 3 * past, H, W]` and `[B, 3, H, W]`."""
         if not isinstance(clips, Clips) or clips.digit.shape[1] != 1:
-            got = f"{clips.digit.shape[1]} digits" if isinstance(clips, Clips) else type(clips).__name__
-            raise TypeError(f"SharedFrames({self.share}): got {got}, wanted moving_mnist.Clips of a digit each; use data='clips'")
+            got = (
+                f"{clips.digit.shape[1]} digits"
+                if isinstance(clips, Clips)
+                else type(clips).__name__
+            )
+            raise TypeError(
+                f"SharedFrames({self.share}): got {got}, wanted moving_mnist.Clips of a digit each; use data='clips'"
+            )
         v1 = render_clips(clips, range(1, self.past + 1), dtype=torch.uint8).flatten(1, 2)
         seen, time = (self.other(clips, generator), 0) if self.training else (clips, self.later)
         return v1, render_clips(seen, [time], dtype=torch.uint8)[:, 0]
 
     def other(self, clips: Clips, generator: torch.Generator | None = None) -> Clips:
         """Clips whose frame at time 0 has the shared factors in common with the later frame of `clips`."""
-        places, digit, image = torch.zeros_like(clips.background), clips.digit[:, 0], clips.digit_image[:, 0]
-        scenes = Scenes(clips.world, digit, image, places, clips.background, clips.background_image, clips.crop)
-        kept = partner(scenes, self.share, generator)
-        new = draw_clips(clips.world, len(clips), int(torch.randint(2**47, (), device="cpu", generator=generator)))
-        start = positions(clips, [self.later])[:, 0] if "position" in named(self.share) else new.start
+        places, digit, image = (
+            torch.zeros_like(clips.background),
+            clips.digit[:, 0],
+            clips.digit_image[:, 0],
+        )
+        scenes = Scenes(
+            clips.world, digit, image, places, clips.background, clips.background_image, clips.crop
+        )
+        kept = draw_partner(scenes, self.share, generator)
+        new = draw_clips(
+            clips.world,
+            len(clips),
+            int(torch.randint(2**47, (), device="cpu", generator=generator)),
+        )
+        start = (
+            positions(clips, [self.later])[:, 0]
+            if "position" in parse_clip_factors(self.share)
+            else new.start
+        )
         return replace(
             clips,
             digit=kept.digit[:, None],

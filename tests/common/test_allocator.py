@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infomin.common import allocator
-from infomin.common.distributed import start
+from infomin.common.distributed import setup_device
 
 COUNT = """
 import resource, torch
@@ -29,25 +29,36 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C 
 
 def pages(first: str) -> int:
     """Pages that a process asks of the system while it makes 96 MiB ten times."""
-    done = subprocess.run([sys.executable, "-c", COUNT.format(first=first)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT.format(first=first)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return int(done.stdout)
 
 
 @glibc
 def test_freed_memory_is_used_again() -> None:
-    given_back, kept = pages(""), pages("from infomin.common import allocator; assert allocator.keep()")
+    given_back, kept = (
+        pages(""),
+        pages("from infomin.common import allocator; assert allocator.keep_memory()"),
+    )
     assert kept < given_back / 10
 
 
 @glibc
 def test_a_run_keeps_what_it_frees() -> None:
-    assert pages("from infomin.common.distributed import start; start('cpu')") < pages("") / 10
+    assert (
+        pages("from infomin.common.distributed import setup_device; setup_device('cpu')")
+        < pages("") / 10
+    )
 
 
 def test_where_the_library_is_another_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
-    assert not allocator.keep()
-    assert start("cpu").type == "cpu"
+    assert not allocator.keep_memory()
+    assert setup_device("cpu").type == "cpu"
     monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: Path())  # has no mallopt, like musl
-    assert not allocator.keep()
+    assert not allocator.keep_memory()

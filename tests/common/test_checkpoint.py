@@ -15,7 +15,9 @@ from infomin.common.checkpoint import load, save
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
     "adam": lambda p: torch.optim.Adam(p, lr=1e-2, betas=(0.5, 0.999)),
-    "amsgrad": lambda p: torch.optim.AdamW([{"params": p[:1]}, {"params": p[1:], "lr": 1e-3}], amsgrad=True),
+    "amsgrad": lambda p: torch.optim.AdamW(
+        [{"params": p[:1]}, {"params": p[1:], "lr": 1e-3}], amsgrad=True
+    ),
     "plain": lambda p: torch.optim.SGD(p, lr=0.1),
 }
 
@@ -23,12 +25,21 @@ OPTIMIZERS = {
 def build(seed, optimizer="adam", width=4, memory_format=torch.channels_last):
     """A run's state, not yet stepped: network with batch statistics, optimiser, schedule, generator, plain values."""
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(9 * width, 2))
+    net = nn.Sequential(
+        nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(9 * width, 2)
+    )
     net = net.to(memory_format=memory_format)
     opt = OPTIMIZERS[optimizer](list(net.parameters()))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 10)
     order = torch.Generator().manual_seed(seed)
-    return {"net": net, "opt": opt, "schedule": schedule, "order": order, "step": seed, "queue": torch.zeros(4)}
+    return {
+        "net": net,
+        "opt": opt,
+        "schedule": schedule,
+        "order": order,
+        "step": seed,
+        "queue": torch.zeros(4),
+    }
 
 
 def advance(state, steps):
@@ -43,7 +54,9 @@ def advance(state, steps):
 
 
 def moments(optimizer):
-    return [t for per in optimizer.state.values() for t in per.values() if isinstance(t, torch.Tensor)]
+    return [
+        t for per in optimizer.state.values() for t in per.values() if isinstance(t, torch.Tensor)
+    ]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -71,17 +84,30 @@ def test_the_memory_format_of_weights_and_moments_comes_back(tmp_path, memory_fo
 
 
 def test_plain_values_are_returned_and_not_changed_in_place(tmp_path):
-    state = {"step": 3, "best": None, "lr": 0.1, "nested": {"list": [1, (2, "x")], 0: torch.arange(3)}, "queue": torch.ones(1)}
+    state = {
+        "step": 3,
+        "best": None,
+        "lr": 0.1,
+        "nested": {"list": [1, (2, "x")], 0: torch.arange(3)},
+        "queue": torch.ones(1),
+    }
     checkpoint.save(tmp_path / "c.pt", state)
     other = {"step": 0, "best": 1.0, "lr": 0.0, "nested": {}, "queue": torch.zeros(1)}
     got = checkpoint.load(tmp_path / "c.pt", other)
-    assert checkpoint.fingerprint(got) == checkpoint.fingerprint(state) and got["nested"]["list"] == [1, (2, "x")]
+    assert checkpoint.fingerprint(got) == checkpoint.fingerprint(state) and got["nested"][
+        "list"
+    ] == [1, (2, "x")]
     assert other["step"] == 0 and other["queue"].item() == 0 and got["queue"].item() == 1
 
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [(np.float64(1), "numpy.float64"), (np.zeros(2), "numpy.ndarray"), ({"deep": [range(3)]}, "range"), (print, "builtin")],
+    [
+        (np.float64(1), "numpy.float64"),
+        (np.zeros(2), "numpy.ndarray"),
+        ({"deep": [range(3)]}, "range"),
+        (print, "builtin"),
+    ],
 )
 def test_what_could_not_be_loaded_again_is_refused_when_it_is_saved(tmp_path, value, kind):
     with pytest.raises(TypeError, match=rf"state\['x'\].* is a .*{kind}.*convert it"):
@@ -91,13 +117,34 @@ def test_what_could_not_be_loaded_again_is_refused_when_it_is_saved(tmp_path, va
 
 WRONG = {
     "missing": (lambda s: s | {"head": nn.Linear(2, 2)}, "head: missing, wanted stateful"),
-    "unknown": (lambda s: {k: v for k, v in s.items() if k != "order"}, "order: stateful, wanted no such part"),
-    "width": (lambda s: s | {"net": build(0, width=5)["net"]}, r"net\.0\.weight: float32 \[4, 3, 3, 3\], wanted float32 \[5, "),
-    "layer": (lambda s: s | {"net": s["net"][:3]}, r"net\.3\.weight: float32 \[2, 36\], wanted no such part"),
-    "dtype": (lambda s: s | {"net": copy.deepcopy(s["net"]).double()}, r"net\.0\.weight: float32 .*, wanted float64"),
-    "queue": (lambda s: s | {"queue": torch.zeros(5)}, r"queue: float32 \[4\], wanted float32 \[5\]"),
-    "swapped": (lambda s: s | {"opt": torch.optim.Adam(list(s["net"].parameters())[::-1])}, r"parameter 0 of opt: float32 \[4, "),
-    "fewer": (lambda s: s | {"opt": torch.optim.Adam(s["net"][:1].parameters())}, "parameter 2 of opt: .*no such part"),
+    "unknown": (
+        lambda s: {k: v for k, v in s.items() if k != "order"},
+        "order: stateful, wanted no such part",
+    ),
+    "width": (
+        lambda s: s | {"net": build(0, width=5)["net"]},
+        r"net\.0\.weight: float32 \[4, 3, 3, 3\], wanted float32 \[5, ",
+    ),
+    "layer": (
+        lambda s: s | {"net": s["net"][:3]},
+        r"net\.3\.weight: float32 \[2, 36\], wanted no such part",
+    ),
+    "dtype": (
+        lambda s: s | {"net": copy.deepcopy(s["net"]).double()},
+        r"net\.0\.weight: float32 .*, wanted float64",
+    ),
+    "queue": (
+        lambda s: s | {"queue": torch.zeros(5)},
+        r"queue: float32 \[4\], wanted float32 \[5\]",
+    ),
+    "swapped": (
+        lambda s: s | {"opt": torch.optim.Adam(list(s["net"].parameters())[::-1])},
+        r"parameter 0 of opt: float32 \[4, ",
+    ),
+    "fewer": (
+        lambda s: s | {"opt": torch.optim.Adam(s["net"][:1].parameters())},
+        "parameter 2 of opt: .*no such part",
+    ),
 }
 
 
@@ -107,7 +154,10 @@ def test_another_state_is_refused_before_anything_is_loaded(tmp_path, case):
     change, message = WRONG[case]
     state = change(build(1))
     before = checkpoint.fingerprint(state)
-    with pytest.raises(ValueError, match=rf"c\.pt: got the checkpoint of something else, .*{message}.*; delete it and run"):
+    with pytest.raises(
+        ValueError,
+        match=rf"c\.pt: got the checkpoint of something else, .*{message}.*; delete it and run",
+    ):
         checkpoint.load(tmp_path / "c.pt", state)
     assert checkpoint.fingerprint(state) == before
 
@@ -122,7 +172,10 @@ class Stubborn:
 
 def test_a_thing_that_does_not_take_its_state_back_is_named(tmp_path):
     checkpoint.save(tmp_path / "c.pt", {"bank": Stubborn()})
-    with pytest.raises(ValueError, match=r"c\.pt: Stubborn 'bank' did not take its state back \('head'\).*delete it"):
+    with pytest.raises(
+        ValueError,
+        match=r"c\.pt: Stubborn 'bank' did not take its state back \('head'\).*delete it",
+    ):
         checkpoint.load(tmp_path / "c.pt", {"bank": Stubborn()})
 
 
@@ -131,7 +184,10 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, part):
     path = tmp_path / "c.pt"
     checkpoint.save(path, build(0))
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"c\.pt: wanted a whole checkpoint, got one that cannot be read .*; delete it and run"):
+    with pytest.raises(
+        ValueError,
+        match=r"c\.pt: wanted a whole checkpoint, got one that cannot be read .*; delete it and run",
+    ):
         checkpoint.load(path, build(0))
 
 
@@ -169,10 +225,14 @@ def test_nothing_is_ever_unpickled(tmp_path, kind, protocol):
         path.write_bytes(pickle.dumps(data, protocol=protocol))
     else:
         torch.save(data, path, pickle_protocol=protocol)
-    with pytest.raises(ValueError, match=r"c\.pt: wanted a whole checkpoint, got .*; delete it and run") as error:
+    with pytest.raises(
+        ValueError, match=r"c\.pt: wanted a whole checkpoint, got .*; delete it and run"
+    ) as error:
         checkpoint.load(path, {"x": 0})
     assert not bomb.exists()
-    assert error.value.__cause__ is None and error.value.__suppress_context__  # torch's advice would be weights_only=False
+    assert (
+        error.value.__cause__ is None and error.value.__suppress_context__
+    )  # torch's advice would be weights_only=False
     with path.open("rb") as file:  # which does harm, with these very bytes
         pickle.load(file) if kind == "pickle" else torch.load(file, weights_only=False)
     assert bomb.exists()
@@ -199,27 +259,44 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
     assert checkpoint.load(path, {"step": 0}) == {"step": 1} and os.listdir(tmp_path) == ["c.pt"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.uint8, torch.bool, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.uint8, torch.bool, torch.int64]
+)
 def test_a_fingerprint_sees_every_bit_but_not_the_layout(dtype):
     x = torch.arange(48).reshape(2, 3, 4, 2).to(dtype)
-    prints = {checkpoint.fingerprint({"x": y}) for y in (x, x.clone(memory_format=torch.channels_last), x.mT.contiguous().mT)}
+    prints = {
+        checkpoint.fingerprint({"x": y})
+        for y in (x, x.clone(memory_format=torch.channels_last), x.mT.contiguous().mT)
+    }
     assert len(prints) == 1
     flipped = x.clone()
     flipped.view(-1).view(torch.uint8)[-1] ^= 1
-    others = [{"x": flipped}, {"y": x}, {"x": x.reshape(2, 3, 8)}, {"x": x.tolist()}, {"x": [x]}, {"x": x, "step": 0}]
+    others = [
+        {"x": flipped},
+        {"y": x},
+        {"x": x.reshape(2, 3, 8)},
+        {"x": x.tolist()},
+        {"x": [x]},
+        {"x": x, "step": 0},
+    ]
     assert len({checkpoint.fingerprint(other) for other in others} | prints) == 1 + len(others)
 
 
 def test_a_fingerprint_does_not_depend_on_the_order():
     a, b = torch.zeros(2), torch.ones(2)
-    one, other, swapped = (checkpoint.fingerprint(state) for state in ({"a": a, "b": b}, {"b": b, "a": a}, {"a": b, "b": a}))
+    one, other, swapped = (
+        checkpoint.fingerprint(state)
+        for state in ({"a": a, "b": b}, {"b": b, "a": a}, {"a": b, "b": a})
+    )
     assert one == other != swapped
 
 
 def test_a_plain_tensor_comes_back_on_the_device_of_the_one_that_is_given(tmp_path):
     """`meta` is a device that every machine has."""
     save(tmp_path / "checkpoint.pt", {"here": torch.ones(2), "there": torch.ones(2)})
-    found = load(tmp_path / "checkpoint.pt", {"here": torch.zeros(2), "there": torch.zeros(2, device="meta")})
+    found = load(
+        tmp_path / "checkpoint.pt", {"here": torch.zeros(2), "there": torch.zeros(2, device="meta")}
+    )
     assert torch.equal(found["here"], torch.ones(2)) and found["there"].device.type == "meta"
 
 
@@ -228,9 +305,16 @@ def test_a_part_of_a_state_is_loaded_alone_and_has_to_be_there(tmp_path):
     solver = torch.optim.AdamW(net.parameters())
     save(tmp_path / "checkpoint.pt", {"net": net, "solver": solver, "step": 7})
     other = nn.Linear(2, 3)
-    assert load(tmp_path / "checkpoint.pt", {"net": other}, part=True) == {} and torch.equal(other.weight, net.weight)
+    assert load(tmp_path / "checkpoint.pt", {"net": other}, part=True) == {} and torch.equal(
+        other.weight, net.weight
+    )
     assert load(tmp_path / "checkpoint.pt", {"step": 0}, part=True) == {"step": 7}
-    for wrong in ({"net": nn.Linear(2, 4)}, {"net": nn.Sequential(nn.Linear(2, 3))}, {"network": other}, {"net": net, "x": 1}):
+    for wrong in (
+        {"net": nn.Linear(2, 4)},
+        {"net": nn.Sequential(nn.Linear(2, 3))},
+        {"network": other},
+        {"net": net, "x": 1},
+    ):
         with pytest.raises(ValueError, match="got the checkpoint of something else"):
             load(tmp_path / "checkpoint.pt", wrong, part=True)
     with pytest.raises(ValueError, match=r"got the checkpoint of something else, .*solver"):

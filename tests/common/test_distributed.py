@@ -34,7 +34,7 @@ def loss(z1, z2, tau=0.1):
 
 def gather_detached(z):
     """The usual mistake: the other processes' rows carry no gradient."""
-    whole = [torch.empty_like(z) for _ in range(distributed.world())]
+    whole = [torch.empty_like(z) for _ in range(distributed.world_size())]
     c10d.all_gather(whole, z.detach())
     whole[distributed.rank()] = z
     return torch.cat(whole)
@@ -42,9 +42,9 @@ def gather_detached(z):
 
 def worker(path):
     """What each process does; the findings of each go to a file of its own."""
-    out = {"before": (distributed.rank(), distributed.world())}
-    out["device"] = str(distributed.start("cpu"))
-    out["who"] = (distributed.rank(), distributed.world(), distributed.main_process())
+    out = {"before": (distributed.rank(), distributed.world_size())}
+    out["device"] = str(distributed.setup_device("cpu"))
+    out["who"] = (distributed.rank(), distributed.world_size(), distributed.is_main_process())
     net, views = parts()
     for name, gather in (("exact", distributed.gather), ("detached", gather_detached)):
         x1, x2 = (view[distributed.rank()].clone().requires_grad_() for view in views)
@@ -53,20 +53,29 @@ def worker(path):
         z = ddp(torch.cat([x1, x2]))
         value = loss(gather(z[:ROWS]), gather(z[ROWS:]))
         value.backward()
-        out[name] = {"loss": value.detach(), "inputs": torch.stack([x1.grad, x2.grad]), "weight": net.weight.grad.clone()}
+        out[name] = {
+            "loss": value.detach(),
+            "inputs": torch.stack([x1.grad, x2.grad]),
+            "weight": net.weight.grad.clone(),
+        }
     own = torch.arange(3.0) + 10 * distributed.rank()
     strided = torch.stack([own, own], dim=1).mT.requires_grad_()  # [2, 3], not contiguous
-    distributed.gather(strided).sum().backward()  # the gradient that comes back is an expanded scalar
+    distributed.gather(
+        strided
+    ).sum().backward()  # the gradient that comes back is an expanded scalar
     out["gathered"], out["expanded"] = distributed.gather(strided).detach(), strided.grad
     stats = own.clone().requires_grad_()
-    out["mean"], out["unchanged"] = distributed.mean(stats), stats.detach()
-    for name, x in (("rows", torch.zeros(3 + distributed.rank(), 4)), ("features", torch.zeros(3, 4 + distributed.rank()))):
+    out["mean"], out["unchanged"] = distributed.mean_over_processes(stats), stats.detach()
+    for name, x in (
+        ("rows", torch.zeros(3 + distributed.rank(), 4)),
+        ("features", torch.zeros(3, 4 + distributed.rank())),
+    ):
         try:
             distributed.gather(x)
         except ValueError as error:
             out[name] = str(error)
-    distributed.stop()
-    out["after"] = (distributed.rank(), distributed.world())
+    distributed.leave_processes()
+    out["after"] = (distributed.rank(), distributed.world_size())
     torch.save(out, path)
 
 
@@ -83,7 +92,11 @@ def single():
     x = views.flatten(1, 2).requires_grad_()
     value = loss(*net(x))
     value.backward()
-    return {"loss": value.detach(), "inputs": x.grad.unflatten(1, (WORLD, ROWS)), "weight": net.weight.grad}
+    return {
+        "loss": value.detach(),
+        "inputs": x.grad.unflatten(1, (WORLD, ROWS)),
+        "weight": net.weight.grad,
+    }
 
 
 def test_each_process_knows_who_it_is(findings):
@@ -95,21 +108,29 @@ def test_each_process_knows_who_it_is(findings):
 def test_two_processes_give_one_process_s_gradient(findings, single):
     for rank, found in enumerate(findings):
         torch.testing.assert_close(found["exact"]["loss"], single["loss"], atol=1e-6, rtol=0)
-        torch.testing.assert_close(found["exact"]["inputs"] / WORLD, single["inputs"][:, rank], atol=1e-6, rtol=0)
-        torch.testing.assert_close(found["exact"]["weight"], single["weight"], atol=1e-6, rtol=0)  # averaged by DDP
+        torch.testing.assert_close(
+            found["exact"]["inputs"] / WORLD, single["inputs"][:, rank], atol=1e-6, rtol=0
+        )
+        torch.testing.assert_close(
+            found["exact"]["weight"], single["weight"], atol=1e-6, rtol=0
+        )  # averaged by DDP
 
 
 def test_gathering_detached_rows_gives_the_right_loss_and_a_wrong_gradient(findings, single):
     for found in findings:
         torch.testing.assert_close(found["detached"]["loss"], single["loss"], atol=1e-6, rtol=0)
-        assert (found["detached"]["weight"] - single["weight"]).norm() > 0.1 * single["weight"].norm()
+        assert (found["detached"]["weight"] - single["weight"]).norm() > 0.1 * single[
+            "weight"
+        ].norm()
 
 
 def test_gather_is_the_concatenation_in_the_order_of_the_ranks(findings):
     want = torch.stack([torch.arange(3.0) + 10 * rank for rank in range(WORLD) for _ in range(2)])
     for found in findings:
         assert torch.equal(found["gathered"], want)
-        assert torch.equal(found["expanded"], torch.full((2, 3), float(WORLD)))  # once from the loss of each process
+        assert torch.equal(
+            found["expanded"], torch.full((2, 3), float(WORLD))
+        )  # once from the loss of each process
 
 
 def test_mean_is_the_average_without_a_gradient(findings):
@@ -120,29 +141,40 @@ def test_mean_is_the_average_without_a_gradient(findings):
 
 def test_unequal_shapes_are_refused_in_every_process(findings):
     for found in findings:
-        assert "got batches of [3, 4] rows of [4, 4] numbers; drop the last incomplete batch" in found["rows"]
+        assert (
+            "got batches of [3, 4] rows of [4, 4] numbers; drop the last incomplete batch"
+            in found["rows"]
+        )
         assert "got batches of [3, 3] rows of [4, 5] numbers" in found["features"]
 
 
 def test_one_process_is_the_identity(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    device = distributed.start()
+    device = distributed.setup_device()
     x = torch.randn(3, 2, requires_grad=True)
     assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert (distributed.rank(), distributed.world(), distributed.main_process()) == (0, 1, True)
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main_process()) == (
+        0,
+        1,
+        True,
+    )
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
-    assert distributed.spread(layers, torch.device("cuda")) is layers  # with one process
-    assert distributed.gather(x) is x and torch.equal(distributed.mean(x), x) and not distributed.mean(x).requires_grad
-    distributed.stop()
+    assert distributed.sync_batch_norm(layers, torch.device("cuda")) is layers  # with one process
+    assert (
+        distributed.gather(x) is x
+        and torch.equal(distributed.mean_over_processes(x), x)
+        and not distributed.mean_over_processes(x).requires_grad
+    )
+    distributed.leave_processes()
 
 
 def test_batch_norm_sees_all_processes_where_torch_can(monkeypatch):
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     names = list(layers.state_dict())
-    monkeypatch.setattr(distributed, "world", lambda: 2)
-    assert distributed.spread(layers, torch.device("cpu")) is layers
-    spread = distributed.spread(layers, torch.device("cuda"))
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    assert distributed.sync_batch_norm(layers, torch.device("cpu")) is layers
+    spread = distributed.sync_batch_norm(layers, torch.device("cuda"))
     assert isinstance(spread[1], torch.nn.SyncBatchNorm) and list(spread.state_dict()) == names
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from infomin.common import files
-from infomin.report.rows import gathered, read_rows
+from infomin.report.rows import read_rows, to_frame
 from infomin.report.summary import summary
 
 
@@ -36,28 +36,54 @@ def python(code, *arguments):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_finite_floats_come_back_bit_by_bit(tmp_path, seed):
-    bits = np.random.default_rng(seed).integers(0, 2**64, size=1000, dtype=np.uint64)  # floats of every size, subnormals too
-    values = [x for x in bits.view(np.float64).tolist() if math.isfinite(x)] + [0.0, -0.0, 5e-324, sys.float_info.max, 0.1]
+    bits = np.random.default_rng(seed).integers(
+        0, 2**64, size=1000, dtype=np.uint64
+    )  # floats of every size, subnormals too
+    values = [x for x in bits.view(np.float64).tolist() if math.isfinite(x)] + [
+        0.0,
+        -0.0,
+        5e-324,
+        sys.float_info.max,
+        0.1,
+    ]
     files.write_json(tmp_path / "row.json", {"values": values})
-    files.write_rows(tmp_path / "rows.jsonl", [{"x": x} for x in values])
+    files.write_jsonl(tmp_path / "rows.jsonl", [{"x": x} for x in values])
     want = struct.pack(f"{len(values)}d", *values)
     assert struct.pack(f"{len(values)}d", *files.read_json(tmp_path / "row.json")["values"]) == want
     assert struct.pack(f"{len(values)}d", *read_rows(tmp_path / "rows.jsonl").x) == want
 
 
 def test_what_is_not_finite_is_null_in_valid_json(tmp_path):
-    row = {"nan": math.nan, "inf": -math.inf, "list": [1.0, math.inf], "numpy": np.float32("nan"), "torch": torch.ones(1) / 0}
+    row = {
+        "nan": math.nan,
+        "inf": -math.inf,
+        "list": [1.0, math.inf],
+        "numpy": np.float32("nan"),
+        "torch": torch.ones(1) / 0,
+    }
     files.write_json(tmp_path / "row.json", row)
-    files.append(tmp_path / "log.jsonl", row)
+    files.append_jsonl(tmp_path / "log.jsonl", row)
     want = {"nan": None, "inf": None, "list": [1.0, None], "numpy": None, "torch": [None]}
     for name in ("row.json", "log.jsonl"):
         assert json.loads((tmp_path / name).read_text(), parse_constant=pytest.fail) == want
 
 
 def test_numbers_of_numpy_and_torch_become_plain(tmp_path):
-    row = {"i": np.int64(3), "f": np.float32(0.5), "b": np.bool_(True), "t": torch.arange(2), "l": (1, "a")}
+    row = {
+        "i": np.int64(3),
+        "f": np.float32(0.5),
+        "b": np.bool_(True),
+        "t": torch.arange(2),
+        "l": (1, "a"),
+    }
     files.write_json(tmp_path / "x.json", row)
-    assert files.read_json(tmp_path / "x.json") == {"i": 3, "f": 0.5, "b": True, "t": [0, 1], "l": [1, "a"]}
+    assert files.read_json(tmp_path / "x.json") == {
+        "i": 3,
+        "f": 0.5,
+        "b": True,
+        "t": [0, 1],
+        "l": [1, "a"],
+    }
     with pytest.raises(TypeError, match="not JSON serializable"):
         files.write_json(tmp_path / "x.json", {"what": object()})
     assert files.read_json(tmp_path / "x.json")["i"] == 3
@@ -68,7 +94,10 @@ def test_a_truncated_file_says_what_to_do(tmp_path, length):
     path = tmp_path / "row.json"
     files.write_json(path, {"accuracy": 0.5})
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match=r"row\.json: wanted a whole JSON file.*delete it and run the same command again"):
+    with pytest.raises(
+        ValueError,
+        match=r"row\.json: wanted a whole JSON file.*delete it and run the same command again",
+    ):
         files.read_json(path)
 
 
@@ -84,7 +113,9 @@ def test_a_full_disk_leaves_the_older_file_and_no_other(tmp_path, monkeypatch, b
     files.write_json(path, {"seed": 0})
     before = path.read_bytes()
     monkeypatch.setattr(files.os, broken, full)
-    with pytest.raises(OSError, match=rf"cannot write row\.json in {tmp_path}: No space left on device; .* run") as error:
+    with pytest.raises(
+        OSError, match=rf"cannot write row\.json in {tmp_path}: No space left on device; .* run"
+    ) as error:
         files.write_json(path, {"seed": 1})
     assert error.value.errno == errno.ENOSPC
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["row.json"]
@@ -105,18 +136,23 @@ def test_a_file_that_outgrows_its_disk_for_real(tmp_path):
     files.write_json(tmp_path / "row.json", {"seed": 0})
     said, errors = python(LIMITED, tmp_path / "row.json").communicate(timeout=30)
     assert "cannot write row.json" in said and "File too large" in said, errors
-    assert files.read_json(tmp_path / "row.json") == {"seed": 0} and os.listdir(tmp_path) == ["row.json"]
+    assert files.read_json(tmp_path / "row.json") == {"seed": 0} and os.listdir(tmp_path) == [
+        "row.json"
+    ]
 
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").touch()
-    for write in (files.write_json, files.append):
-        with pytest.raises(OSError, match=r"cannot write row\.json in .*file: (Not a directory|File exists); .*choose a folder"):
+    for write in (files.write_json, files.append_jsonl):
+        with pytest.raises(
+            OSError,
+            match=r"cannot write row\.json in .*file: (Not a directory|File exists); .*choose a folder",
+        ):
             write(tmp_path / "file" / "row.json", {})
 
 
 def test_an_interrupted_block_writes_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), files.atomic(tmp_path / "new" / "x.bin") as file:
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(tmp_path / "new" / "x.bin") as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path / "new") == []
@@ -126,13 +162,15 @@ def test_the_bytes_are_on_disk_before_the_name_and_the_folder_after(tmp_path, mo
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(files.os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args)))
-    files.write_rows(tmp_path / "rows.jsonl", [{"a": 1}])
+        monkeypatch.setattr(
+            files.os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args))
+        )
+    files.write_jsonl(tmp_path / "rows.jsonl", [{"a": 1}])
     assert calls == ["fsync", "replace", "fsync"]
 
 
 KILLED = """
-with files.lock(sys.argv[1]), files.atomic(sys.argv[1] + "/checkpoint.pt") as file:
+with files.lock(sys.argv[1]), files.atomic_write(sys.argv[1] + "/checkpoint.pt") as file:
     file.write(b"half")
     file.flush()
     print("half", flush=True)
@@ -146,9 +184,16 @@ def test_kill_9_leaves_the_older_file_and_the_next_lock_sweeps_up_after_the_writ
         (tmp_path / name).write_bytes(b"older")
     writer = python(KILLED, tmp_path)
     assert writer.stdout.readline() == "half\n"
-    with pytest.raises(files.Locked, match=f"{tmp_path} is in use by process {writer.pid} on .*; wait"), files.lock(tmp_path):
+    with (
+        pytest.raises(
+            files.Locked, match=f"{tmp_path} is in use by process {writer.pid} on .*; wait"
+        ),
+        files.lock(tmp_path),
+    ):
         pass
-    assert len(list(tmp_path.glob(".checkpoint.pt.*.tmp"))) == 1  # who was refused has swept nothing
+    assert (
+        len(list(tmp_path.glob(".checkpoint.pt.*.tmp"))) == 1
+    )  # who was refused has swept nothing
     writer.send_signal(signal.SIGKILL)
     writer.communicate(timeout=30)
     with files.lock(tmp_path):
@@ -173,12 +218,25 @@ def test_a_key_is_twelve_digits_that_the_file_and_the_order_do_not_change(tmp_pa
     key = files.key(recipe)
     files.write_json(tmp_path / "recipe.json", recipe)
     assert len(key) == 12 and set(key) <= set("0123456789abcdef")
-    assert key == files.key(dict(reversed(recipe.items()))) == files.key(files.read_json(tmp_path / "recipe.json"))
+    assert (
+        key
+        == files.key(dict(reversed(recipe.items())))
+        == files.key(files.read_json(tmp_path / "recipe.json"))
+    )
 
 
 def test_equal_recipes_have_equal_keys_and_others_do_not():
     same = [{"tau": 1}, {"tau": 1.0}, {"tau": np.float64(1)}]
-    other = [{"tau": 1.5}, {"tau": "1"}, {"tau": True}, {"tau": None}, {"tau": [1]}, {"Tau": 1}, {"tau": 1, "seed": 0}, {}]
+    other = [
+        {"tau": 1.5},
+        {"tau": "1"},
+        {"tau": True},
+        {"tau": None},
+        {"tau": [1]},
+        {"Tau": 1},
+        {"tau": 1, "seed": 0},
+        {},
+    ]
     assert len({files.key(recipe) for recipe in same}) == 1
     assert len({files.key(recipe) for recipe in same + other}) == 1 + len(other)
 
@@ -191,12 +249,12 @@ def test_a_log_torn_anywhere_in_its_last_line_goes_on(tmp_path, torn):
     path = tmp_path / "log.jsonl"
     rows = [{"step": step, "loss": 1 / 2**step} for step in range(4)]
     for row in rows:
-        files.append(path, row)
+        files.append_jsonl(path, row)
     path.write_bytes(path.read_bytes()[:-torn])
     whole = rows if torn == 1 else rows[:3]  # only the line break is missing
     assert files.read_log(path) == whole
     files.truncate_log(path, 3)
-    files.append(path, {"step": 4})
+    files.append_jsonl(path, {"step": 4})
     assert files.read_log(path) == [*whole, {"step": 4}]
 
 
@@ -204,7 +262,7 @@ def test_a_log_torn_anywhere_in_its_last_line_goes_on(tmp_path, torn):
 def test_truncate_keeps_the_lines_up_to_the_checkpoint(tmp_path, step):
     path = tmp_path / "log.jsonl"
     for at in range(0, 40, 10):
-        files.append(path, {"step": at, "loss": 0.1 * at})
+        files.append_jsonl(path, {"step": at, "loss": 0.1 * at})
     want = [{"step": at, "loss": 0.1 * at} for at in range(0, 40, 10) if at <= step]
     assert files.read_log(path, upto_step=step) == want
     files.truncate_log(path, step)
@@ -217,7 +275,10 @@ def test_a_bad_line_inside_a_log_is_named_and_a_missing_log_is_empty(tmp_path):
     files.truncate_log(path, 0)
     assert not path.exists()
     path.write_text('{"step": 0}\n\n{"step\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"log\.jsonl: wanted one JSON object a line, got something else in line 3; delete"):
+    with pytest.raises(
+        ValueError,
+        match=r"log\.jsonl: wanted one JSON object a line, got something else in line 3; delete",
+    ):
         files.read_log(path)
 
 
@@ -227,11 +288,17 @@ def test_a_bad_line_inside_a_log_is_named_and_a_missing_log_is_empty(tmp_path):
 def test_a_folder_is_locked_for_one_at_a_time_even_in_one_process(tmp_path):
     with files.lock(tmp_path / "run"):
         with (
-            pytest.raises(files.Locked, match=rf"in use by process {os.getpid()} on .* \(this very process\); wait"),
+            pytest.raises(
+                files.Locked,
+                match=rf"in use by process {os.getpid()} on .* \(this very process\); wait",
+            ),
             files.lock(tmp_path / "run"),
         ):
             pytest.fail("two at a time")
-        with pytest.raises(files.Locked), files.lock(tmp_path / "run"):  # who was refused has not let go of it for the first
+        with (
+            pytest.raises(files.Locked),
+            files.lock(tmp_path / "run"),
+        ):  # who was refused has not let go of it for the first
             pytest.fail("two at a time")
         with files.lock(tmp_path / "other"):
             pass
@@ -256,18 +323,33 @@ def test_without_flock_views_are_made_and_saved_and_a_lock_says_what_to_do(tmp_p
         except OSError as error:
             print(error)
         """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert "cannot lock runs: this system has no flock; on Windows work under WSL" in done.stdout and not done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert (
+        "cannot lock runs: this system has no flock; on Windows work under WSL" in done.stdout
+        and not done.stderr
+    )
 
 
 def test_a_lock_sweeps_up_nothing_but_what_writers_leave(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
     (tmp_path / ".cache.tmp").mkdir()
-    for name in (".notes.tmp", "mine.tmp", f".row.json.{gone.pid}.tmp", ".row.json.99999999999999999999.tmp"):
+    for name in (
+        ".notes.tmp",
+        "mine.tmp",
+        f".row.json.{gone.pid}.tmp",
+        ".row.json.99999999999999999999.tmp",
+    ):
         (tmp_path / name).write_text("")
     with files.lock(tmp_path):
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.tmp", ".lock", ".notes.tmp", "mine.tmp"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            ".cache.tmp",
+            ".lock",
+            ".notes.tmp",
+            "mine.tmp",
+        ]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="only Linux tells")
@@ -281,20 +363,27 @@ def test_a_writer_that_has_ended_and_is_not_reaped_yet_is_gone(tmp_path):
 
 
 def test_a_table_is_written_while_another_takes_the_lock(tmp_path):
-    with files.atomic(tmp_path / "table.csv") as file, files.lock(tmp_path):
+    with files.atomic_write(tmp_path / "table.csv") as file, files.lock(tmp_path):
         file.write(b"whole")
     assert (tmp_path / "table.csv").read_bytes() == b"whole"
 
 
 def test_a_folder_that_is_a_file_is_no_want_of_space(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(OSError, match=r"cannot write row.json in .*; what was there is as it was; there is a file where"):
+    with pytest.raises(
+        OSError,
+        match=r"cannot write row.json in .*; what was there is as it was; there is a file where",
+    ):
         files.write_json(tmp_path / "out" / "row.json", {})
 
 
 def test_columns_stand_where_they_stand_in_rows():
-    rows = [{"key": 1, "status": "done", "x": 1}, {"key": 2, "tau": 0.1, "status": "done"}, {"host": "a", "key": 3, "y": 2}]
-    assert list(gathered(rows)) == ["host", "key", "y", "tau", "status", "x"]
+    rows = [
+        {"key": 1, "status": "done", "x": 1},
+        {"key": 2, "tau": 0.1, "status": "done"},
+        {"host": "a", "key": 3, "y": 2},
+    ]
+    assert list(to_frame(rows)) == ["host", "key", "y", "tau", "status", "x"]
 
 
 def test_a_lock_is_released_when_the_block_raises(tmp_path):
@@ -353,11 +442,15 @@ def make(folder, rows):
 
 
 def test_a_folder_and_its_jsonl_hold_the_same_table(tmp_path):
-    rows = [{"view": view, "seed": seed, "accuracy": 0.1 * seed} for view in ("color:rgb", "color:lab") for seed in range(3)]
+    rows = [
+        {"view": view, "seed": seed, "accuracy": 0.1 * seed}
+        for view in ("color:rgb", "color:lab")
+        for seed in range(3)
+    ]
     make(tmp_path / "runs", rows[:4])
     make(tmp_path / "runs" / "deeper", rows[4:])
     frame = read_rows(tmp_path / "runs")
-    files.write_rows(tmp_path / "rows.jsonl", frame.to_dict("records"))
+    files.write_jsonl(tmp_path / "rows.jsonl", frame.to_dict("records"))
     pd.testing.assert_frame_equal(frame, read_rows(tmp_path / "runs"))
     pd.testing.assert_frame_equal(frame, read_rows(tmp_path / "rows.jsonl"))
     assert sorted(frame.to_dict("records"), key=str) == sorted(rows, key=str)
@@ -369,7 +462,9 @@ def test_rows_that_cannot_be_read_are_named_once_and_left_out(tmp_path, text):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "row.json").write_text(text, encoding="latin-1")
-    with pytest.warns(UserWarning, match=r"left out 2 rows.*/a/row\.json; .*/b/row\.json; delete them") as caught:
+    with pytest.warns(
+        UserWarning, match=r"left out 2 rows.*/a/row\.json; .*/b/row\.json; delete them"
+    ) as caught:
         frame = read_rows(tmp_path)
     assert len(caught) == 1 and list(frame.seed) == [0]
 
@@ -390,7 +485,9 @@ def test_nothing_to_read_is_an_error(tmp_path):
 def test_rows_of_several_places_are_read_one_after_the_other_and_a_run_once(tmp_path):
     runs = [{"key": key, "seed": seed} for seed, key in enumerate("abc")]
     files.write_json(tmp_path / "x" / "a" / "row.json", runs[0])
-    files.write_rows(tmp_path / "y.jsonl", [runs[1], runs[0] | {"seed": 9}, {"seed": 7}, {"seed": 7}])  # two rows of one's own
+    files.write_jsonl(
+        tmp_path / "y.jsonl", [runs[1], runs[0] | {"seed": 9}, {"seed": 7}, {"seed": 7}]
+    )  # two rows of one's own
     frame = read_rows(tmp_path / "x", tmp_path / "y.jsonl", tmp_path / "x")
     assert list(frame["seed"]) == [0, 1, 7, 7] and list(frame.index) == [0, 1, 2, 3]
     (tmp_path / "empty").mkdir()
@@ -401,7 +498,9 @@ def test_rows_of_several_places_are_read_one_after_the_other_and_a_run_once(tmp_
 def test_bad_rows_of_several_places_are_told_in_one_warning(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_text('{"seed": 0}\n{"se\n')
-    with pytest.warns(UserWarning, match=r"left out 2 rows.*a\.jsonl, line 2; .*b\.jsonl, line 2; delete") as caught:
+    with pytest.warns(
+        UserWarning, match=r"left out 2 rows.*a\.jsonl, line 2; .*b\.jsonl, line 2; delete"
+    ) as caught:
         assert len(read_rows(tmp_path / "a.jsonl", tmp_path / "b.jsonl")) == 2
     assert len(caught) == 1 and caught[0].filename == __file__
 
@@ -409,7 +508,10 @@ def test_bad_rows_of_several_places_are_told_in_one_warning(tmp_path):
 @pytest.mark.parametrize("name", ["table.csv", "row.json", "rows"])
 def test_another_kind_of_file_is_told(tmp_path, name):
     (tmp_path / name).write_text("view,seed\ncolor:lab,0\n")
-    with pytest.raises(ValueError, match=rf"{name}: got another file, wanted a folder .* \.jsonl file .*; name the folder that"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{name}: got another file, wanted a folder .* \.jsonl file .*; name the folder that",
+    ):
         read_rows(tmp_path / name)
 
 

@@ -6,7 +6,7 @@ import zlib
 import pytest
 import torch
 
-from infomin.common.seeds import generator, torch_seeded
+from infomin.common.seeds import seeded_generator, torch_seeded
 
 PURPOSES = [
     (),
@@ -22,7 +22,7 @@ PURPOSES = [
 
 
 def rand(seed: int, *purpose: int | str, n: int = 4) -> torch.Tensor:
-    return torch.rand(n, generator=generator(seed, *purpose))
+    return torch.rand(n, generator=seeded_generator(seed, *purpose))
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)
@@ -33,16 +33,20 @@ def test_equal_arguments_give_equal_bits(seed: int, purpose: tuple[int | str, ..
 
 def test_every_call_starts_anew_and_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    first = generator(0, "views")
+    first = seeded_generator(0, "views")
     torch.rand(10, generator=first)  # a stream that was used does not move the next one
-    assert torch.equal(rand(0, "views"), rand(0, "views")) and not torch.equal(torch.rand(4, generator=first), rand(0, "views"))
+    assert torch.equal(rand(0, "views"), rand(0, "views")) and not torch.equal(
+        torch.rand(4, generator=first), rand(0, "views")
+    )
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_purposes_of_a_grid_have_different_states() -> None:
     words, steps, ranks = ("views", "order", "critic", "probe", "digits"), range(50), range(4)
     grid = list(itertools.product((0, 1), words, steps, ranks))  # 2,000 purposes
-    low = {generator(seed, *purpose).initial_seed() & 0xFFFFFFFF for seed, *purpose in grid}  # all that the CPU's twister uses
+    low = {
+        seeded_generator(seed, *purpose).initial_seed() & 0xFFFFFFFF for seed, *purpose in grid
+    }  # all that the CPU's twister uses
     assert len(low) == len(grid)
 
 
@@ -60,22 +64,36 @@ def test_purposes_of_different_length_do_not_collide() -> None:
         (0, 1, 2),
         (1, 2),
     ]
-    states = {arguments: generator(*arguments).initial_seed() for arguments in alike}
+    states = {arguments: seeded_generator(*arguments).initial_seed() for arguments in alike}
     assert len(set(states.values())) == len(alike), states
 
 
 def test_words_and_numbers_do_not_collide() -> None:
-    alike = [(0, "a", "b"), (0, "ab"), (0, "b", "a"), (0, "7"), (0, 7), (0, "views"), (0, zlib.crc32(b"views"))]
-    states = {arguments: generator(*arguments).initial_seed() for arguments in alike}
+    alike = [
+        (0, "a", "b"),
+        (0, "ab"),
+        (0, "b", "a"),
+        (0, "7"),
+        (0, 7),
+        (0, "views"),
+        (0, zlib.crc32(b"views")),
+    ]
+    states = {arguments: seeded_generator(*arguments).initial_seed() for arguments in alike}
     assert len(set(states.values())) == len(alike), states
 
 
 def test_streams_of_neighbouring_purposes_are_uncorrelated_and_normal() -> None:
-    x = torch.stack([torch.randn(2000, generator=generator(0, "views", step)) for step in range(60)])
+    x = torch.stack(
+        [torch.randn(2000, generator=seeded_generator(0, "views", step)) for step in range(60)]
+    )
     correlation = torch.corrcoef(x) - torch.eye(60)
-    assert correlation.abs().max() < 5 / 2000**0.5  # of 1,770 pairs at deviation 1 / sqrt(2000), 5 are very rare
+    assert (
+        correlation.abs().max() < 5 / 2000**0.5
+    )  # of 1,770 pairs at deviation 1 / sqrt(2000), 5 are very rare
     assert abs(x.mean()) < 5 / x.numel() ** 0.5 and abs(x.var() - 1) < 5 * (2 / x.numel()) ** 0.5
-    firsts = torch.stack([rand(0, "views", step, n=1)[0] for step in range(1000)])  # first values over purposes are uniform too
+    firsts = torch.stack(
+        [rand(0, "views", step, n=1)[0] for step in range(1000)]
+    )  # first values over purposes are uniform too
     counts = firsts.mul(10).long().bincount(minlength=10).double()
     assert ((counts - 100) ** 2 / 100).sum() < 27.9  # chi-square, 9 degrees of freedom, 1e-3
 
@@ -89,13 +107,18 @@ def test_seeds_mean_the_same_bits_from_version_to_version() -> None:
         (12345, "critic"): [13758, 62255, 32469, 52795],
     }
     for (seed, *purpose), bits in pinned.items():
-        assert torch.randint(2**16, (4,), generator=generator(seed, *purpose)).tolist() == bits, (seed, purpose)
+        assert (
+            torch.randint(2**16, (4,), generator=seeded_generator(seed, *purpose)).tolist() == bits
+        ), (seed, purpose)
 
 
 @pytest.mark.parametrize("arguments", [(-1,), (0, "views", -1), (0.7,), (0, "views", 0.5)])
 def test_a_negative_number_is_an_error_and_so_is_a_fraction(arguments: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"seed: got \[.*(-1|0.7|0.5)\], wanted whole numbers of 0 or more; change it"):
-        generator(*arguments)
+    with pytest.raises(
+        ValueError,
+        match=r"seed: got \[.*(-1|0.7|0.5)\], wanted whole numbers of 0 or more; change it",
+    ):
+        seeded_generator(*arguments)
 
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])

@@ -11,8 +11,8 @@ import torch
 from scipy.stats import chi2, chi2_contingency, kstest
 from torch import Tensor
 
-from infomin.common.seeds import generator
-from infomin.data.moving_mnist import Clips, draw, render
+from infomin.common.seeds import seeded_generator
+from infomin.data.moving_mnist import Clips, draw_clips, render_clips
 from infomin.data.scenes import World
 
 torch.set_num_threads(1)
@@ -23,8 +23,12 @@ N = 20_000
 def world() -> World:
     """6 classes of 3, 2, 1, 2, 1 and 3 digits; 3 classes of 2, 1 and 2 backgrounds; 2 x 3 crops; a room of 8 x 16 px."""
 
-    def pixels(*shape: int) -> Tensor:  # no generator, whose numbers another version of torch may change
-        return ((torch.arange(math.prod(shape)) * 2654435761 >> 9) % 256).to(torch.uint8).view(shape)
+    def pixels(
+        *shape: int,
+    ) -> Tensor:  # no generator, whose numbers another version of torch may change
+        return (
+            ((torch.arange(math.prod(shape)) * 2654435761 >> 9) % 256).to(torch.uint8).view(shape)
+        )
 
     return World(
         digits=pixels(12, 12, 4),
@@ -37,7 +41,7 @@ def world() -> World:
 
 WORLD = world()
 ROOM = torch.tensor([8.0, 16.0], dtype=torch.float64)
-CLIPS = draw(WORLD, N, 7, digits=2)
+CLIPS = draw_clips(WORLD, N, 7, digits=2)
 
 
 def equal(one: Clips, other: Clips) -> bool:
@@ -45,7 +49,10 @@ def equal(one: Clips, other: Clips) -> bool:
 
 
 def joined(*parts: Clips) -> Clips:
-    return Clips(parts[0].world, **{name: torch.cat([p.tensors()[name] for p in parts]) for name in parts[0].tensors()})
+    return Clips(
+        parts[0].world,
+        **{name: torch.cat([p.tensors()[name] for p in parts]) for name in parts[0].tensors()},
+    )
 
 
 # --- a clip is a function of its seed and number ---
@@ -54,31 +61,38 @@ def joined(*parts: Clips) -> Clips:
 @pytest.mark.parametrize("cuts", [[1] * 12, [5, 7], [0, 12, 0], [11, 1]])
 def test_however_the_sequence_is_cut_it_is_the_same(cuts: list[int]) -> None:
     ends = list(itertools.accumulate(cuts, initial=100))
-    parts = [draw(WORLD, n, 3, first=first, digits=3) for n, first in zip(cuts, ends, strict=False)]
-    whole = draw(WORLD, 12, 3, first=100, digits=3)
-    assert equal(joined(*parts), whole) and equal(joined(draw(WORLD, 100, 3, digits=3), whole), draw(WORLD, 112, 3, digits=3))
-    frames = torch.cat([render(part, range(5)) for part in parts])
-    assert torch.equal(frames, render(whole, range(5)))
+    parts = [
+        draw_clips(WORLD, n, 3, first=first, digits=3) for n, first in zip(cuts, ends, strict=False)
+    ]
+    whole = draw_clips(WORLD, 12, 3, first=100, digits=3)
+    assert equal(joined(*parts), whole) and equal(
+        joined(draw_clips(WORLD, 100, 3, digits=3), whole), draw_clips(WORLD, 112, 3, digits=3)
+    )
+    frames = torch.cat([render_clips(part, range(5)) for part in parts])
+    assert torch.equal(frames, render_clips(whole, range(5)))
 
 
 def test_a_digit_is_the_same_however_many_there_are() -> None:
     for fewer, more in itertools.combinations((1, 2, 5), 2):
-        one, other = draw(WORLD, 50, 4, digits=fewer).tensors(), draw(WORLD, 50, 4, digits=more).tensors()
+        one, other = (
+            draw_clips(WORLD, 50, 4, digits=fewer).tensors(),
+            draw_clips(WORLD, 50, 4, digits=more).tensors(),
+        )
         for name, value in one.items():
             moving = name in ("digit", "digit_image", "start", "velocity")
             assert torch.equal(value, other[name][:, :fewer] if moving else other[name]), name
 
 
 def test_speed_changes_nothing_but_the_velocity() -> None:
-    slow, fast = draw(WORLD, 50, 5, speed=0.1), draw(WORLD, 50, 5, speed=0.2)
+    slow, fast = draw_clips(WORLD, 50, 5, speed=0.1), draw_clips(WORLD, 50, 5, speed=0.2)
     assert equal(fast, replace(slow, velocity=fast.velocity))
     torch.testing.assert_close(fast.velocity, slow.velocity * 2, rtol=1e-15, atol=0)
-    assert not draw(WORLD, 50, 5, speed=0).velocity.any()
+    assert not draw_clips(WORLD, 50, 5, speed=0).velocity.any()
 
 
 def test_no_generator_of_torch_is_used() -> None:
     before = torch.get_rng_state()
-    draw(WORLD, 5, 6)
+    draw_clips(WORLD, 5, 6)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -91,14 +105,23 @@ def split_mix(state: int) -> int:
 
 def test_the_oracle_is_split_mix() -> None:
     """The first outputs for the state 1234567, as its authors' program prints them."""
-    printed = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    printed = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert [split_mix((1234567 + k * 0x9E3779B97F4A7C15) % 2**64) for k in range(1, 6)] == printed
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])
 @pytest.mark.parametrize("first", [0, 12345, 2**45])
 def test_draws_are_those_of_plain_integers(seed: int, first: int) -> None:
-    clips, key = draw(WORLD, 3, seed, first=first, digits=2, speed=0.25), generator(seed, "clips").initial_seed()
+    clips, key = (
+        draw_clips(WORLD, 3, seed, first=first, digits=2, speed=0.25),
+        seeded_generator(seed, "clips").initial_seed(),
+    )
 
     def word(i: int, row: int, column: int) -> float:
         counter = ((first + i) * 8192 + row) * 8 + column
@@ -110,10 +133,16 @@ def test_draws_are_those_of_plain_integers(seed: int, first: int) -> None:
         return kind, rows[int(word(i, row, 1) * len(rows))]
 
     for i in range(3):
-        assert member(WORLD.background_class, i, 0) == (clips.background[i], clips.background_image[i])
+        assert member(WORLD.background_class, i, 0) == (
+            clips.background[i],
+            clips.background_image[i],
+        )
         assert clips.crop[i].tolist() == [int(word(i, 0, 2) * 2), int(word(i, 0, 3) * 3)]
         for d in range(2):
-            assert member(WORLD.digit_class, i, 1 + d) == (clips.digit[i, d], clips.digit_image[i, d])
+            assert member(WORLD.digit_class, i, 1 + d) == (
+                clips.digit[i, d],
+                clips.digit_image[i, d],
+            )
             assert clips.start[i, d].tolist() == [word(i, 1 + d, 2) * 8, word(i, 1 + d, 3) * 16]
             angle = (2 * word(i, 1 + d, 4) - 1) * math.pi
             velocity = [0.25 * 20 * math.sin(angle), 0.25 * 20 * math.cos(angle)]
@@ -129,15 +158,17 @@ FROZEN = {
 
 
 def test_bytes_are_those_of_every_machine() -> None:
-    clips = draw(WORLD, 16, 2020, digits=2)
+    clips = draw_clips(WORLD, 16, 2020, digits=2)
     found = {
         "factors": list(clips.tensors().values()),
-        "float32": [render(clips, range(20))],
-        "uint8": [render(clips, range(20), dtype=torch.uint8)],
-        "between pixels": [render(clips, [k * 5.6875 - 9 for k in range(20)], True)],
+        "float32": [render_clips(clips, range(20))],
+        "uint8": [render_clips(clips, range(20), dtype=torch.uint8)],
+        "between pixels": [render_clips(clips, [k * 5.6875 - 9 for k in range(20)], True)],
     }
     for name, tensors in found.items():
-        digest = hashlib.sha256(b"".join(value.contiguous().numpy().tobytes() for value in tensors)).hexdigest()
+        digest = hashlib.sha256(
+            b"".join(value.contiguous().numpy().tobytes() for value in tensors)
+        ).hexdigest()
         assert digest == FROZEN[name], name
 
 
@@ -153,18 +184,20 @@ def values(clips: Clips) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("seed", [7, 8])
 def test_start_and_direction_are_uniform(seed: int) -> None:
-    clips = draw(WORLD, N, seed, digits=2)
+    clips = draw_clips(WORLD, N, seed, digits=2)
     for part in (clips, replace(clips, start=clips.start[:, 1:], velocity=clips.velocity[:, 1:])):
         for name, u in values(part).items():
             assert kstest(u, "uniform").pvalue > 1e-3, name
-        components = part.velocity[:, 0] / 2.0  # of a unit vector: each has the arcsine law on -1..1
+        components = (
+            part.velocity[:, 0] / 2.0
+        )  # of a unit vector: each has the arcsine law on -1..1
         for axis in (0, 1):
             assert kstest(components[:, axis].numpy(), "arcsine", args=(-1, 2)).pvalue > 1e-3, axis
 
 
 @pytest.mark.parametrize("speed", [0.1, 0.03, 2.5])
 def test_speed_is_the_same_for_all(speed: float) -> None:
-    found = draw(WORLD, N, 9, speed=speed).velocity.norm(dim=-1)
+    found = draw_clips(WORLD, N, 9, speed=speed).velocity.norm(dim=-1)
     torch.testing.assert_close(found, torch.full_like(found, speed * 20), rtol=1e-14, atol=0)
 
 
@@ -185,10 +218,16 @@ def improbable(counts: np.ndarray, expected: np.ndarray) -> bool:
 
 
 def test_classes_are_uniform_then_images_within_them_and_crops() -> None:
-    for name, found in (("digit", CLIPS.digit[:, 0]), ("digit", CLIPS.digit[:, 1]), ("background", CLIPS.background)):
+    for name, found in (
+        ("digit", CLIPS.digit[:, 0]),
+        ("digit", CLIPS.digit[:, 1]),
+        ("background", CLIPS.background),
+    ):
         bank = getattr(WORLD, f"{name}_class")
         kinds = int(bank.max()) + 1
-        assert not improbable(found.bincount(minlength=kinds).numpy(), np.full(kinds, N / kinds)), name
+        assert not improbable(found.bincount(minlength=kinds).numpy(), np.full(kinds, N / kinds)), (
+            name
+        )
     for name, image in (("digit", CLIPS.digit_image[:, 1]), ("background", CLIPS.background_image)):
         bank = getattr(WORLD, f"{name}_class")
         chance = 1 / (int(bank.max()) + 1) / bank.bincount()[bank].double()
@@ -202,10 +241,17 @@ def test_classes_are_uniform_then_images_within_them_and_crops() -> None:
 def bins(clips: Clips) -> dict[str, np.ndarray]:
     """Every factor, both digits, as a small class: reals in eight parts."""
     second = replace(clips, start=clips.start[:, 1:], velocity=clips.velocity[:, 1:])
-    reals = {f"{name} {d}": u for d, part in enumerate((clips, second)) for name, u in values(part).items()}
+    reals = {
+        f"{name} {d}": u
+        for d, part in enumerate((clips, second))
+        for name, u in values(part).items()
+    }
     found = {name: (u * 8).astype(int).clip(0, 7) for name, u in reals.items()}
     found |= {f"digit {d}": clips.digit_image[:, d].numpy() for d in range(2)}
-    return found | {"background": clips.background_image.numpy(), "crop": (clips.crop[:, 0] * 3 + clips.crop[:, 1]).numpy()}
+    return found | {
+        "background": clips.background_image.numpy(),
+        "crop": (clips.crop[:, 0] * 3 + clips.crop[:, 1]).numpy(),
+    }
 
 
 def independent(one: np.ndarray, other: np.ndarray) -> bool:
@@ -221,7 +267,7 @@ def test_factors_are_independent_of_each_other() -> None:
 
 
 def test_clips_are_independent_of_the_next_and_seeds_of_each_other() -> None:
-    found, neighbour = bins(CLIPS), bins(draw(WORLD, N, 8, digits=2))
+    found, neighbour = bins(CLIPS), bins(draw_clips(WORLD, N, 8, digits=2))
     for name, mine in found.items():
         for lag in (1, 2, 3, 64):
             assert independent(mine[:-lag], mine[lag:]), (name, lag)
@@ -232,8 +278,16 @@ def test_clips_are_independent_of_the_next_and_seeds_of_each_other() -> None:
 
 
 def test_one_image_and_no_room_leave_nothing_to_chance_but_the_direction() -> None:
-    only = World(WORLD.digits[:1, :, :1], torch.tensor([0]), WORLD.backgrounds[:1, :, :12, :12], torch.tensor([0]), size=12)
-    clips = draw(replace(only, digits=torch.zeros(1, 12, 12, dtype=torch.uint8)), 100, 0, digits=2)
+    only = World(
+        WORLD.digits[:1, :, :1],
+        torch.tensor([0]),
+        WORLD.backgrounds[:1, :, :12, :12],
+        torch.tensor([0]),
+        size=12,
+    )
+    clips = draw_clips(
+        replace(only, digits=torch.zeros(1, 12, 12, dtype=torch.uint8)), 100, 0, digits=2
+    )
     for name, value in clips.tensors().items():
         assert value.any() == (name == "velocity")
     assert clips.velocity[..., 0].unique().numel() == 200
@@ -241,7 +295,7 @@ def test_one_image_and_no_room_leave_nothing_to_chance_but_the_direction() -> No
 
 def test_types_and_shapes() -> None:
     for n, digits in ((0, 1), (1, 1), (4, 3)):
-        clips = draw(WORLD, n, 0, digits=digits)
+        clips = draw_clips(WORLD, n, 0, digits=digits)
         shapes = {name: list(value.shape) for name, value in clips.tensors().items()}
         assert shapes == {
             "digit": [n, digits],
@@ -266,7 +320,11 @@ BAD = [
     ({}, {"digits": 0}, r"draw\(digits\): got 0, wanted a whole number from 1 to 8191; change it"),
     ({}, {"digits": 8192}, r"draw\(digits\): got 8192"),
     ({}, {"digits": 1.5}, r"draw\(digits\): got 1.5"),
-    ({}, {"speed": -0.1}, r"draw\(speed\): got -0.1, wanted a finite number of 0 or more; change it"),
+    (
+        {},
+        {"speed": -0.1},
+        r"draw\(speed\): got -0.1, wanted a finite number of 0 or more; change it",
+    ),
     ({}, {"speed": float("nan")}, r"draw\(speed\): got nan"),
     ({}, {"speed": float("inf")}, r"draw\(speed\): got inf"),
     (
@@ -274,14 +332,28 @@ BAD = [
         {},
         r"got \[\] digits of the classes 0, 1, …, wanted at least one of each",
     ),
-    ({"background_class": NONE, "backgrounds": WORLD.backgrounds[:0]}, {}, r"got \[\] backgrounds of the classes 0, 1, …"),
-    ({"digit_class": torch.arange(12) * 2 % 6}, {}, r"got \[4, 0, 4, 0, 4\] digits .* number the classes without gaps"),
-    ({"size": 11}, {}, r"got a canvas of 11 px, wanted 12 \(the digits\) to 21 px \(the backgrounds\); change World\(size\)"),
+    (
+        {"background_class": NONE, "backgrounds": WORLD.backgrounds[:0]},
+        {},
+        r"got \[\] backgrounds of the classes 0, 1, …",
+    ),
+    (
+        {"digit_class": torch.arange(12) * 2 % 6},
+        {},
+        r"got \[4, 0, 4, 0, 4\] digits .* number the classes without gaps",
+    ),
+    (
+        {"size": 11},
+        {},
+        r"got a canvas of 11 px, wanted 12 \(the digits\) to 21 px \(the backgrounds\); change World\(size\)",
+    ),
     ({"size": 22}, {}, r"got a canvas of 22 px, wanted 12 .* to 21 px"),
 ]
 
 
 @pytest.mark.parametrize(("parts", "arguments", "message"), BAD)
-def test_what_cannot_be_drawn_says_what_is_wanted(parts: dict, arguments: dict, message: str) -> None:
+def test_what_cannot_be_drawn_says_what_is_wanted(
+    parts: dict, arguments: dict, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        draw(replace(WORLD, **parts), **({"n": 2, "seed": 0} | arguments))
+        draw_clips(replace(WORLD, **parts), **({"n": 2, "seed": 0} | arguments))

@@ -22,8 +22,8 @@ import infomin
 from infomin import data
 from infomin.common import files
 from infomin.data import datasets, stl10_cifar10
-from infomin.data.image_folder import find
-from infomin.data.image_io import upright
+from infomin.data.image_folder import find_images
+from infomin.data.image_io import read_upright
 
 torch.set_num_threads(1)
 TOOLS = Path(__file__).parents[2] / "data_tools"
@@ -85,18 +85,29 @@ def no_network(monkeypatch):
 def test_without_a_network_the_reason_and_what_to_do_are_said(name, tmp_path, no_network, capsys):
     assert fetch.main([name, "--root", str(tmp_path / "new")]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("Downloading") or f"{name}: could not be fetched into {tmp_path / 'new'} (" in said
-    assert "no network" in said and "; check the network and the disk, then run this again" in said and no_network
+    assert (
+        said.startswith("Downloading")
+        or f"{name}: could not be fetched into {tmp_path / 'new'} (" in said
+    )
+    assert (
+        "no network" in said
+        and "; check the network and the disk, then run this again" in said
+        and no_network
+    )
 
 
-def test_a_set_that_is_whole_is_left_alone_and_a_damaged_one_is_not(tmp_path, no_network, monkeypatch, capsys):
+def test_a_set_that_is_whole_is_left_alone_and_a_damaged_one_is_not(
+    tmp_path, no_network, monkeypatch, capsys
+):
     archive = tmp_path / "cifar-10-binary.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         member = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
         member.size = 3073
         tar.addfile(member, io.BytesIO(bytes(3073)))
     whole = archive.read_bytes()
-    monkeypatch.setattr(fetch, "CIFAR10", (stl10_cifar10.CIFAR10[0], hashlib.md5(whole).hexdigest()))
+    monkeypatch.setattr(
+        fetch, "CIFAR10", (stl10_cifar10.CIFAR10[0], hashlib.md5(whole).hexdigest())
+    )
     monkeypatch.setenv("INFOMIN_DATA", str(tmp_path))
     for _ in range(2):
         assert fetch.main(["cifar10"]) == 0 and no_network == []
@@ -106,7 +117,9 @@ def test_a_set_that_is_whole_is_left_alone_and_a_damaged_one_is_not(tmp_path, no
 
 
 @pytest.mark.parametrize("again", ["whole", "cut"])
-def test_digits_that_were_unpacked_by_halves_are_unpacked_anew(again, tmp_path, monkeypatch, capsys):
+def test_digits_that_were_unpacked_by_halves_are_unpacked_anew(
+    again, tmp_path, monkeypatch, capsys
+):
     raw, asked = tmp_path / "MNIST" / "raw", []
     file = raw / "t10k-images-idx3-ubyte"
     whole = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 7, 8])
@@ -136,7 +149,11 @@ def test_what_can_be_fetched_is_fetched_though_another_cannot(tmp_path, monkeypa
     monkeypatch.setattr(fetch, "SETS", {"mnist": fail, "stl10": done.append})
     assert fetch.main(["mnist", "stl10", "stl10", "--root", str(tmp_path)]) == 2
     said = capsys.readouterr()
-    assert done == [tmp_path] and "mnist: could not be fetched" in said.err and "(File not found or corrupted.)" in said.err
+    assert (
+        done == [tmp_path]
+        and "mnist: could not be fetched" in said.err
+        and "(File not found or corrupted.)" in said.err
+    )
     assert said.out == f"stl10: is in {tmp_path}, whole\n"
 
 
@@ -144,7 +161,9 @@ def test_an_unknown_set_is_a_mistake_that_lists_the_known_ones(capsys):
     with pytest.raises(SystemExit) as left:
         fetch.main(["imagenet"])
     said = capsys.readouterr().err
-    assert left.value.code == 2 and all(name in said for name in ("stl10", "cifar10", "mnist", "fashion_mnist", "emnist"))
+    assert left.value.code == 2 and all(
+        name in said for name in ("stl10", "cifar10", "mnist", "fashion_mnist", "emnist")
+    )
 
 
 # Patches
@@ -173,7 +192,11 @@ def photographs(tmp_path):
 
 
 def state(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_patches_are_the_boxes_of_the_manifest(photographs, tmp_path, capsys):
@@ -182,37 +205,62 @@ def test_patches_are_the_boxes_of_the_manifest(photographs, tmp_path, capsys):
     said = capsys.readouterr()
     rows = [json.loads(line) for line in (out / "patches.jsonl").read_text().splitlines()]
     sources = {row["source"] for row in rows}
-    assert sources == {"cat/a.png", "cat/turned.png", "dog/b.png", "dog/s/c.png"} and len(rows) == 12
+    assert (
+        sources == {"cat/a.png", "cat/turned.png", "dog/b.png", "dog/s/c.png"} and len(rows) == 12
+    )
     for row in rows:
-        patch, (left, top, right, bottom) = upright(out / row["file"]), row["box"]
-        assert patch.size == (48, 48) == (right - left, bottom - top) and row["file"].split("/", 1)[1].startswith(
-            f"{row['source']}-"
+        patch, (left, top, right, bottom) = read_upright(out / row["file"]), row["box"]
+        assert patch.size == (48, 48) == (right - left, bottom - top) and row["file"].split("/", 1)[
+            1
+        ].startswith(f"{row['source']}-")
+        assert np.array_equal(
+            np.asarray(patch),
+            np.asarray(read_upright(photographs / row["source"]).crop(row["box"])),
         )
-        assert np.array_equal(np.asarray(patch), np.asarray(upright(photographs / row["source"]).crop(row["box"])))
-    assert "4 cut, 1 too small, 1 unreadable" in said.out and f"{photographs}/cat/bad.png: cannot be read" in said.err
+    assert (
+        "4 cut, 1 too small, 1 unreadable" in said.out
+        and f"{photographs}/cat/bad.png: cannot be read" in said.err
+    )
     assert len({tuple(row["box"]) for row in rows if row["source"] == "cat/a.png"}) == 3
-    assert sorted(os.path.relpath(path, out) for path in find(out)) == sorted(row["file"] for row in rows)
+    assert sorted(os.path.relpath(path, out) for path in find_images(out)) == sorted(
+        row["file"] for row in rows
+    )
 
 
 def test_patches_are_a_set_to_train_on(photographs, tmp_path):
     patches.main(str(photographs), str(tmp_path / "out"), side=32, per_image=10)
     train, test = data.load(f"folder:{tmp_path / 'out'}", 32)
     assert len(train) + len(test) == 50 and set(train.labels["class"].tolist()) == {0, 1}
-    rows = [json.loads(line) for line in (tmp_path / "out" / "patches.jsonl").read_text().splitlines()]
-    seen, unseen = ({row["source"] for row in rows if row["file"].startswith(part)} for part in ("train/", "test/"))
+    rows = [
+        json.loads(line) for line in (tmp_path / "out" / "patches.jsonl").read_text().splitlines()
+    ]
+    seen, unseen = (
+        {row["source"] for row in rows if row["file"].startswith(part)}
+        for part in ("train/", "test/")
+    )
     assert seen and unseen and not seen & unseen  # the patches of a photograph overlap
 
 
 def test_parts_that_the_source_has_stay_what_they_are(photographs, tmp_path):
-    (photographs / "cat").rename(photographs / "train"), (photographs / "dog").rename(photographs / "test")
+    (
+        (photographs / "cat").rename(photographs / "train"),
+        (photographs / "dog").rename(photographs / "test"),
+    )
     patches.main(str(photographs), str(tmp_path / "out"), side=32, per_image=1)
-    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} <= {"train", "test"}
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} <= {
+        "train",
+        "test",
+    }
     assert (tmp_path / "out" / "train" / "a.png-00.png").exists()
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 6, 23])
 def test_every_fifth_photograph_is_for_the_test(n):
-    found = list(patches.parts([f"cat/{i:02d}.jpg" for i in range(n)] + [f"dog/{i}.jpg" for i in range(5)]).values())
+    found = list(
+        patches.parts(
+            [f"cat/{i:02d}.jpg" for i in range(n)] + [f"dog/{i}.jpg" for i in range(5)]
+        ).values()
+    )
     assert found[n:] == 4 * ["train/"] + ["test/"]
     want = {1: [], 2: [1], 4: [3], 5: [4], 6: [4], 23: [4, 9, 14, 19]}[n]
     assert [i for i, part in enumerate(found[:n]) if part == "test/"] == want
@@ -220,17 +268,27 @@ def test_every_fifth_photograph_is_for_the_test(n):
 
 def test_places_depend_on_the_seed_and_the_name_alone(photographs, tmp_path):
     boxes = patches.boxes(90, 70, 48, 200, "a")
-    assert boxes == patches.boxes(90, 70, 48, 200, "a") and boxes != patches.boxes(90, 70, 48, 200, "b")
+    assert boxes == patches.boxes(90, 70, 48, 200, "a") and boxes != patches.boxes(
+        90, 70, 48, 200, "b"
+    )
     assert boxes != patches.boxes(90, 70, 48, 200, "a", seed=1)
     lefts, tops = ({box[i] for box in boxes} for i in (0, 1))
-    assert lefts <= set(range(43)) and tops <= set(range(23)) and {min(lefts), max(lefts), min(tops), max(tops)} == {0, 42, 22}
-    assert patches.boxes(48, 48, 48, 2, "a") == [[0, 0, 48, 48]] * 2 and patches.boxes(47, 99, 48, 2, "a") == []
+    assert (
+        lefts <= set(range(43))
+        and tops <= set(range(23))
+        and {min(lefts), max(lefts), min(tops), max(tops)} == {0, 42, 22}
+    )
+    assert (
+        patches.boxes(48, 48, 48, 2, "a") == [[0, 0, 48, 48]] * 2
+        and patches.boxes(47, 99, 48, 2, "a") == []
+    )
     (photographs / "dog" / "another.png").write_bytes((photographs / "cat" / "a.png").read_bytes())
     patches.main(str(photographs), str(tmp_path / "more"), side=48, per_image=2)
     (photographs / "dog" / "another.png").unlink()
     patches.main(str(photographs), str(tmp_path / "less"), side=48, per_image=2)
     more, less = (
-        {name.split("/", 1)[1]: bits for name, bits in state(tmp_path / out).items() if "/" in name} for out in ("more", "less")
+        {name.split("/", 1)[1]: bits for name, bits in state(tmp_path / out).items() if "/" in name}
+        for out in ("more", "less")
     )
     assert all(more[name] == bits for name, bits in less.items()) and len(more) == len(less) + 2
 
@@ -241,7 +299,7 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(photographs, tmp_path, mon
         patches.main(str(photographs), str(out), side=40, per_image=4, kind=kind)
 
     go(tmp_path / "whole")
-    whole, left, act = state(tmp_path / "whole"), [7], files.atomic
+    whole, left, act = state(tmp_path / "whole"), [7], files.atomic_write
 
     def cutting(path):
         left[0] -= 1
@@ -250,7 +308,7 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(photographs, tmp_path, mon
         return act(path)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(patches.table, "atomic", cutting)
+        patch.setattr(patches.files, "atomic_write", cutting)
         go(tmp_path / "cut")
     begun = state(tmp_path / "cut")
     assert 0 < len(begun) < len(whole) and begun.items() <= whole.items()
@@ -258,20 +316,30 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(photographs, tmp_path, mon
     assert state(tmp_path / "cut") == whole
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob(f"*.{kind}")}
     go(tmp_path / "cut")
-    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob(f"*.{kind}")}
+    assert times == {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob(f"*.{kind}")
+    }
 
 
 def test_patches_of_other_photographs_are_not_mixed(photographs, tmp_path):
     patches.main(str(photographs), str(tmp_path / "out"), side=40, per_image=1)
     (photographs / "cat" / "a.png").write_bytes((photographs / "dog" / "b.png").read_bytes())
     status, _, said = call("patches", photographs, tmp_path / "out", "--side", 40, "--per_image", 1)
-    assert status == 2 and "holds patches of" in said and "choose another folder or delete that one" in said
+    assert (
+        status == 2
+        and "holds patches of" in said
+        and "choose another folder or delete that one" in said
+    )
 
 
 def test_patches_of_other_settings_are_not_mixed(photographs, tmp_path):
     patches.main(str(photographs), str(tmp_path / "out"), side=40, per_image=1)
     status, _, said = call("patches", photographs, tmp_path / "out", "--side", 48, "--per_image", 1)
-    assert status == 2 and "holds patches of" in said and "choose another folder or delete that one" in said
+    assert (
+        status == 2
+        and "holds patches of" in said
+        and "choose another folder or delete that one" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,7 +373,16 @@ def test_the_boxes_of_a_set_are_those_of_its_seed(tmp_path):
     (tmp_path / "photographs").mkdir()
     Image.new("RGB", (90, 70)).save(tmp_path / "photographs" / "a.png")
     for seed in (0, 3):
-        patches.main(str(tmp_path / "photographs"), str(tmp_path / f"out{seed}"), side=32, per_image=4, seed=seed)
-        rows = [json.loads(line) for line in (tmp_path / f"out{seed}" / "patches.jsonl").read_text().splitlines()]
+        patches.main(
+            str(tmp_path / "photographs"),
+            str(tmp_path / f"out{seed}"),
+            side=32,
+            per_image=4,
+            seed=seed,
+        )
+        rows = [
+            json.loads(line)
+            for line in (tmp_path / f"out{seed}" / "patches.jsonl").read_text().splitlines()
+        ]
         own = [row["box"] for row in rows if row["source"] == "a.png"]
         assert own == patches.boxes(90, 70, 32, 4, "a.png", seed=seed)

@@ -28,25 +28,34 @@ def test_the_regression_is_scikit_learn_s(penalty):
     a, b = probe.standardise(x, x_test)
     twin = Ridge(alpha=penalty * len(x)).fit(a.double().numpy(), y.double().numpy())
     want = np.linalg.norm(twin.predict(b.double().numpy()) - y_test.double().numpy(), axis=1).mean()
-    assert probe.localisation(x, y, x_test, y_test, penalties=[penalty]) == pytest.approx(want, rel=1e-6)
+    assert probe.localisation(x, y, x_test, y_test, penalties=[penalty]) == pytest.approx(
+        want, rel=1e-6
+    )
 
 
 def test_the_penalty_is_chosen_on_the_last_fifth_of_training_and_not_on_the_test():
     x, y, x_test, y_test = features(noise=2.0)
     y = y.clone()
-    y[: len(y) * 4 // 5] = torch.randn(len(y) * 4 // 5, 2, generator=torch.Generator().manual_seed(1))  # nothing to learn there
+    y[: len(y) * 4 // 5] = torch.randn(
+        len(y) * 4 // 5, 2, generator=torch.Generator().manual_seed(1)
+    )  # nothing to learn there
     each = {p: probe.localisation(x, y, x_test, y_test, penalties=[p]) for p in (1e-6, 1e3)}
     cut = len(x) * 4 // 5
     a = probe.standardise(x)[0]
-    held = {p: regression.distance(a[:cut], y[:cut], a[cut:], y[cut:], p) for p in each}
+    held = {p: regression.ridge_distance(a[:cut], y[:cut], a[cut:], y[cut:], p) for p in each}
     assert each[1e-6] != each[1e3]
-    assert probe.localisation(x, y, x_test, y_test, penalties=list(each)) == each[min(held, key=held.get)]
+    assert (
+        probe.localisation(x, y, x_test, y_test, penalties=list(each))
+        == each[min(held, key=held.get)]
+    )
 
 
 def test_features_that_say_nothing_give_the_distance_to_the_mean():
     x, y, x_test, y_test = features()
     want = (y_test - y.mean(0)).norm(dim=1).mean().item()
-    assert probe.localisation(torch.ones_like(x), y, torch.ones_like(x_test), y_test) == pytest.approx(want, rel=1e-5)
+    assert probe.localisation(
+        torch.ones_like(x), y, torch.ones_like(x_test), y_test
+    ) == pytest.approx(want, rel=1e-5)
 
 
 class Means(torch.nn.Module):
@@ -62,5 +71,12 @@ def test_a_row_has_pixels_for_places_and_accuracy_for_classes():
     labels = {"class": torch.arange(200) % 2, "place": inputs.mean((2, 3))[:, :2] * 100}
     half = ({k: v[:100] for k, v in labels.items()}, {k: v[100:] for k, v in labels.items()})
     train, test = (inputs[:100], half[0]), (inputs[100:], half[1])
-    row = probe.all_of(Means(), ColorSplit("rgb", "0-12"), train, test, readout=(0, 1), candidates=50)
-    assert row["px_place"] < 0.5 and "acc_place" not in row and "knn_place" not in row and {"acc_class", "knn_class"} <= set(row)
+    row = probe.evaluate(
+        Means(), ColorSplit("rgb", "0-12"), train, test, readout=(0, 1), candidates=50
+    )
+    assert (
+        row["px_place"] < 0.5
+        and "acc_place" not in row
+        and "knn_place" not in row
+        and {"acc_class", "knn_class"} <= set(row)
+    )

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from infomin import data
-from infomin.data.batches import order
+from infomin.data.batches import batch_rows
 from infomin.measure import probe
-from infomin.measure.bounds import infonce_both_ways
-from infomin.measure.critics import cosine
+from infomin.measure.bounds import infonce_symmetric
+from infomin.measure.critics import cosine_scores
 from infomin.methods import InfoNCE
 from infomin.methods.game import MODES, Game, reverse_gradient
-from infomin.networks.encoders import build
+from infomin.networks.encoders import build_encoder
 from infomin.training import loop
 from infomin.views import parse
 from infomin.views.flow import FlowSplit, PixelFlow
@@ -35,7 +35,12 @@ def flow(seed: int = 0, spread: float = 0.3, **config) -> FlowSplit:
 def game(mode: str, seed: int = 0, generator: FlowSplit | None = None, **settings) -> Game:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Game(generator or flow(), 0 if mode == "unsupervised" else 10, mode=mode, **{**SMALL, **settings})
+        return Game(
+            generator or flow(),
+            0 if mode == "unsupervised" else 10,
+            mode=mode,
+            **{**SMALL, **settings},
+        )
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +53,18 @@ def batch() -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
 
 
 def gradients(player: list[Tensor]) -> Tensor:
-    return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in player])
+    return torch.cat(
+        [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in player]
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_players_have_all_parameters_and_none_twice(mode):
     found = game(mode)
     parts = [id(p) for player in found.players().values() for p in player]
-    assert sorted(parts) == sorted(id(p) for p in found.parameters()) and len(set(parts)) == len(parts)
+    assert sorted(parts) == sorted(id(p) for p in found.parameters()) and len(set(parts)) == len(
+        parts
+    )
     absent = {"supervised": {"critics"}, "unsupervised": {"classifiers"}}.get(mode, set())
     assert set(found.players()) == {"critics", "generator", "classifiers"} - absent
 
@@ -72,8 +81,14 @@ def test_everybody_who_plays_has_a_gradient(mode, batch):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_probe_reads_what_encoders_that_have_learned_give_before_their_heads(mode, batch):
     found = game(mode).eval()
-    learning = [classifier[0] for classifier in found.classifiers] if mode == "supervised" else found.encoders
-    for h, encoder, v in zip(found.features(batch[0]), learning, found.split(batch[0]), strict=True):
+    learning = (
+        [classifier[0] for classifier in found.classifiers]
+        if mode == "supervised"
+        else found.encoders
+    )
+    for h, encoder, v in zip(
+        found.features(batch[0]), learning, found.split(batch[0]), strict=True
+    ):
         assert torch.equal(h, encoder(v))
 
 
@@ -84,8 +99,12 @@ def shapes(networks) -> list[list[torch.Size]]:
 @pytest.mark.parametrize(("encoder", "width"), [("tiny", 0.25), ("tiny", 1.0), ("resnet18", 0.25)])
 def test_networks_are_those_that_were_asked_for(encoder, width):
     found = Game(flow(), 7, encoder=encoder, width=width, dim=16)
-    wanted = shapes(build(encoder, channels, width) for channels in (1, 2))
-    assert shapes(found.encoders) == shapes(classifier[0] for classifier in found.classifiers) == wanted
+    wanted = shapes(build_encoder(encoder, channels, width) for channels in (1, 2))
+    assert (
+        shapes(found.encoders)
+        == shapes(classifier[0] for classifier in found.classifiers)
+        == wanted
+    )
     assert [classifier[1].out_features for classifier in found.classifiers] == [7, 7]
 
 
@@ -93,7 +112,9 @@ def test_networks_are_those_that_were_asked_for(encoder, width):
 @pytest.mark.parametrize("mode", ["unsupervised", "semi-supervised"])
 def test_critics_raise_what_the_generator_lowers(mode, weight, batch):
     """Gradients of the game against those of I_NCE and of the cross entropy, each taken by itself."""
-    found = game(mode, weight=weight).eval()  # in train mode BatchNorm's averages would move between the passes
+    found = game(
+        mode, weight=weight
+    ).eval()  # in train mode BatchNorm's averages would move between the passes
     (a, b), labels = batch
     found((a, b), None, labels).loss.backward()
     got = {name: gradients(player) for name, player in found.players().items()}
@@ -102,17 +123,24 @@ def test_critics_raise_what_the_generator_lowers(mode, weight, batch):
         found.zero_grad(set_to_none=True)
         v1, v2 = found.generator(a)[0], found.generator(b)[1]
         if what == "i_nce":
-            z = [head(encoder(v)) for head, encoder, v in zip(found.heads, found.encoders, (v1, v2), strict=True)]
-            infonce_both_ways(cosine(*z, found.tau)).backward()
+            z = [
+                head(encoder(v))
+                for head, encoder, v in zip(found.heads, found.encoders, (v1, v2), strict=True)
+            ]
+            infonce_symmetric(cosine_scores(*z, found.tau)).backward()
         elif found.classifiers:
             for classifier, v in zip(found.classifiers, (v1, v2), strict=True):
-                torch.nn.functional.cross_entropy(classifier(v[:12]), labels["digit"][:12]).backward()
+                torch.nn.functional.cross_entropy(
+                    classifier(v[:12]), labels["digit"][:12]
+                ).backward()
         return {name: gradients(player) for name, player in found.players().items()}
 
     i_nce, entropy = alone("i_nce"), alone("entropy")
     assert got["critics"].abs().max() > 1e-4 and i_nce["generator"].abs().max() > 1e-4
     torch.testing.assert_close(got["critics"], -i_nce["critics"])
-    torch.testing.assert_close(got["generator"], i_nce["generator"] + weight * entropy["generator"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        got["generator"], i_nce["generator"] + weight * entropy["generator"], rtol=1e-4, atol=1e-6
+    )
     if mode == "semi-supervised":
         torch.testing.assert_close(got["classifiers"], weight * entropy["classifiers"])
 
@@ -121,7 +149,9 @@ def test_the_sign_turns_the_generator_and_nobody_else(batch):
     against, along = game("unsupervised").eval(), game("unsupervised", sign=1).eval()
     for found in (against, along):
         found(batch[0]).loss.backward()
-    one, other = ({name: gradients(p) for name, p in found.players().items()} for found in (against, along))
+    one, other = (
+        {name: gradients(p) for name, p in found.players().items()} for found in (against, along)
+    )
     torch.testing.assert_close(one["critics"], other["critics"])
     torch.testing.assert_close(one["generator"], -other["generator"])
 
@@ -133,7 +163,9 @@ def test_in_turn_one_side_moves_while_the_other_waits(mode, batch):
     for _ in range(6):
         found.zero_grad(set_to_none=True)
         found(batch[0], None, batch[1]).loss.backward()
-        moved.append({name for name, player in found.players().items() if gradients(player).abs().max() > 0})
+        moved.append(
+            {name for name, player in found.players().items() if gradients(player).abs().max() > 0}
+        )
         found.after_step()
     players = set(found.players())
     assert moved == 2 * [{"critics"}, {"critics"}, players - {"critics"}]
@@ -159,16 +191,28 @@ def test_only_images_with_labels_are_classified(batch):
 
 def rows_of(split: data.Split, batch: int, seed: int):
     def rows(step):
-        index = order(len(split), batch, step, seed=seed)
+        index = batch_rows(len(split), batch, step, seed=seed)
         return split.images[index], index, {"digit": split.labels["digit"][index]}
 
     return rows
 
 
-def play(seed: int, steps: int = 80, batch: int = 64, checkpoint=None, until: int | None = None, **settings) -> Game:
+def play(
+    seed: int,
+    steps: int = 80,
+    batch: int = 64,
+    checkpoint=None,
+    until: int | None = None,
+    **settings,
+) -> Game:
     """A game on views of digits, to its end or to a step."""
     split, _ = data.load("digits", 24)
-    found = game(settings.pop("mode", "unsupervised"), seed, FlowSplit(PixelFlow(hidden=16, seed=seed)), **settings)
+    found = game(
+        settings.pop("mode", "unsupervised"),
+        seed,
+        FlowSplit(PixelFlow(hidden=16, seed=seed)),
+        **settings,
+    )
     rates = {"critics": 2e-3, "generator": 5e-3, "classifiers": 2e-3}
     groups = [{"params": player, "lr": rates[name]} for name, player in found.players().items()]
     steps_of = loop.fit(found, parse("crop:0.7"), rows_of(split, batch, seed), steps=steps, seed=seed,
@@ -190,7 +234,10 @@ def by_fresh_critics(generator: FlowSplit) -> float:
     for _ in loop.fit(method, frozen, rows_of(split, 64, 99), steps=100, optimizer=torch.optim.Adam(method.parameters(), 2e-3),
                        rate=lambda step: 1.0, seed=99):  # fmt: skip
         pass
-    return probe.nats(*(probe.features(method, frozen, part.images[:1024]) for part in (split, unseen)), candidates=256)
+    return probe.nats(
+        *(probe.extract_features(method, frozen, part.images[:1024]) for part in (split, unseen)),
+        candidates=256,
+    )
 
 
 def test_two_games_that_differ_in_the_sign_end_half_a_nat_apart():
@@ -205,14 +252,22 @@ def test_a_game_that_was_cut_goes_on_with_the_same_bits(tmp_path, monkeypatch, w
     through = play(3, **settings).state_dict()
     play(3, checkpoint=tmp_path / "c.pt", until=10, **settings)
     gone_on = play(3, checkpoint=tmp_path / "c.pt", **settings).state_dict()
-    assert through.keys() == gone_on.keys() and all(torch.equal(through[name], gone_on[name]) for name in through)
+    assert through.keys() == gone_on.keys() and all(
+        torch.equal(through[name], gone_on[name]) for name in through
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "half"}, "Game.mode.: got 'half', wanted one of unsupervised, supervised, semi-supervised"),
-        ({"mode": "supervised", "classes": 1}, "Game.classes.: got 1 for a supervised game, wanted 2 or more"),
+        (
+            {"mode": "half"},
+            "Game.mode.: got 'half', wanted one of unsupervised, supervised, semi-supervised",
+        ),
+        (
+            {"mode": "supervised", "classes": 1},
+            "Game.classes.: got 1 for a supervised game, wanted 2 or more",
+        ),
         ({"mode": "unsupervised", "weight": -1.0}, "Game.weight.: got -1.0"),
         (
             {"mode": "supervised", "classes": 10, "waits": 1},
@@ -220,7 +275,10 @@ def test_a_game_that_was_cut_goes_on_with_the_same_bits(tmp_path, monkeypatch, w
         ),
         ({"mode": "unsupervised", "waits": -1}, "Game.waits.: got -1"),
         ({"mode": "unsupervised", "sign": 0}, "Game.sign.: got 0, wanted -1"),
-        ({"generator": FlowSplit(PixelFlow(), "0-1-2"), "mode": "unsupervised"}, "Game: got a generator of 3 views, wanted 2"),
+        (
+            {"generator": FlowSplit(PixelFlow(), "0-1-2"), "mode": "unsupervised"},
+            "Game: got a generator of 3 views, wanted 2",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said(settings, message):
@@ -229,16 +287,27 @@ def test_what_does_not_fit_is_said(settings, message):
 
 
 def test_what_is_no_generator_or_has_no_labels_is_said(batch):
-    with pytest.raises(TypeError, match=r"Game: got a PixelFlow, wanted a generator of views, for example FlowSplit"):
+    with pytest.raises(
+        TypeError,
+        match=r"Game: got a PixelFlow, wanted a generator of views, for example FlowSplit",
+    ):
         Game(PixelFlow(), 10)
     with pytest.raises(ValueError, match="Game: got labels of class, wanted those of task 'digit'"):
         game("supervised")(batch[0], None, {"class": batch[1]["digit"]})
     with pytest.raises(ValueError, match="Game: got labels of nothing"):
         game("semi-supervised")(batch[0])
-    with pytest.raises(TypeError, match=r"Game: got labels as a tensor, wanted them by task; pass .'digit': labels"):
+    with pytest.raises(
+        TypeError, match=r"Game: got labels as a tensor, wanted them by task; pass .'digit': labels"
+    ):
         game("supervised")(batch[0], None, batch[1]["digit"])
-    for views, got in ((batch[0][:1], "1 views"), ([*batch[0], batch[0][0]], "3 views"), (batch[0][0][:2], "a tensor")):
-        with pytest.raises(ValueError, match=rf"Game: got {got}, wanted two crops of each image; pass"):
+    for views, got in (
+        (batch[0][:1], "1 views"),
+        ([*batch[0], batch[0][0]], "3 views"),
+        (batch[0][0][:2], "a tensor"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"Game: got {got}, wanted two crops of each image; pass"
+        ):
             game("unsupervised")(views)
 
 
@@ -268,7 +337,9 @@ def test_critics_that_wait_are_as_they_were_once_the_step_is_done(batch):
 
 
 def test_reversal_is_the_identity_whose_gradient_is_negative() -> None:
-    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    x = torch.randn(
+        3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True
+    )
     y = reverse_gradient(x)
     assert torch.equal(y, x) and y is not x
     torch.testing.assert_close(torch.autograd.grad(y.square().sum(), x)[0], -2 * x.detach())
@@ -286,12 +357,23 @@ def test_reversal_lets_one_loss_play_min_against_max() -> None:
 @pytest.mark.parametrize("tau", [0.05, 0.2, 1.0])
 def test_critics_have_the_temperature_that_they_were_given(tau):
     crops = [torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(i)) for i in range(2)]
-    game = Game(FlowSplit(PixelFlow(hidden=4)), mode="unsupervised", width=0.25, dim=16, tau=tau).eval()
+    game = Game(
+        FlowSplit(PixelFlow(hidden=4)), mode="unsupervised", width=0.25, dim=16, tau=tau
+    ).eval()
     with torch.no_grad():
-        z1, z2 = (head(features) for head, features in zip(game.heads, game.features(crops), strict=True))
-        assert float(game(crops).stats["i_nce"]) == pytest.approx(float(infonce_both_ways(cosine(z1, z2, tau))), rel=1e-5)
+        z1, z2 = (
+            head(features) for head, features in zip(game.heads, game.features(crops), strict=True)
+        )
+        assert float(game(crops).stats["i_nce"]) == pytest.approx(
+            float(infonce_symmetric(cosine_scores(z1, z2, tau))), rel=1e-5
+        )
 
 
 def test_what_a_game_is_unless_told_otherwise():
     given = {name: p.default for name, p in inspect.signature(Game).parameters.items()}
-    assert {name: given[name] for name in ("weight", "tau", "waits", "sign")} == {"weight": 1, "tau": 0.2, "waits": 0, "sign": -1}
+    assert {name: given[name] for name in ("weight", "tau", "waits", "sign")} == {
+        "weight": 1,
+        "tau": 0.2,
+        "waits": 0,
+        "sign": -1,
+    }

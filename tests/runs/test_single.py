@@ -72,7 +72,9 @@ def tiny(**fields):
 
 def same(*rows):
     """Whether rows are equal bit for bit, but for the time they took."""
-    first, *others = ({name: value for name, value in row.items() if name != "seconds"} for row in rows)
+    first, *others = (
+        {name: value for name, value in row.items() if name != "seconds"} for row in rows
+    )
     return all(other == first for other in others)
 
 
@@ -103,10 +105,14 @@ def untrained(monkeypatch):
 # Recipes
 
 
-@pytest.mark.parametrize("name", ["method", "data", "encoder", "optimizer", "schedule", "precision", "device"])
+@pytest.mark.parametrize(
+    "name", ["method", "data", "encoder", "optimizer", "schedule", "precision", "device"]
+)
 def test_an_unknown_name_lists_the_known_ones(name):
     known = getattr(Recipe(), name)
-    with pytest.raises(ValueError, match=rf"recipe: {name}: got 'no', wanted one of .*{known}.*; pick one of those"):
+    with pytest.raises(
+        ValueError, match=rf"recipe: {name}: got 'no', wanted one of .*{known}.*; pick one of those"
+    ):
         Recipe(**{name: "no"})
 
 
@@ -126,35 +132,79 @@ def test_numbers_have_their_range(name):
 
 @pytest.mark.parametrize("field", fields(Recipe), ids=lambda field: field.name)
 def test_fields_have_their_kind(field):
-    wrong = {str: [1, True, None], bool: [1, "true", None], float: ["1", True, None], int: ["1", True, None, 1.0]}[field.type]
+    wrong = {
+        str: [1, True, None],
+        bool: [1, "true", None],
+        float: ["1", True, None],
+        int: ["1", True, None, 1.0],
+    }[field.type]
     for value in wrong:
-        with pytest.raises(ValueError, match=rf"recipe: {field.name}: got {value!r}, wanted {field.type.__name__}; change it"):
+        with pytest.raises(
+            ValueError,
+            match=rf"recipe: {field.name}: got {value!r}, wanted {field.type.__name__}; change it",
+        ):
             Recipe(**{field.name: value})
 
 
 MISFITS = {
-    "family": ({"view": "colour:lab"}, r"view 'colour:lab': its family: got 'colour', wanted one of .*color"),
+    "family": (
+        {"view": "colour:lab"},
+        r"view 'colour:lab': its family: got 'colour', wanted one of .*color",
+    ),
     "dial": ({"view": "color"}, r"view 'color': got no dial, wanted color:DIAL, where DIAL is"),
     "space": ({"view": "color:cmyk"}, r"ColorSplit\(space\): got 'cmyk', wanted one of rgb, .*lab"),
-    "factor": ({"view": "shared:colour"}, r"shared factor in 'shared:colour'|shared factor in 'colour'.*wanted one of digit"),
+    "factor": (
+        {"view": "shared:colour"},
+        r"shared factor in 'shared:colour'|shared factor in 'colour'.*wanted one of digit",
+    ),
     "head": ({"head": "no"}, r"head\)?: got 'no', wanted one of none, linear, mlp"),
-    "no head": ({"head": "none"}, r"dim must equal the features, got dim=64 and features=128; use dim=128 or head='linear'"),
+    "no head": (
+        {"head": "none"},
+        r"dim must equal the features, got dim=64 and features=128; use dim=128 or head='linear'",
+    ),
     "size": ({"size": 10}, r"data 'digits': got size 10, wanted 24 to 96 px"),
-    "one view": ({"view": "color:lab/012"}, r"InfoNCE: got a view of 1 part, wanted two or more to contrast; split it"),
-    "sharing": ({"view": "color:lab"}, r"encoders: got views of \(1, 2\) channels, wanted equal ones for a shared encoder"),
+    "one view": (
+        {"view": "color:lab/012"},
+        r"InfoNCE: got a view of 1 part, wanted two or more to contrast; split it",
+    ),
+    "sharing": (
+        {"view": "color:lab"},
+        r"encoders: got views of \(1, 2\) channels, wanted equal ones for a shared encoder",
+    ),
     "photos": (
         {"data": "photos"},
         r"view 'shared:digit': got data 'photos', whose images have no known factors; use data='digits'",
     ),
     "large batch": ({"batch": 8193}, r"batch: got 8193, wanted 2 to 8192"),
-    "small batch": ({"batch": 1}, r"batch: got 1, wanted 2 to 8192 \(InfoNCE contrasts each image with the others"),
-    "small images": ({"encoder": "alexnet"}, r"alexnet: images must be 63 px or more on each side, got 32x32; use larger images"),
-    "candidates": ({"candidates": 97}, r"candidates: got 97, wanted 2 to 96, the probe_images; change one"),
+    "small batch": (
+        {"batch": 1},
+        r"batch: got 1, wanted 2 to 8192 \(InfoNCE contrasts each image with the others",
+    ),
+    "small images": (
+        {"encoder": "alexnet"},
+        r"alexnet: images must be 63 px or more on each side, got 32x32; use larger images",
+    ),
+    "candidates": (
+        {"candidates": 97},
+        r"candidates: got 97, wanted 2 to 96, the probe_images; change one",
+    ),
     "one candidate": ({"candidates": 1}, r"candidates: got 1, wanted 2 to 96"),
-    "few to probe": ({"probe_images": 9, "candidates": 9}, r"probe_images: got 9, wanted 10 neighbours or more; use more"),
-    "many to probe": ({"probe_images": 4097}, r"probe_images: got 4097, wanted at most the 4096 of 'digits'; use fewer"),
-    "seed": ({"seed": 2**63}, r"seed: got 9223372036854775808, wanted one below 2\*\*63; take a smaller one"),
-    "warm-up": ({"warmup": 1.5}, r"warmup: got 1\.5, wanted a share of the steps, 0 to 1; change it"),
+    "few to probe": (
+        {"probe_images": 9, "candidates": 9},
+        r"probe_images: got 9, wanted 10 neighbours or more; use more",
+    ),
+    "many to probe": (
+        {"probe_images": 4097},
+        r"probe_images: got 4097, wanted at most the 4096 of 'digits'; use fewer",
+    ),
+    "seed": (
+        {"seed": 2**63},
+        r"seed: got 9223372036854775808, wanted one below 2\*\*63; take a smaller one",
+    ),
+    "warm-up": (
+        {"warmup": 1.5},
+        r"warmup: got 1\.5, wanted a share of the steps, 0 to 1; change it",
+    ),
 }
 
 
@@ -170,7 +220,14 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(monkeypatch, case)
 
 
 @pytest.mark.parametrize(
-    "edge", [{"seed": 2**63 - 1}, {"warmup": 1.0}, {"candidates": 10, "probe_images": 10}, {"probe_images": 4096}], ids=str
+    "edge",
+    [
+        {"seed": 2**63 - 1},
+        {"warmup": 1.0},
+        {"candidates": 10, "probe_images": 10},
+        {"probe_images": 4096},
+    ],
+    ids=str,
 )
 def test_what_just_fits_is_taken(handed, edge):
     assert {name: run(tiny(**edge))[name] for name in edge} == edge
@@ -194,24 +251,51 @@ def test_every_field_changes_the_key(monkeypatch):
 
 
 def test_a_row_says_everything(row):
-    assert row["status"] == "done" and {name: row[name] for name in asdict(tiny())} == asdict(tiny())
-    assert row["key"] == tiny().key and row["candidates"] == 32 and row["ceiling"] == pytest.approx(math.log(32))
+    assert row["status"] == "done" and {name: row[name] for name in asdict(tiny())} == asdict(
+        tiny()
+    )
+    assert (
+        row["key"] == tiny().key
+        and row["candidates"] == 32
+        and row["ceiling"] == pytest.approx(math.log(32))
+    )
     assert row["true_nats"] == pytest.approx(math.log(10)) and row["i_nce"] < row["ceiling"]
     chances = {"digit": 10, "background": 10, "position": 9}
     for task, classes in chances.items():
         assert 0 < row[f"acc_{task}"] <= 1 and 0 < row[f"knn_{task}"] <= 1
         assert row[f"entropy_{task}"] == pytest.approx(math.log(classes), abs=0.1)
     assert row["acc_position"] > 0.5  # even this little network sees where the ink is
-    origin = {"protocol", "precision_used", "device_used", "threads", "processes", "host", "commit", "infomin", "torch", "python"}
+    origin = {
+        "protocol",
+        "precision_used",
+        "device_used",
+        "threads",
+        "processes",
+        "host",
+        "commit",
+        "infomin",
+        "torch",
+        "python",
+    }
     assert origin | {"seconds"} <= set(row) and "reason" not in row
-    assert (row["precision_used"], row["device_used"], row["processes"], row["threads"]) == ("fp32", "cpu", 1, 1)
+    assert (row["precision_used"], row["device_used"], row["processes"], row["threads"]) == (
+        "fp32",
+        "cpu",
+        1,
+        1,
+    )
     assert row["torch"] == torch.__version__ and 0 < row["seconds"] < 600
     assert json.loads(json.dumps(row)) == row
 
 
 def test_information_that_is_not_known_is_not_in_the_row():
     row = run(tiny(view="color:lab", share_encoder=False, data="photos"))
-    assert "true_nats" not in row and "acc_background" in row and "acc_digit" not in row and row["status"] == "done"
+    assert (
+        "true_nats" not in row
+        and "acc_background" in row
+        and "acc_digit" not in row
+        and row["status"] == "done"
+    )
 
 
 def test_the_same_recipe_gives_the_same_row_wherever_it_is_written(row, tmp_path):
@@ -220,12 +304,20 @@ def test_the_same_recipe_gives_the_same_row_wherever_it_is_written(row, tmp_path
     folder = tmp_path / tiny().key
     assert same(row, written, files.read_json(folder / "row.json"))
     assert Recipe(**files.read_json(folder / "recipe.json")) == tiny()
-    assert {path.name for path in folder.iterdir()} == {".lock", "recipe.json", "log.jsonl", "checkpoint.pt", "row.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        ".lock",
+        "recipe.json",
+        "log.jsonl",
+        "checkpoint.pt",
+        "row.json",
+    }
     assert [line["step"] for line in files.read_log(folder / "log.jsonl")] == [10, 12]
     assert list(read_rows(tmp_path)["i_nce"]) == [row["i_nce"]]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"tau": 0.1}, {"precision": "bf16"}, {"view": "shared:all"}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"tau": 0.1}, {"precision": "bf16"}, {"view": "shared:all"}], ids=str
+)
 def test_rows_that_differ_in_one_field_differ_in_their_numbers(row, change):
     other = run(tiny(**change))
     assert other["i_nce"] != row["i_nce"] and other["status"] == "done"
@@ -246,7 +338,7 @@ def handed(monkeypatch):
         return {}
 
     monkeypatch.setattr(room, "fit", fit)
-    monkeypatch.setattr(room, "all_of", all_of)
+    monkeypatch.setattr(room, "evaluate", all_of)
     return seen
 
 
@@ -256,39 +348,54 @@ def test_batches_are_those_of_the_seed_and_the_step(handed, seed):
     scenes = data.load("digits", 32)[0].scenes
     for step in (0, 5, 8192 // 32):  # the last one belongs to the second epoch
         inputs, index, labels = handed["batches"](step)
-        assert torch.equal(index, data.order(8192, 32, step, seed=seed)) and len(index) == 32
+        assert torch.equal(index, data.batch_rows(8192, 32, step, seed=seed)) and len(index) == 32
         for name, value in inputs.tensors().items():
             assert torch.equal(value, getattr(scenes, name)[index])
-        assert all(torch.equal(labels[task], getattr(inputs, task)) for task in ("digit", "background", "position"))
+        assert all(
+            torch.equal(labels[task], getattr(inputs, task))
+            for task in ("digit", "background", "position")
+        )
     assert handed["seed"] == seed
 
 
 def test_the_probe_learns_from_training_images_and_is_asked_about_others(handed):
     run(tiny(view="color:lab", share_encoder=False, data="photos", batch=8))
     (x, labels), (x_test, test_labels) = handed["train"], handed["test"]
-    for part, found, told in zip(data.load("photos", 32), (x, x_test), (labels, test_labels), strict=True):
-        assert torch.equal(found, part.images[:96]) and torch.equal(told["background"], part.labels["background"][:96])
-    assert handed["readout"] == (0, 1) and handed["candidates"] == 32 and handed["precision"] == "fp32"
+    for part, found, told in zip(
+        data.load("photos", 32), (x, x_test), (labels, test_labels), strict=True
+    ):
+        assert torch.equal(found, part.images[:96]) and torch.equal(
+            told["background"], part.labels["background"][:96]
+        )
+    assert (
+        handed["readout"] == (0, 1) and handed["candidates"] == 32 and handed["precision"] == "fp32"
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_probe_computes_as_the_training_did(handed, precision):
     row = run(tiny(precision=precision))
-    assert handed["probed"]["precision"] == handed["precision"] == row["precision_used"] == precision
+    assert (
+        handed["probed"]["precision"] == handed["precision"] == row["precision_used"] == precision
+    )
 
 
 @pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_precision_is_left_to_the_hardware_unless_it_is_given(handed, monkeypatch, fast, precision):
     monkeypatch.setattr(room, "fast_bf16", lambda _: fast)
     row = run(tiny(precision="auto"))
-    assert handed["probed"]["precision"] == handed["precision"] == row["precision_used"] == precision
+    assert (
+        handed["probed"]["precision"] == handed["precision"] == row["precision_used"] == precision
+    )
     assert row["precision"] == "auto"
 
 
 @pytest.mark.parametrize(("word", "asked"), [("auto", None), ("cpu", "cpu"), ("cuda", "cuda")])
 def test_the_device_is_the_recipe_s_or_left_to_the_hardware(handed, monkeypatch, word, asked):
     found = []
-    monkeypatch.setattr(room, "start", lambda device: found.append(device) or torch.device("cpu"))
+    monkeypatch.setattr(
+        room, "setup_device", lambda device: found.append(device) or torch.device("cpu")
+    )
     run(tiny(device=word))
     assert found == [asked]
 
@@ -325,20 +432,31 @@ def test_what_a_view_can_learn_is_learned_with_the_networks(handed, monkeypatch)
     monkeypatch.setitem(FAMILIES, "own", lambda _: Own())
     run(tiny(view="own:x", data="photos"))
     learned = [p for group in handed["optimizer"].param_groups for p in group["params"]]
-    assert {id(p) for p in learned} == {id(p) for part in ("method", "view") for p in handed[part].parameters()}
+    assert {id(p) for p in learned} == {
+        id(p) for part in ("method", "view") for p in handed[part].parameters()
+    }
     assert any(p is handed["view"].factor for p in learned)
 
 
 @pytest.mark.parametrize("readout", [(), (2,), (0, 5), (-1,)])
-def test_a_view_whose_readout_is_none_of_its_views_is_told_before_anything_is_trained(untrained, monkeypatch, readout):
+def test_a_view_whose_readout_is_none_of_its_views_is_told_before_anything_is_trained(
+    untrained, monkeypatch, readout
+):
     monkeypatch.setitem(FAMILIES, "own", lambda _: Own(readout))
-    with pytest.raises(ValueError, match=r"view 'own:x': got channels \(3, 3\) and readout .*, wanted the channels of each view"):
+    with pytest.raises(
+        ValueError,
+        match=r"view 'own:x': got channels \(3, 3\) and readout .*, wanted the channels of each view",
+    ):
         run(tiny(view="own:x", data="photos"))
 
 
 def test_trained_is_the_method_that_is_spread_over_processes(handed, monkeypatch):
     spread = []
-    monkeypatch.setattr(room, "spread", lambda method, _: spread.append(torch.nn.ModuleList([method])) or spread[0])
+    monkeypatch.setattr(
+        room,
+        "sync_batch_norm",
+        lambda method, _: spread.append(torch.nn.ModuleList([method])) or spread[0],
+    )
     run(tiny())
     assert handed["method"] is spread[0]
 
@@ -350,7 +468,7 @@ def test_the_probe_reads_the_views_beside_the_readout_if_there_are_some(handed):
 
 
 def test_of_several_data_each_recipe_has_its_own_files(monkeypatch):
-    monkeypatch.setattr(room, "digest", lambda name: f"those of {name}")
+    monkeypatch.setattr(room, "data_digest", lambda name: f"those of {name}")
     names = ["digits", "photos", "digits", "clips"]
     recipes = room.anew([Recipe(data=name) for name in names])
     assert [recipe.files for recipe in recipes] == [f"those of {name}" for name in names]
@@ -363,14 +481,41 @@ def test_the_probe_shows_its_progress_only_when_asked_for(handed, bar):
 
 
 def test_every_field_gets_where_it_belongs(handed):
-    run(tiny(optimizer="lars", lr=0.7, weight_decay=0.3, tau=0.05, dim=9, head="mlp", schedule="step", warmup=0.3))
-    assert type(handed["optimizer"]).__name__ == "LARS" and handed["steps"] == 12 and handed["precision"] == "fp32"
-    assert [(group["lr"], group["weight_decay"]) for group in handed["optimizer"].param_groups] == [(0.7, 0.3), (0.7, 0.0)]
-    assert [handed["rate"](step) for step in range(12)] == [optim.rate("step", step, 12, 4) for step in range(12)]  # 3.6, rounded
+    run(
+        tiny(
+            optimizer="lars",
+            lr=0.7,
+            weight_decay=0.3,
+            tau=0.05,
+            dim=9,
+            head="mlp",
+            schedule="step",
+            warmup=0.3,
+        )
+    )
+    assert (
+        type(handed["optimizer"]).__name__ == "LARS"
+        and handed["steps"] == 12
+        and handed["precision"] == "fp32"
+    )
+    assert [(group["lr"], group["weight_decay"]) for group in handed["optimizer"].param_groups] == [
+        (0.7, 0.3),
+        (0.7, 0.0),
+    ]
+    assert [handed["rate"](step) for step in range(12)] == [
+        optim.rate_factor("step", step, 12, 4) for step in range(12)
+    ]  # 3.6, rounded
     method = handed["method"]
     assert method.tau == 0.05 and len(method.encoders) == 1 and method.encoders[0].features == 128
-    assert [tuple(layer.weight.shape) for layer in method.heads[0] if hasattr(layer, "weight")] == [(128, 128), (9, 128)]
-    assert handed["view"].share == "digit" and handed["readout"] == (0,) and handed["checkpoint"] is None
+    assert [tuple(layer.weight.shape) for layer in method.heads[0] if hasattr(layer, "weight")] == [
+        (128, 128),
+        (9, 128),
+    ]
+    assert (
+        handed["view"].share == "digit"
+        and handed["readout"] == (0,)
+        and handed["checkpoint"] is None
+    )
 
 
 def test_a_row_that_exists_is_read(tmp_path, untrained, monkeypatch):
@@ -385,7 +530,9 @@ def test_a_row_that_exists_is_read(tmp_path, untrained, monkeypatch):
 def test_a_folder_in_use_is_left_alone(tmp_path, untrained):
     with files.lock(tmp_path / tiny().key), pytest.raises(files.Locked, match="is in use by"):
         run(tiny(), tmp_path)
-    with pytest.raises(AssertionError, match="trained"):  # and not locked for ever by a run that failed
+    with pytest.raises(
+        AssertionError, match="trained"
+    ):  # and not locked for ever by a run that failed
         run(tiny(), tmp_path)
     with pytest.raises(AssertionError, match="trained"):
         run(tiny(), tmp_path)
@@ -406,10 +553,10 @@ CUTS = {
     "before the first save": (0, InfoNCE, "after_step"),
     "at step 5": (4, InfoNCE, "after_step"),
     "at a step that is logged": (9, InfoNCE, "after_step"),
-    "before its line": (0, files, "append"),
-    "between the last line and its save": (11, loop.disk, "save"),
+    "before its line": (0, files, "append_jsonl"),
+    "between the last line and its save": (11, loop.disk, "save_figure"),
     "at the last step": (11, InfoNCE, "after_step"),
-    "before the probe": (0, room, "all_of"),
+    "before the probe": (0, room, "evaluate"),
     "before the row": (1, files, "write_json"),
 }
 
@@ -427,9 +574,12 @@ def test_a_run_that_was_cut_goes_on_and_ends_bit_equal(row, tmp_path, monkeypatc
     steps, after_step = [], InfoNCE.after_step
     monkeypatch.setattr(InfoNCE, "after_step", lambda self: (steps.append(1), after_step(self))[1])
     assert same(row, run(tiny(), tmp_path))
-    assert len(steps) == {"before the first save": 12, "at step 5": 8, "at a step that is logged": 3, "before its line": 3}.get(
-        where, 1 if "last" in where else 0
-    )
+    assert len(steps) == {
+        "before the first save": 12,
+        "at step 5": 8,
+        "at a step that is logged": 3,
+        "before its line": 3,
+    }.get(where, 1 if "last" in where else 0)
     lines = files.read_log(folder / "log.jsonl")
     assert [line["step"] for line in lines] == [10, 12] and lines[-1]["loss"] > 0
 
@@ -449,7 +599,7 @@ def test_a_log_with_a_torn_line_is_mended(row, tmp_path, monkeypatch):
 @pytest.mark.parametrize("damage", ["truncated", "of another recipe", "not one at all"])
 def test_a_damaged_checkpoint_is_said_and_what_to_do(tmp_path, monkeypatch, damage):
     with monkeypatch.context() as patch, pytest.raises(Cut):
-        cut_after(patch, 0, room, "all_of")
+        cut_after(patch, 0, room, "evaluate")
         run(tiny(), tmp_path)
     path = tmp_path / tiny().key / "checkpoint.pt"
     if damage == "of another recipe":
@@ -458,7 +608,8 @@ def test_a_damaged_checkpoint_is_said_and_what_to_do(tmp_path, monkeypatch, dama
     else:
         path.write_bytes(path.read_bytes()[:1000] if damage == "truncated" else b"a text")
     with pytest.raises(
-        ValueError, match=r"checkpoint\.pt: .*; delete it and run the same command again, this run will start anew"
+        ValueError,
+        match=r"checkpoint\.pt: .*; delete it and run the same command again, this run will start anew",
     ):
         run(tiny(), tmp_path)
     path.unlink()
@@ -472,17 +623,29 @@ def test_a_damaged_checkpoint_is_said_and_what_to_do(tmp_path, monkeypatch, dama
 def test_a_run_that_diverges_gives_a_row_that_says_so(tmp_path, change):
     recipe = tiny(**change)
     row = run(recipe, tmp_path)
-    assert row["status"] == "diverged" and row["reason"] == "step 10: the loss is nan; lower the learning rate or raise tau"
+    assert (
+        row["status"] == "diverged"
+        and row["reason"] == "step 10: the loss is nan; lower the learning rate or raise tau"
+    )
     assert row["true_nats"] == pytest.approx(math.log(10)) and row["torch"] == torch.__version__
-    assert not {"i_nce", "ceiling", "acc_digit"} & set(row) and {name: row[name] for name in change} == change
+    assert (
+        not {"i_nce", "ceiling", "acc_digit"} & set(row)
+        and {name: row[name] for name in change} == change
+    )
     assert files.read_json(tmp_path / recipe.key / "row.json") == row == run(recipe, tmp_path)
-    assert (tmp_path / recipe.key / "checkpoint.pt").exists() and not (tmp_path / recipe.key / "log.jsonl").exists()
+    assert (tmp_path / recipe.key / "checkpoint.pt").exists() and not (
+        tmp_path / recipe.key / "log.jsonl"
+    ).exists()
 
 
 def test_a_run_whose_last_step_breaks_it_has_diverged(tmp_path):
-    recipe = tiny(lr=1e30, steps=1, warmup=0, schedule="constant", optimizer="sgd")  # no loss is read after that step
+    recipe = tiny(
+        lr=1e30, steps=1, warmup=0, schedule="constant", optimizer="sgd"
+    )  # no loss is read after that step
     row = run(recipe, tmp_path)
-    assert row["status"] == "diverged" and row["reason"].startswith("features: got NaN or Inf from the encoders")
+    assert row["status"] == "diverged" and row["reason"].startswith(
+        "features: got NaN or Inf from the encoders"
+    )
     assert not {"i_nce", "acc_digit"} & set(row)
 
 
@@ -490,12 +653,19 @@ def test_a_run_of_no_step_probes_the_network_as_it_was_made(tmp_path, monkeypatc
     made, build = [], room.method_of
     monkeypatch.setattr(room, "method_of", lambda *given: made.append(build(*given)) or made[-1])
     row = run(tiny(steps=0), tmp_path)
-    assert row["status"] == "done" and row["steps"] == 0 and 0 < row["acc_digit"] < 1 and math.isfinite(row["i_nce"])
+    assert (
+        row["status"] == "done"
+        and row["steps"] == 0
+        and 0 < row["acc_digit"] < 1
+        and math.isfinite(row["i_nce"])
+    )
     assert not (tmp_path / row["key"] / "log.jsonl").exists()
     weights = dict(made[0].named_parameters())
     run(tiny(steps=0, lr=1.0), tmp_path)
     assert all(torch.equal(weight, weights[name]) for name, weight in made[1].named_parameters())
-    with pytest.raises(ValueError, match="recipe: steps: got -1, wanted a finite number of 0 or more"):
+    with pytest.raises(
+        ValueError, match="recipe: steps: got -1, wanted a finite number of 0 or more"
+    ):
         tiny(steps=-1)
 
 
@@ -503,10 +673,14 @@ def test_supervised_runs_see_images_that_have_a_label_of_some_task():
     labels = {"a": torch.tensor([0, -1, -1, 1, -1, -1]), "b": torch.tensor([-1, -1, 2, 0, -1, -1])}
     part = torch.arange(6), labels
     for method, wanted in (("supervised", {0, 2, 3}), ("infonce", set(range(6)))):
-        at = sys.modules["infomin.runs.single"]._batches(part, Recipe(method=method, batch=3, steps=4), torch.device("cpu"))
+        at = sys.modules["infomin.runs.single"]._batches(
+            part, Recipe(method=method, batch=3, steps=4), torch.device("cpu")
+        )
         assert {int(i) for step in range(4) for i in at(step)[1]} == wanted
     places = labels | {"place": torch.zeros(6, 2)}  # which are known of every image
-    at = sys.modules["infomin.runs.single"]._batches((part[0], places), Recipe(method="supervised", batch=3), torch.device("cpu"))
+    at = sys.modules["infomin.runs.single"]._batches(
+        (part[0], places), Recipe(method="supervised", batch=3), torch.device("cpu")
+    )
     assert {int(i) for step in range(2) for i in at(step)[1]} == set(range(6))
 
 
@@ -516,11 +690,19 @@ def test_supervised_runs_see_images_that_have_a_label_of_some_task():
 # In bfloat16, and with draws of one's own
 
 
-def test_a_run_in_bf16_learns_as_one_in_fp32_does_and_goes_on_where_it_was_cut(tmp_path, monkeypatch):
+def test_a_run_in_bf16_learns_as_one_in_fp32_does_and_goes_on_where_it_was_cut(
+    tmp_path, monkeypatch
+):
     """Around a run autocast is off; within it torch would round the weights once and never again."""
     fields = {"view": "crop:0.5/1+color:rgb", "steps": 60, "share_encoder": False}
-    whole, plain = (run(tiny(precision=precision, **fields), tmp_path / precision) for precision in ("bf16", "fp32"))
-    ends = [files.read_log(tmp_path / row["precision"] / row["key"] / "log.jsonl")[-1]["i_nce_ema"] for row in (whole, plain)]
+    whole, plain = (
+        run(tiny(precision=precision, **fields), tmp_path / precision)
+        for precision in ("bf16", "fp32")
+    )
+    ends = [
+        files.read_log(tmp_path / row["precision"] / row["key"] / "log.jsonl")[-1]["i_nce_ema"]
+        for row in (whole, plain)
+    ]
     first = files.read_log(tmp_path / "fp32" / plain["key"] / "log.jsonl")[0]["i_nce_ema"]
     assert ends[0] == pytest.approx(ends[1], abs=0.1) and ends[1] > first + 0.3
     monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)
@@ -534,7 +716,9 @@ class Dropping(InfoNCE):
     """A method of a user's own that draws random numbers, as dropout does."""
 
     def features(self, views):
-        return tuple(torch.nn.functional.dropout(h, training=self.training) for h in super().features(views))
+        return tuple(
+            torch.nn.functional.dropout(h, training=self.training) for h in super().features(views)
+        )
 
 
 def test_what_a_method_of_ones_own_draws_is_that_of_the_seed(tmp_path, monkeypatch):
@@ -553,24 +737,40 @@ def test_the_view_that_is_handed_out_is_that_of_the_run_and_no_other_at_the_same
     row = run(tiny(view=f"crop:0.5+flow:{file}", share_encoder=False), tmp_path / "out")
     kept = file.read_bytes()
     PixelFlow(hidden=2, seed=1, space="ydbdr").save(file)
-    with pytest.raises(ValueError, match=r"whose file is not that of the run in .*; put that one back"):
+    with pytest.raises(
+        ValueError, match=r"whose file is not that of the run in .*; put that one back"
+    ):
         trained(tmp_path / "out" / row["key"])
     file.write_bytes(kept)
     trained(tmp_path / "out" / row["key"])
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
-    wanted, found = tiny(lr=0.25, seed=2, tau=0.5), tiny(lr=np.float64(0.25), seed=np.int64(2), tau=np.float32(0.5))
+    wanted, found = (
+        tiny(lr=0.25, seed=2, tau=0.5),
+        tiny(lr=np.float64(0.25), seed=np.int64(2), tau=np.float32(0.5)),
+    )
     assert found == wanted and found.key == wanted.key and same(run(wanted), run(found, tmp_path))
 
 
-@pytest.mark.parametrize("fields", [{}, {"method": "supervised"}, {"view": "crop:0.5", "data": "photos"}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"method": "supervised"}, {"view": "crop:0.5", "data": "photos"}, {"steps": 0}]
+)
 def test_the_network_of_a_run_is_handed_out_as_it_was_probed(fields, tmp_path):
     row = run(tiny(**fields), tmp_path)
     method, view = trained(tmp_path / row["key"])
     assert not any(module.training for module in (*method.modules(), *view.modules()))
-    parts = [room._inputs(split, view, tiny(**fields), torch.device("cpu")) for split in data.load(row["data"], row["size"])]
-    again = probe.all_of(method, view, *[data.first(part, 96) for part in parts], readout=view.readout, candidates=32)
+    parts = [
+        room._inputs(split, view, tiny(**fields), torch.device("cpu"))
+        for split in data.load(row["data"], row["size"])
+    ]
+    again = probe.evaluate(
+        method,
+        view,
+        *[data.first_rows(part, 96) for part in parts],
+        readout=view.readout,
+        candidates=32,
+    )
     assert again == {name: row[name] for name in again}
     images = data.load("digits", 32)[1].images[:4]
     if row["view"] == "crop:0.5":
@@ -578,17 +778,27 @@ def test_the_network_of_a_run_is_handed_out_as_it_was_probed(fields, tmp_path):
 
 
 def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="wanted the folder of a run that has its row, OUT/KEY"):
+    with pytest.raises(
+        FileNotFoundError, match="wanted the folder of a run that has its row, OUT/KEY"
+    ):
         trained(tmp_path)
     row = run(tiny(), tmp_path)
     folder = tmp_path / row["key"]
     files.write_json(folder / "recipe.json", asdict(Learning()))
-    with pytest.raises(ValueError, match="other fields than a Recipe; views of games are flow:FILE"):
+    with pytest.raises(
+        ValueError, match="other fields than a Recipe; views of games are flow:FILE"
+    ):
         trained(folder)
     files.write_json(folder / "recipe.json", asdict(tiny(width=0.5)))
-    with pytest.raises(ValueError, match=r"got the checkpoint of something else, .*; put that back which it is a checkpoint of"):
+    with pytest.raises(
+        ValueError,
+        match=r"got the checkpoint of something else, .*; put that back which it is a checkpoint of",
+    ):
         trained(folder)
-    for status, words in (("done", "default dtype torch.float64, wanted torch as it is"), ("diverged", "a run that diverged")):
+    for status, words in (
+        ("done", "default dtype torch.float64, wanted torch as it is"),
+        ("diverged", "a run that diverged"),
+    ):
         files.write_json(folder / "row.json", row | {"status": status})
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
@@ -605,14 +815,22 @@ def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
 def test_progress_goes_to_the_screen_only_when_asked_for(row, capsys):
     assert same(run(tiny(), bar=True), row)
     said = capsys.readouterr()
-    assert said.out == "" and "shared:digit" in said.err and "12/12" in said.err and "I_NCE" in said.err
+    assert (
+        said.out == ""
+        and "shared:digit" in said.err
+        and "12/12" in said.err
+        and "I_NCE" in said.err
+    )
     run(tiny())
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("door", [run, learn, lambda word: sweep([word], "runs")])
 def test_what_is_no_recipe_is_told(door):
-    with pytest.raises(TypeError, match=r"recipe: got a str, wanted a Recipe; write for example Recipe\(view='color:lab'\)"):
+    with pytest.raises(
+        TypeError,
+        match=r"recipe: got a str, wanted a Recipe; write for example Recipe\(view='color:lab'\)",
+    ):
         door("color:lab")
     if door is learn:
         with pytest.raises(TypeError, match="learn: got a Recipe, wanted a Learning"):
@@ -621,7 +839,10 @@ def test_what_is_no_recipe_is_told(door):
 
 def test_tensorboard_that_is_not_installed_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match=r"tensorboard: it is not installed; run pip install 'infomin\[tensorboard\]'"):
+    with pytest.raises(
+        ValueError,
+        match=r"tensorboard: it is not installed; run pip install 'infomin\[tensorboard\]'",
+    ):
         run(tiny(), tmp_path, tensorboard=True)
 
 
@@ -631,16 +852,35 @@ def test_tensorboard_that_is_not_installed_is_said(tmp_path, monkeypatch):
 def environment():
     """Of a child: one thread, the loopback, no word but what it has to say, and this copy of the package, installed or not."""
     given = {
-        name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     }
     root = os.path.dirname(os.path.dirname(infomin.__file__))
-    return given | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "error", "PYTHONPATH": root}
+    return given | {
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONWARNINGS": "error",
+        "PYTHONPATH": root,
+    }
 
 
 def test_torchrun_with_two_processes_writes_one_row(tmp_path):
-    drawn = {**TINY, "view": "crop:0.3+jitter:1", "share_encoder": True}  # each process draws for images of its own
+    drawn = {
+        **TINY,
+        "view": "crop:0.3+jitter:1",
+        "share_encoder": True,
+    }  # each process draws for images of its own
     words = [word for name, value in drawn.items() for word in (f"--{name}", str(value).lower())]
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "infomin", "run"]
+    launch = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "infomin",
+        "run",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", *launch, *words, "--out", tmp_path],
         capture_output=True,
@@ -669,11 +909,13 @@ def worker(folder):
     room.fit = None
     rows.append(run(tiny(), folder / "cut"))
     files.write_json(folder / f"{distributed.rank()}.json", rows)
-    distributed.stop()
+    distributed.leave_processes()
 
 
 def test_two_processes_go_on_where_they_were_cut_and_read_a_row_that_exists(tmp_path):
-    store = c10d.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+    store = c10d.TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
+    )
     place = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
@@ -720,7 +962,10 @@ def test_what_surrounds_a_run_changes_no_bit_of_it():
 
 
 def test_a_run_that_cannot_be_is_told_before_its_first_step():
-    with torch.inference_mode(), pytest.raises(ValueError, match="run: got inference mode, wanted torch as it is when"):
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match="run: got inference mode, wanted torch as it is when"),
+    ):
         run(Recipe(**TINY))
     torch.set_default_dtype(torch.float64)
     try:
@@ -728,12 +973,17 @@ def test_a_run_that_cannot_be_is_told_before_its_first_step():
             run(Recipe(**TINY))
     finally:
         torch.set_default_dtype(torch.float32)
-    with torch.device("meta"), pytest.raises(ValueError, match="run: got the default device meta, wanted"):
+    with (
+        torch.device("meta"),
+        pytest.raises(ValueError, match="run: got the default device meta, wanted"),
+    ):
         run(Recipe(**TINY))
 
 
 def test_a_head_that_is_not_known_is_told_by_the_recipe():
-    with pytest.raises(ValueError, match="recipe: head: got 'abc', wanted one of none, linear, mlp"):
+    with pytest.raises(
+        ValueError, match="recipe: head: got 'abc', wanted one of none, linear, mlp"
+    ):
         Recipe(head="abc")
 
 
@@ -772,10 +1022,13 @@ MADE = {
         ("nothing", "NoneType"),
     ],
 )
-def test_a_view_that_makes_other_than_it_says_is_told_before_the_first_step(dial, found, tmp_path, monkeypatch):
+def test_a_view_that_makes_other_than_it_says_is_told_before_the_first_step(
+    dial, found, tmp_path, monkeypatch
+):
     monkeypatch.setitem(FAMILIES, "own", Made)
     with pytest.raises(
-        ValueError, match=rf"view 'own:{dial}': got {re.escape(found)} of two images, wanted a tuple of \[2, 3, H"
+        ValueError,
+        match=rf"view 'own:{dial}': got {re.escape(found)} of two images, wanted a tuple of \[2, 3, H",
     ):
         run(Recipe(**TINY, view=f"own:{dial}"), tmp_path)
     assert not list(tmp_path.glob("*/log.jsonl"))
@@ -787,8 +1040,11 @@ def test_a_view_that_makes_what_it_says_may_give_a_list(monkeypatch):
 
 
 def test_a_view_that_takes_no_generator_is_told_what_it_takes(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "own", type("Alone", (Made,), {"forward": lambda self, images: (images, images)}))
+    monkeypatch.setitem(
+        FAMILIES, "own", type("Alone", (Made,), {"forward": lambda self, images: (images, images)})
+    )
     with pytest.raises(
-        TypeError, match=r"view 'own:list': .*positional arguments.*; its forward takes images and a torch.Generator"
+        TypeError,
+        match=r"view 'own:list': .*positional arguments.*; its forward takes images and a torch.Generator",
     ):
         run(Recipe(**TINY, view="own:list"))

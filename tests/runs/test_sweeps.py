@@ -20,7 +20,9 @@ from infomin.common import files
 from infomin.report.rows import read_rows
 from infomin.training import loop
 
-sweeps = sys.modules["infomin.runs.sweeps"]  # the names infomin.sweep and infomin.run are those of functions
+sweeps = sys.modules[
+    "infomin.runs.sweeps"
+]  # the names infomin.sweep and infomin.run are those of functions
 runs = sys.modules["infomin.runs.single"]
 
 TINY = infomin.Recipe(
@@ -70,7 +72,10 @@ def alone(tmp_path_factory):
     def carry_out(recipe):
         if recipe not in known:
             infomin.run(recipe, folder)
-            known[recipe] = numbers(files.read_json(folder / recipe.key / "row.json")), log(folder, recipe)
+            known[recipe] = (
+                numbers(files.read_json(folder / recipe.key / "row.json")),
+                log(folder, recipe),
+            )
         return known[recipe]
 
     return carry_out
@@ -109,14 +114,23 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("readout", "said"), [((0, 1), "['done', 'done']"), ((2,), "which views a probe reads"), ((), "give it both")]
+    ("readout", "said"),
+    [((0, 1), "['done', 'done']"), ((2,), "which views a probe reads"), ((), "give it both")],
 )
 def test_a_view_of_one_s_own_is_swept_in_several_processes(tmp_path, readout, said):
     script = tmp_path / "own.py"
     script.write_text(OWN.replace("READOUT", str(readout)).replace("FIELDS", repr(asdict(TINY))))
-    found = subprocess.run([sys.executable, script, tmp_path / "runs"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    found = subprocess.run(
+        [sys.executable, script, tmp_path / "runs"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert said in found.stdout + found.stderr
-    assert bool(list(tmp_path.glob("runs/*/log.jsonl"))) == (readout == (0, 1))  # otherwise it is said before the first step
+    assert bool(list(tmp_path.glob("runs/*/log.jsonl"))) == (
+        readout == (0, 1)
+    )  # otherwise it is said before the first step
 
 
 MINE = """
@@ -143,7 +157,13 @@ if __name__ == "__main__":
 def test_a_view_in_the_place_of_a_built_in_one_is_the_one_that_workers_take(tmp_path):
     script = tmp_path / "mine.py"
     script.write_text(MINE.replace("FIELDS", repr(asdict(TINY))))
-    found = subprocess.run([sys.executable, script, tmp_path / "runs"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    found = subprocess.run(
+        [sys.executable, script, tmp_path / "runs"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert "['done', 'done']" in found.stdout, found.stderr
 
 
@@ -168,8 +188,16 @@ if __name__ == "__main__":
 
 def test_a_method_and_a_network_of_one_s_own_are_swept_in_several_processes(tmp_path):
     script = tmp_path / "network.py"
-    script.write_text(NETWORK.replace("FIELDS", repr(asdict(TINY) | {"method": "wide", "encoder": "pool"})))
-    found = subprocess.run([sys.executable, script, tmp_path / "runs"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    script.write_text(
+        NETWORK.replace("FIELDS", repr(asdict(TINY) | {"method": "wide", "encoder": "pool"}))
+    )
+    found = subprocess.run(
+        [sys.executable, script, tmp_path / "runs"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert "['done', 'done']" in found.stdout, found.stderr
 
 
@@ -178,7 +206,9 @@ def _fails_without_a_word(recipe, out):
 
 
 def test_an_error_without_a_text_is_told_by_its_name(tmp_path, one_core):
-    with pytest.raises(ValueError, match=r"1 of 1 runs failed, none is done; first, .*: MemoryError"):
+    with pytest.raises(
+        ValueError, match=r"1 of 1 runs failed, none is done; first, .*: MemoryError"
+    ):
         infomin.sweep([TINY], tmp_path, jobs=1, bar=False, work=_fails_without_a_word)
 
 
@@ -191,17 +221,26 @@ def test_a_second_sweep_works_in_the_folder_that_it_is_called_in(tmp_path, monke
 
 
 def test_what_failed_is_told_from_the_others(tmp_path, one_core):
-    recipes = infomin.grid(replace(TINY, share_encoder=False), share_encoder=[False, True], view=["color:lab"])
+    recipes = infomin.grid(
+        replace(TINY, share_encoder=False), share_encoder=[False, True], view=["color:lab"]
+    )
     said = "1 of 2 runs failed, the others are done; first, color:lab with seed 0, share_encoder=True: "
     with pytest.raises(ValueError, match=said):
         go(recipes, tmp_path)
-    with pytest.raises(TypeError, match=r"sweep: got a Recipe, wanted a list of them; write \[recipe\]"):
+    with pytest.raises(
+        TypeError, match=r"sweep: got a Recipe, wanted a list of them; write \[recipe\]"
+    ):
         go(TINY, tmp_path)
 
 
 # grid
 
-AXES = [{}, {"seed": [3]}, {"view": ["color:lab", "color:rgb"], "seed": [2, 0, 1]}, {"tau": [1, 2], "lr": [3], "dim": [5, 4]}]
+AXES = [
+    {},
+    {"seed": [3]},
+    {"view": ["color:lab", "color:rgb"], "seed": [2, 0, 1]},
+    {"tau": [1, 2], "lr": [3], "dim": [5, 4]},
+]
 
 
 @pytest.mark.parametrize("axes", [*AXES, {"seed": range(3), "tau": []}])
@@ -221,8 +260,21 @@ def test_recipes_of_a_grid_have_keys_of_their_own_and_equal_ones_the_same():
 
 
 def test_every_field_makes_a_difference_to_the_key():
-    other = {"method": None, "view": "color:lab", "data": "photos", "encoder": "resnet18", "head": "mlp", "optimizer": "sgd"}
-    other |= {"schedule": "step", "precision": "bf16", "device": "auto", "share_encoder": False, "warmup": 0.5}
+    other = {
+        "method": None,
+        "view": "color:lab",
+        "data": "photos",
+        "encoder": "resnet18",
+        "head": "mlp",
+        "optimizer": "sgd",
+    }
+    other |= {
+        "schedule": "step",
+        "precision": "bf16",
+        "device": "auto",
+        "share_encoder": False,
+        "warmup": 0.5,
+    }
     for field in fields(TINY):
         if (value := other.get(field.name, getattr(TINY, field.name))) is not None:
             changed = replace(TINY, **{field.name: value if field.name in other else value * 2 + 1})
@@ -265,7 +317,11 @@ def test_two_jobs_are_one_job_bit_for_bit(tmp_path, monkeypatch, alone):
 def test_what_is_there_is_left_alone_and_the_rest_is_added(tmp_path, one_core, trained):
     first, second, third = infomin.grid(TINY, seed=[0, 1, 2])
     before = go([first, second], tmp_path)
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.parent != tmp_path}
+    files = {
+        path: path.stat().st_mtime_ns
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.parent != tmp_path
+    }
     rows = go([third, second, first, third], tmp_path)
     assert trained == [[0, 20], [1, 20], [2, 20]]
     assert rows[2:0:-1] == before and rows[0] == rows[3]
@@ -279,7 +335,10 @@ def test_a_recipe_that_is_asked_for_twice_is_carried_out_once(tmp_path, one_core
         asked.append(recipe)
         return {"key": recipe.key}
 
-    assert infomin.sweep([TINY, TINY], tmp_path, jobs=1, bar=False, work=work) == [{"key": TINY.key}] * 2
+    assert (
+        infomin.sweep([TINY, TINY], tmp_path, jobs=1, bar=False, work=work)
+        == [{"key": TINY.key}] * 2
+    )
     assert len(asked) == 1 + 2  # and for its row once each
 
 
@@ -299,8 +358,19 @@ def test_a_sweep_leaves_the_callers_threads_and_random_numbers_as_they_were(tmp_
 
 def test_rows_of_a_folder_that_was_moved_name_files_where_they_are(tmp_path, one_core, monkeypatch):
     """A learned generator is a file, and the second stage of an experiment reads it."""
-    monkeypatch.setattr(sys.modules["infomin.runs.view_learning"], "fresh", lambda *_: 1.0)  # one step of critics reads nothing
-    small = {"size": 24, "batch": 16, "width": 0.25, "dim": 16, "candidates": 16, "labels": 100, "labelled": 8, "device": "cpu"}
+    monkeypatch.setattr(
+        sys.modules["infomin.runs.view_learning"], "fresh_i_nce", lambda *_: 1.0
+    )  # one step of critics reads nothing
+    small = {
+        "size": 24,
+        "batch": 16,
+        "width": 0.25,
+        "dim": 16,
+        "candidates": 16,
+        "labels": 100,
+        "labelled": 8,
+        "device": "cpu",
+    }
     game = infomin.Learning(steps=1, fresh_steps=1, **small)
     (row,) = infomin.sweep([game], tmp_path / "one", jobs=1, bar=False, work=infomin.learn)
     (tmp_path / "one").rename(tmp_path / "two")
@@ -318,7 +388,9 @@ def test_the_bar_can_be_turned_off(tmp_path, one_core, capsys):
     assert said == "" and "1 runs: 100%" in bar and "101/101" in bar and "1 done" in bar
 
 
-def test_what_was_done_before_is_no_part_of_the_time_that_the_bar_reckons_with(tmp_path, one_core, capsys, monkeypatch):
+def test_what_was_done_before_is_no_part_of_the_time_that_the_bar_reckons_with(
+    tmp_path, one_core, capsys, monkeypatch
+):
     bars = []
     act = sweeps.tqdm
     monkeypatch.setattr(sweeps, "tqdm", lambda **options: bars.append(options) or act(**options))
@@ -332,7 +404,7 @@ def _steps_without_row(recipe, out):
     if (out / recipe.key).exists():
         return {}
     (out / recipe.key).mkdir()
-    files.append(out / recipe.key / "log.jsonl", {"step": 1})
+    files.append_jsonl(out / recipe.key / "log.jsonl", {"step": 1})
     time.sleep(1.5)  # the bar looks every second
     files.write_json(out / recipe.key / "row.json", {})
     return {}
@@ -351,7 +423,9 @@ def test_nothing_to_do_is_no_row(tmp_path):
 # what goes wrong with one run is that run's alone
 
 
-def test_a_diverged_run_has_a_row_that_says_so_and_the_others_go_on(tmp_path, one_core, alone, trained):
+def test_a_diverged_run_has_a_row_that_says_so_and_the_others_go_on(
+    tmp_path, one_core, alone, trained
+):
     recipes = [TINY, replace(TINY, lr=1e30), replace(TINY, seed=1)]
     rows = go(recipes, tmp_path)
     assert [row["status"] for row in rows] == ["done", "diverged", "done"]
@@ -359,15 +433,20 @@ def test_a_diverged_run_has_a_row_that_says_so_and_the_others_go_on(tmp_path, on
     assert [numbers(rows[0]), numbers(rows[2])] == [alone(recipes[0])[0], alone(recipes[2])[0]]
     taken = len(trained)
     assert go(recipes, tmp_path) == rows and len(trained) == taken  # it is not tried again
-    at = infomin.plots.points(rows, "digit")  # another learning rate is another point, and one that has no number is left out
+    at = infomin.plots.points(
+        rows, "digit"
+    )  # another learning rate is another point, and one that has no number is left out
     assert at["n"].tolist() == [2] and at["view"].tolist() == ["shared:digit, lr=0.003"]
 
 
 def test_a_run_that_fails_is_named_once_the_others_are_done(tmp_path, one_core, alone, trained):
-    bad = replace(TINY, encoder="alexnet", seed=7)  # 24 px are too few for it, which only the images show
+    bad = replace(
+        TINY, encoder="alexnet", seed=7
+    )  # 24 px are too few for it, which only the images show
     good = infomin.grid(TINY, seed=[0, 1])
     with pytest.raises(
-        ValueError, match=r"^1 of 3 runs failed.* shared:digit .*seed 7, encoder=alexnet: alexnet: images must be 63 px or more"
+        ValueError,
+        match=r"^1 of 3 runs failed.* shared:digit .*seed 7, encoder=alexnet: alexnet: images must be 63 px or more",
     ):
         go([bad, *good], tmp_path)
     taken = len(trained)
@@ -380,11 +459,15 @@ def test_runs_that_were_done_before_are_others_that_are_done(tmp_path, one_core)
         raise ValueError("no")
 
     files.write_json(tmp_path / TINY.key / "row.json", {})
-    with pytest.raises(ValueError, match=r"^1 of 2 runs failed, the others are done; first, .* seed 1: no$"):
+    with pytest.raises(
+        ValueError, match=r"^1 of 2 runs failed, the others are done; first, .* seed 1: no$"
+    ):
         infomin.sweep([TINY, replace(TINY, seed=1)], tmp_path, jobs=1, bar=False, work=work)
 
 
-def test_a_failure_that_nobody_foresaw_does_not_lose_the_others_either(tmp_path, one_core, monkeypatch):
+def test_a_failure_that_nobody_foresaw_does_not_lose_the_others_either(
+    tmp_path, one_core, monkeypatch
+):
     recipes, real = infomin.grid(TINY, seed=[0, 1, 2]), runs.run
 
     def run(recipe, *args, **settings):
@@ -393,9 +476,15 @@ def test_a_failure_that_nobody_foresaw_does_not_lose_the_others_either(tmp_path,
         return real(recipe, *args, **settings)
 
     monkeypatch.setattr(sweeps, "run", run)
-    with pytest.raises((ValueError, RuntimeError), match=r"1 of 3 runs failed.*seed 1: .*out of memory"):
+    with pytest.raises(
+        (ValueError, RuntimeError), match=r"1 of 3 runs failed.*seed 1: .*out of memory"
+    ):
         go(recipes, tmp_path)
-    assert [(tmp_path / recipe.key / "row.json").exists() for recipe in recipes] == [True, False, True]
+    assert [(tmp_path / recipe.key / "row.json").exists() for recipe in recipes] == [
+        True,
+        False,
+        True,
+    ]
 
 
 HOLDER = """
@@ -408,17 +497,31 @@ with files.lock(sys.argv[1]):
 """
 
 
-def test_a_folder_that_another_process_sweeps_is_refused_and_nothing_is_lost(tmp_path, one_core, trained, capsys):
+def test_a_folder_that_another_process_sweeps_is_refused_and_nothing_is_lost(
+    tmp_path, one_core, trained, capsys
+):
     rows = go([TINY], tmp_path)
-    words = [sys.executable, "-c", HOLDER, str(tmp_path), os.path.dirname(files.__file__)]  # table alone starts in no time
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    words = [
+        sys.executable,
+        "-c",
+        HOLDER,
+        str(tmp_path),
+        os.path.dirname(files.__file__),
+    ]  # table alone starts in no time
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout.readline() == "held\n"
-        said = rf"{tmp_path} is in use by process {holder.pid} on .*; wait, or choose another folder"
+        said = (
+            rf"{tmp_path} is in use by process {holder.pid} on .*; wait, or choose another folder"
+        )
         with pytest.raises(files.Locked, match=said):
             go([TINY, replace(TINY, seed=1)], tmp_path)
         assert main(["sweep", "--out", str(tmp_path)]) == 2
         assert f"in use by process {holder.pid} on " in capsys.readouterr().err
-        assert len(trained) == 1 and sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", TINY.key])
+        assert len(trained) == 1 and sorted(path.name for path in tmp_path.iterdir()) == sorted(
+            [".lock", TINY.key]
+        )
         assert len(read_rows(tmp_path)) == 1  # reading is free
         holder.kill()
     assert go([TINY], tmp_path) == rows and len(trained) == 1
@@ -426,11 +529,15 @@ def test_a_folder_that_another_process_sweeps_is_refused_and_nothing_is_lost(tmp
 
 # cut, and gone on with
 
-AS_TINY = [f"--{field.name}={getattr(TINY, field.name)}" for field in fields(TINY)]  # later words win
+AS_TINY = [
+    f"--{field.name}={getattr(TINY, field.name)}" for field in fields(TINY)
+]  # later words win
 
 
-def test_an_interrupted_sweep_goes_on_from_its_checkpoint(tmp_path, one_core, alone, trained, monkeypatch, capsys):
-    append = files.append
+def test_an_interrupted_sweep_goes_on_from_its_checkpoint(
+    tmp_path, one_core, alone, trained, monkeypatch, capsys
+):
+    append = files.append_jsonl
 
     def interrupted(path, row):
         append(path, row)
@@ -441,14 +548,18 @@ def test_an_interrupted_sweep_goes_on_from_its_checkpoint(tmp_path, one_core, al
     words = ["sweep", *AS_TINY, "--steps", "20,200", "--out", str(tmp_path), "--jobs", "1"]
     with monkeypatch.context() as patch:
         patch.setattr(loop, "SAVE_EVERY", 0.0)
-        patch.setattr(files, "append", interrupted)
+        patch.setattr(files, "append_jsonl", interrupted)
         assert main(words) == 130
     said, errors = capsys.readouterr()
-    assert said == "" and errors.rstrip().endswith("infomin sweep: stopped; run the same command again to go on where it was cut")
+    assert said == "" and errors.rstrip().endswith(
+        "infomin sweep: stopped; run the same command again to go on where it was cut"
+    )
     del trained[:]
     rows = go(recipes, tmp_path)
     assert trained == [[0, 141], [1, 20]]  # the last step was logged, and not yet saved
-    assert [(numbers(row), log(tmp_path, r)) for row, r in zip(rows, recipes, strict=True)] == [alone(r) for r in recipes]
+    assert [(numbers(row), log(tmp_path, r)) for row, r in zip(rows, recipes, strict=True)] == [
+        alone(r) for r in recipes
+    ]
 
 
 KILLED = """
@@ -462,15 +573,33 @@ main(["sweep", "--jobs", *sys.argv[1:]])
 """
 
 
-@pytest.mark.parametrize(("jobs", "kill"), [(1, os.killpg), (2, os.kill)], ids=["everything", "the parent of two"])
-def test_kill_9_of_a_sweep_changes_no_bit_of_what_comes_out(tmp_path, one_core, alone, trained, jobs, kill):
+@pytest.mark.parametrize(
+    ("jobs", "kill"), [(1, os.killpg), (2, os.kill)], ids=["everything", "the parent of two"]
+)
+def test_kill_9_of_a_sweep_changes_no_bit_of_what_comes_out(
+    tmp_path, one_core, alone, trained, jobs, kill
+):
     recipes = infomin.grid(TINY, steps=[20, 200])
-    words = [sys.executable, "-c", KILLED, str(jobs), *AS_TINY, "--steps", "20,200", "--out", str(tmp_path)]
+    words = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(jobs),
+        *AS_TINY,
+        "--steps",
+        "20,200",
+        "--out",
+        str(tmp_path),
+    ]
     first, last = (tmp_path / recipe.key for recipe in recipes)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    sweep = subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL, env=environment)
+    sweep = subprocess.Popen(
+        words, start_new_session=True, stderr=subprocess.DEVNULL, env=environment
+    )
     try:
-        wait_for((last / "log.jsonl").exists)  # at once if there are two: workers outlive their parent by half a second
+        wait_for(
+            (last / "log.jsonl").exists
+        )  # at once if there are two: workers outlive their parent by half a second
         if jobs == 1:
             wait_for((last / "checkpoint.pt").exists)
         kill(sweep.pid, signal.SIGKILL)
@@ -478,14 +607,20 @@ def test_kill_9_of_a_sweep_changes_no_bit_of_what_comes_out(tmp_path, one_core, 
         sweep.wait()
         wait_for(lambda: free(first) and free(last), seconds=20)
         row = last / "row.json"
-        assert not row.exists() or (jobs == 2 and row.stat().st_mtime < killed + 1), "it was not cut"
+        assert not row.exists() or (jobs == 2 and row.stat().st_mtime < killed + 1), (
+            "it was not cut"
+        )
     finally:
         with suppress(ProcessLookupError):
             os.killpg(sweep.pid, signal.SIGKILL)
         sweep.wait()
     rows = go(recipes, tmp_path)
-    assert jobs == 2 or (len(trained) == 1 and trained[0][1] < 200)  # one row was there, the other run was behind a checkpoint
-    assert [(numbers(row), log(tmp_path, r)) for row, r in zip(rows, recipes, strict=True)] == [alone(r) for r in recipes]
+    assert jobs == 2 or (
+        len(trained) == 1 and trained[0][1] < 200
+    )  # one row was there, the other run was behind a checkpoint
+    assert [(numbers(row), log(tmp_path, r)) for row, r in zip(rows, recipes, strict=True)] == [
+        alone(r) for r in recipes
+    ]
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -504,7 +639,9 @@ def free(folder):
         return False
 
 
-def test_a_worker_that_is_killed_is_told_of_and_what_is_done_is_kept(tmp_path, monkeypatch, alone, trained):
+def test_a_worker_that_is_killed_is_told_of_and_what_is_done_is_kept(
+    tmp_path, monkeypatch, alone, trained
+):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     recipes = infomin.grid(TINY, steps=[20, 100_000])
     first, last = (tmp_path / recipe.key for recipe in recipes)
@@ -512,11 +649,15 @@ def test_a_worker_that_is_killed_is_told_of_and_what_is_done_is_kept(tmp_path, m
     def kill():
         wait_for((first / "row.json").exists)
         wait_for((last / "log.jsonl").exists)
-        os.kill(int((last / ".lock").read_text().split()[1]), signal.SIGKILL)  # as a kernel does that is out of memory
+        os.kill(
+            int((last / ".lock").read_text().split()[1]), signal.SIGKILL
+        )  # as a kernel does that is out of memory
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(OSError, match=r"a process was killed.*run the same command again, with fewer than 2 jobs"):
+    with pytest.raises(
+        OSError, match=r"a process was killed.*run the same command again, with fewer than 2 jobs"
+    ):
         go(recipes, tmp_path, jobs=2)
     killer.join()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)

@@ -15,7 +15,7 @@ from infomin.methods import InfoNCE
 from infomin.methods.base import Step
 from infomin.training import loop
 from infomin.training.loop import Diverged, fit
-from infomin.training.optim import OPTIMIZERS, optimizer, rate
+from infomin.training.optim import OPTIMIZERS, build_optimizer, rate_factor
 
 STEPS, BATCH = 12, 6
 
@@ -80,15 +80,26 @@ def begin(name="adamw", weights=0, **options):
     """A run's parts, freshly built, and the loop over them; all of it with settings that leave nothing at its default."""
     torch.manual_seed(weights)
     method, view = Tracked(), Noisy()
-    parts = {"method": method, "view": view, "optimizer": optimizer(name, nn.ModuleList([method, view]), 0.01, 0.1)}
-    options = {"steps": STEPS, "rate": lambda step: rate("cosine", step, STEPS, 3), "seed": 5, "log_every": 1} | options
+    parts = {
+        "method": method,
+        "view": view,
+        "optimizer": build_optimizer(name, nn.ModuleList([method, view]), 0.01, 0.1),
+    }
+    options = {
+        "steps": STEPS,
+        "rate": lambda step: rate_factor("cosine", step, STEPS, 3),
+        "seed": 5,
+        "log_every": 1,
+    } | options
     return parts, fit(batches=batches, **parts, **options)
 
 
 def script(losses, **options):
     method = Scripted(losses)
     options = {"steps": len(losses), "rate": lambda step: 1.0, "log_every": 1} | options
-    return method, fit(method, Plain(), batches, optimizer=torch.optim.SGD(method.parameters(), 0.1), **options)
+    return method, fit(
+        method, Plain(), batches, optimizer=torch.optim.SGD(method.parameters(), 0.1), **options
+    )
 
 
 def upto(steps, last):
@@ -116,9 +127,13 @@ def whole(name, precision):
 
 
 def test_several_processes_do_not_train_a_view(monkeypatch):
-    monkeypatch.setattr(loop, "world", lambda: 2)
+    monkeypatch.setattr(loop, "world_size", lambda: 2)
     method = Tracked()
-    settings = {"steps": 1, "optimizer": optimizer("sgd", method, 0.1), "rate": lambda step: 1.0}
+    settings = {
+        "steps": 1,
+        "optimizer": build_optimizer("sgd", method, 0.1),
+        "rate": lambda step: 1.0,
+    }
     with pytest.raises(ValueError, match="fit: got a view that learns and 2 processes, wanted 1"):
         next(fit(method, Noisy(), lambda step: None, **settings))
 
@@ -129,7 +144,9 @@ def test_several_processes_do_not_train_a_view(monkeypatch):
 def test_stop_and_go_is_bit_equal(tmp_path, eager, name, precision, cuts):
     stats, path = {}, tmp_path / "checkpoint.pt"
     for cut in (*cuts, STEPS + 1):
-        parts, steps = begin(name, precision=precision, checkpoint=path, weights=len(stats))  # other first weights each time
+        parts, steps = begin(
+            name, precision=precision, checkpoint=path, weights=len(stats)
+        )  # other first weights each time
         told = upto(steps, cut - 1)
         assert min(told) == max(stats, default=0) + 1
         stats |= told
@@ -148,9 +165,20 @@ def test_a_crash_inside_a_step_costs_that_step_only(tmp_path, eager, cut):
     path = tmp_path / "checkpoint.pt"
     parts, _ = begin()
     with pytest.raises(OSError, match="power"):
-        list(fit(batches=crash, **parts, steps=STEPS, rate=lambda step: rate("cosine", step, STEPS, 3), seed=5, checkpoint=path))
+        list(
+            fit(
+                batches=crash,
+                **parts,
+                steps=STEPS,
+                rate=lambda step: rate_factor("cosine", step, STEPS, 3),
+                seed=5,
+                checkpoint=path,
+            )
+        )
     parts, steps = begin(checkpoint=path, weights=1)
-    assert dict(steps) == {step: stats for step, stats in whole("adamw", "fp32")[0].items() if step > cut}
+    assert dict(steps) == {
+        step: stats for step, stats in whole("adamw", "fp32")[0].items() if step > cut
+    }
     assert checkpoint.fingerprint(parts) == whole("adamw", "fp32")[1]
 
 
@@ -173,20 +201,38 @@ def test_what_differs_makes_a_difference():
 
     want = whole("adamw", "fp32")[1]
     assert state() == state(log_every=3) == want  # how often one looks is of no account
-    changes = {"weights": 1}, {"seed": 6}, {"precision": "bf16"}, {"rate": lambda step: 1.0}, {"steps": 11}, {"name": "lars"}
+    changes = (
+        {"weights": 1},
+        {"seed": 6},
+        {"precision": "bf16"},
+        {"rate": lambda step: 1.0},
+        {"steps": 11},
+        {"name": "lars"},
+    )
     assert len({want, *(state(**change) for change in changes)}) == 1 + len(changes)
 
 
-@pytest.mark.parametrize(("every", "want"), [(0.0, list(range(1, 13))), (2.5, [3, 6, 9, 12]), (1e9, [12])])
+@pytest.mark.parametrize(
+    ("every", "want"), [(0.0, list(range(1, 13))), (2.5, [3, 6, 9, 12]), (1e9, [12])]
+)
 def test_saving_changes_no_number_and_happens_when_it_is_due(tmp_path, monkeypatch, every, want):
     monkeypatch.setattr(loop, "SAVE_EVERY", every)
     monkeypatch.setattr(loop, "SAVE_SLOWLY", 1.0)
-    clock = itertools.count()  # a second passes whenever it is read, at each step, before each save and after it
+    clock = (
+        itertools.count()
+    )  # a second passes whenever it is read, at each step, before each save and after it
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     saved, save = [], checkpoint.save
-    monkeypatch.setattr(loop.disk, "save", lambda path, state: (saved.append(state["progress"]["step"]), save(path, state)))
+    monkeypatch.setattr(
+        loop.disk,
+        "save",
+        lambda path, state: (saved.append(state["progress"]["step"]), save(path, state)),
+    )
     parts, steps = begin(checkpoint=tmp_path / "deep" / "checkpoint.pt")
-    assert dict(steps) == whole("adamw", "fp32")[0] and checkpoint.fingerprint(parts) == whole("adamw", "fp32")[1]
+    assert (
+        dict(steps) == whole("adamw", "fp32")[0]
+        and checkpoint.fingerprint(parts) == whole("adamw", "fp32")[1]
+    )
     assert saved == want
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["checkpoint.pt"]
 
@@ -209,10 +255,23 @@ def test_every_step_is_taken_at_its_own_rate(tmp_path, eager, name):
     seen, factors, path = [], [1.0, 0.0, 0.3, 1e-7, 2.5, 0.7], tmp_path / "checkpoint.pt"
 
     def go(stop):
-        groups = [{"params": [*part.parameters()], "lr": lr} for part, lr in ((method, 0.01), (view, 0.5))]
+        groups = [
+            {"params": [*part.parameters()], "lr": lr} for part, lr in ((method, 0.01), (view, 0.5))
+        ]
         solver = OPTIMIZERS[name](groups, lr=1.0, momentum=0.9)
-        solver.register_step_pre_hook(lambda opt, *_: seen.append([group["lr"] for group in opt.param_groups]))
-        steps = fit(method, view, batches, steps=6, optimizer=solver, rate=factors.__getitem__, checkpoint=path, log_every=1)
+        solver.register_step_pre_hook(
+            lambda opt, *_: seen.append([group["lr"] for group in opt.param_groups])
+        )
+        steps = fit(
+            method,
+            view,
+            batches,
+            steps=6,
+            optimizer=solver,
+            rate=factors.__getitem__,
+            checkpoint=path,
+            log_every=1,
+        )
         return {step: stats["rate"] for step, stats in upto(steps, stop).items()}
 
     told = go(3) | go(6)  # a stop in between: step 4 is taken twice, for it was not saved
@@ -237,8 +296,13 @@ def test_what_two_views_share_is_learned_and_what_they_do_not_share_is_not(share
         return patterns[draw], draw, {}
 
     method, view = Tracked(), Noisy(shared)
-    solver = optimizer("adamw", method, 0.01)
-    stats = [s for _, s in fit(method, view, batch, steps=60, optimizer=solver, rate=lambda step: 1.0, log_every=1)]
+    solver = build_optimizer("adamw", method, 0.01)
+    stats = [
+        s
+        for _, s in fit(
+            method, view, batch, steps=60, optimizer=solver, rate=lambda step: 1.0, log_every=1
+        )
+    ]
     first, last = (sum(s["i_nce"] for s in part) / 10 for part in (stats[:10], stats[-10:]))
     losses = [sum(s["loss"] for s in part) / 10 for part in (stats[:10], stats[-10:])]
     assert (last > first + 0.3 and losses[1] < losses[0] - 0.3) if shared else last < 0.1
@@ -262,14 +326,27 @@ def test_averages_are_means_at_first_and_exponential_ones_later():
 
 @pytest.mark.parametrize(
     ("steps", "every", "want"),
-    [(25, 10, [10, 20, 25]), (20, 10, [10, 20]), (3, 10, [3]), (1, 1, [1]), (5, 2, [2, 4, 5]), (4, 1, [1, 2, 3, 4])],
+    [
+        (25, 10, [10, 20, 25]),
+        (20, 10, [10, 20]),
+        (3, 10, [3]),
+        (1, 1, [1]),
+        (5, 2, [2, 4, 5]),
+        (4, 1, [1, 2, 3, 4]),
+    ],
 )
-def test_steps_are_told_when_they_are_due_and_the_last_one_always(tmp_path, eager, steps, every, want):
+def test_steps_are_told_when_they_are_due_and_the_last_one_always(
+    tmp_path, eager, steps, every, want
+):
     told = [step for step, _ in script([1.0] * steps, log_every=every)[1]]
     assert told == want
     path = tmp_path / "checkpoint.pt"
-    next(script([1.0] * steps, log_every=every, checkpoint=path)[1])  # stopped at what it told first, goes on from there
-    assert [step for step, _ in script([1.0] * steps, log_every=every, checkpoint=str(path))[1]] == want
+    next(
+        script([1.0] * steps, log_every=every, checkpoint=path)[1]
+    )  # stopped at what it told first, goes on from there
+    assert [
+        step for step, _ in script([1.0] * steps, log_every=every, checkpoint=str(path))[1]
+    ] == want
 
 
 def test_to_look_every_0_steps_is_told():
@@ -278,19 +355,29 @@ def test_to_look_every_0_steps_is_told():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("at", "every", "found"), [(1, 1, 1), (4, 1, 4), (4, 3, 6), (7, 10, 8), (8, 1, 8)])
-def test_a_loss_that_is_no_number_stops_the_run_with_its_state_saved(tmp_path, bad, at, every, found):
+@pytest.mark.parametrize(
+    ("at", "every", "found"), [(1, 1, 1), (4, 1, 4), (4, 3, 6), (7, 10, 8), (8, 1, 8)]
+)
+def test_a_loss_that_is_no_number_stops_the_run_with_its_state_saved(
+    tmp_path, bad, at, every, found
+):
     losses, path = [1.0] * 8, tmp_path / "checkpoint.pt"
     losses[at - 1 :] = [bad] * (9 - at)  # as it does in earnest, it stays so
     method, steps = script(losses, log_every=every, checkpoint=path)
     told = []
-    with pytest.raises(Diverged, match=rf"^step {found}: the loss is {bad}; lower the learning rate or raise tau$"):
+    with pytest.raises(
+        Diverged, match=rf"^step {found}: the loss is {bad}; lower the learning rate or raise tau$"
+    ):
         told.extend(step for step, _ in steps)
     assert told == [step for step in range(1, found) if step % every == 0]
     twin, solver = Scripted(losses), torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1)
     state = {"method": twin, "view": Plain(), "optimizer": solver, "progress": {}}
-    assert checkpoint.load(path, state)["progress"]["step"] == found and twin.at == found == method.at
-    with pytest.raises(Diverged, match=rf"^step {found}: the loss is {bad}; "):  # cut before its row was written
+    assert (
+        checkpoint.load(path, state)["progress"]["step"] == found and twin.at == found == method.at
+    )
+    with pytest.raises(
+        Diverged, match=rf"^step {found}: the loss is {bad}; "
+    ):  # cut before its row was written
         list(script(losses, log_every=every, checkpoint=path)[1])
 
 
@@ -308,13 +395,17 @@ class Telling(Scripted):
 
     def forward(self, views, index=None, labels=None):
         step = super().forward(views, index, labels)
-        return Step(step.loss, step.stats | ({"right": torch.tensor(self.right)} if self.at >= 2 else {}))
+        return Step(
+            step.loss, step.stats | ({"right": torch.tensor(self.right)} if self.at >= 2 else {})
+        )
 
 
 def test_a_method_may_tell_more_later_and_what_is_no_number_is_named():
     for right in (0.5, math.nan):
         method, solver = Telling(right), torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1)
-        steps = fit(method, Plain(), batches, steps=4, optimizer=solver, rate=lambda step: 1.0, log_every=1)
+        steps = fit(
+            method, Plain(), batches, steps=4, optimizer=solver, rate=lambda step: 1.0, log_every=1
+        )
         if right == 0.5:
             assert [stats.get("right_ema") for _, stats in steps] == [None, None, 0.5, 0.5]
         else:
@@ -345,7 +436,9 @@ def test_the_checkpoint_of_something_else_is_refused(tmp_path, change):
     else:
         path.write_bytes(path.read_bytes()[:-100])
     before = checkpoint.fingerprint(parts)
-    with pytest.raises(ValueError, match=r"checkpoint\.pt: .*delete it and run the same command again"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.pt: .*delete it and run the same command again"
+    ):
         list(fit(batches=batches, **parts, steps=STEPS, rate=lambda step: 1.0, checkpoint=path))
     assert checkpoint.fingerprint(parts) == before
 
@@ -358,7 +451,12 @@ def test_draws_of_a_view_depend_on_seed_step_and_process_alone(monkeypatch, tmp_
 
     want = draws()
     assert len(set(want)) == STEPS
-    for change in ({"name": "lars"}, {"precision": "bf16"}, {"rate": lambda step: 0.5}, {"log_every": 7}):
+    for change in (
+        {"name": "lars"},
+        {"precision": "bf16"},
+        {"rate": lambda step: 0.5},
+        {"log_every": 7},
+    ):
         assert draws(**change) == want
     assert draws(steps=20)[:STEPS] == want
     torch.manual_seed(99)  # and no global state
@@ -385,5 +483,9 @@ def test_a_method_in_eval_mode_is_trained_in_training_mode():
 def test_the_loop_knows_no_view_no_method_and_no_data_set(room):
     tree = ast.parse((Path(infomin.__file__).parent / f"{room}.py").read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    modules = {getattr(node, "module", None) or "" for node in imports} | {a.name for node in imports for a in node.names}
-    assert modules and not {"views", "methods", "data"} & {part for module in modules for part in module.split(".")}
+    modules = {getattr(node, "module", None) or "" for node in imports} | {
+        a.name for node in imports for a in node.names
+    }
+    assert modules and not {"views", "methods", "data"} & {
+        part for module in modules for part in module.split(".")
+    }

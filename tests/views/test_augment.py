@@ -24,7 +24,7 @@ from infomin.views.augment.presets import (
     RandAugment,
     preset,
 )
-from infomin.views.draws import piece
+from infomin.views.draws import chunk_size
 
 torch.set_num_threads(1)
 FAMILY: dict[str, Any] = {
@@ -44,7 +44,9 @@ FAMILY: dict[str, Any] = {
     "multicrop": MultiCrop((8, 5), (2, 1)),
 }
 every = pytest.mark.parametrize("name", FAMILY)
-REFERENCE = torch.rand(16, 3, 18, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+REFERENCE = torch.rand(
+    16, 3, 18, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+)
 IMAGES = REFERENCE.float()
 BYTES = (REFERENCE * 255).round().byte()
 EXTREMES = torch.stack(
@@ -72,7 +74,12 @@ def views_at(view: Any, images: Tensor, draws: Any) -> tuple[Tensor, ...]:
 
 
 def side(view: Any, name: str) -> list[tuple[int, int]]:
-    sizes = {"crop to 9 px": [(9, 9)], "jigsaw": [(10, 10)], "jigsaw of 3 px": [(9, 9)], "multicrop": [(8, 8), (8, 8), (5, 5)]}
+    sizes = {
+        "crop to 9 px": [(9, 9)],
+        "jigsaw": [(10, 10)],
+        "jigsaw of 3 px": [(9, 9)],
+        "multicrop": [(8, 8), (8, 8), (5, 5)],
+    }
     return sizes.get(name, [(18, 14)])
 
 
@@ -80,7 +87,12 @@ def side(view: Any, name: str) -> list[tuple[int, int]]:
 def test_a_view_has_the_channels_the_size_and_the_type_it_says(name: str) -> None:
     view = build(name)
     made = view(BYTES, seed(0))
-    assert isinstance(made, tuple) and view.channels == (3,) * len(made) and view.readout == (0,) and view.augments is True
+    assert (
+        isinstance(made, tuple)
+        and view.channels == (3,) * len(made)
+        and view.readout == (0,)
+        and view.augments is True
+    )
     assert view.wants in (None, 3)
     for v, size in zip(made, side(view, name), strict=True):
         assert v.shape == (16, 3, *size) and v.dtype == torch.float32 and v.isfinite().all()
@@ -101,7 +113,9 @@ def test_a_batch_is_its_images_with_their_draws(name: str) -> None:
     for images in (REFERENCE, EXTREMES[torch.arange(16) % 5].double()):
         whole = views_at(view, images, draws)
         for i in range(16):
-            single = views_at(view, images[i : i + 1], type(draws)(*[draw[i : i + 1] for draw in draws]))
+            single = views_at(
+                view, images[i : i + 1], type(draws)(*[draw[i : i + 1] for draw in draws])
+            )
             for v, one in zip(whole, single, strict=True):
                 torch.testing.assert_close(v[i : i + 1], one, rtol=0, atol=1e-12)
 
@@ -111,7 +125,10 @@ def test_draws_are_on_the_cpu_one_for_each_sample_and_differ(name: str) -> None:
     draws = build(name).draw(200, 18, 14, seed(2))
     for draw in draws:
         assert draw.device.type == "cpu" and len(draw) == 200
-    table = torch.cat([draw.double().flatten(1) if draw.dim() > 1 else draw.double()[:, None] for draw in draws], 1)
+    table = torch.cat(
+        [draw.double().flatten(1) if draw.dim() > 1 else draw.double()[:, None] for draw in draws],
+        1,
+    )
     assert len(table.unique(dim=0)) > (1 if name in ("flip", "grey") else 30)
 
 
@@ -155,7 +172,9 @@ def test_in_eval_mode_an_image_stays_as_it_is(name: str) -> None:
         if name.startswith("jigsaw") or size == (18, 14):
             assert torch.equal(v, IMAGES)
         else:  # the whole image, scaled
-            expected = torch.nn.functional.interpolate(IMAGES, size, mode="bilinear", antialias=True)
+            expected = torch.nn.functional.interpolate(
+                IMAGES, size, mode="bilinear", antialias=True
+            )
             torch.testing.assert_close(v, expected, rtol=0, atol=1e-5)
     assert torch.equal(torch.get_rng_state(), state)
     assert view(BYTES)[0].dtype == torch.float32
@@ -173,7 +192,9 @@ def test_no_state_and_copies(name: str) -> None:
     view = build(name)
     assert view.state_dict() == {} and not list(view.parameters()) and not list(view.buffers())
     twin = copy.deepcopy(view)
-    assert all(map(torch.equal, view(IMAGES, seed(0)), twin(IMAGES, seed(0)))) and repr(twin) == repr(view)
+    assert all(map(torch.equal, view(IMAGES, seed(0)), twin(IMAGES, seed(0)))) and repr(
+        twin
+    ) == repr(view)
     assert repr(view).startswith(type(view).__name__ + "(") and "=" in repr(view)
 
 
@@ -211,13 +232,17 @@ def test_dtypes_are_kept_and_half_precision_rounds_once(name: str, dtype: torch.
     for v, reference in zip(view(images, seed(0)), view(images.float(), seed(0)), strict=True):
         assert v.dtype == dtype
         tolerance = 1e-4 if dtype == torch.float64 else 0
-        if name not in ("randaugment", "randaugment, always") or dtype != torch.float64:  # a level may fall on either side
+        if (
+            name not in ("randaugment", "randaugment, always") or dtype != torch.float64
+        ):  # a level may fall on either side
             torch.testing.assert_close(v, reference.to(dtype), rtol=0, atol=tolerance)
 
 
 @every
 def test_bytes_are_scaled_once(name: str) -> None:
-    for v, w in zip(build(name)(BYTES, seed(0)), build(name)(BYTES.float() / 255, seed(0)), strict=True):
+    for v, w in zip(
+        build(name)(BYTES, seed(0)), build(name)(BYTES.float() / 255, seed(0)), strict=True
+    ):
         assert torch.equal(v, w)
 
 
@@ -232,7 +257,11 @@ def test_autocast_does_not_round_the_pixels(name: str) -> None:
 @every
 def test_channels_last_is_the_same(name: str) -> None:
     view = build(name)
-    for v, w in zip(view(IMAGES.to(memory_format=torch.channels_last), seed(0)), view(IMAGES, seed(0)), strict=True):
+    for v, w in zip(
+        view(IMAGES.to(memory_format=torch.channels_last), seed(0)),
+        view(IMAGES, seed(0)),
+        strict=True,
+    ):
         torch.testing.assert_close(v, w, rtol=0, atol=1e-5)
 
 
@@ -257,7 +286,9 @@ def test_a_gpu_sees_the_same_draws(name: str) -> None:
 def test_what_a_view_wants_is_what_it_takes(name: str) -> None:
     view = build(name)
     if view.wants == 3:
-        with pytest.raises(ValueError, match=rf"{type(view).__name__}: images must have the shape \[B, 3, H, W\]"):
+        with pytest.raises(
+            ValueError, match=rf"{type(view).__name__}: images must have the shape \[B, 3, H, W\]"
+        ):
             view(IMAGES[:, :2])
         with pytest.raises(ValueError, match=r"floating-point images must lie in \[0, 1\]"):
             view(IMAGES * 2)
@@ -270,24 +301,32 @@ def test_what_a_view_wants_is_what_it_takes(name: str) -> None:
 @every
 @pytest.mark.parametrize("wrong", ["a list", 3])
 def test_images_are_tensors(name: str, wrong: object) -> None:
-    with pytest.raises(TypeError, match=r"images must be a torch.Tensor \[B, (C|3), H, W\], got (str|int)"):
+    with pytest.raises(
+        TypeError, match=r"images must be a torch.Tensor \[B, (C|3), H, W\], got (str|int)"
+    ):
         build(name)(wrong)
 
 
 @every
 @pytest.mark.parametrize("images", [IMAGES, BYTES], ids=["float", "bytes"])
-def test_the_pieces_that_a_batch_is_worked_on_in_do_not_show(name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pieces_that_a_batch_is_worked_on_in_do_not_show(
+    name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = build(name)(images, seed(0))
     monkeypatch.setattr("infomin.views.draws.PIECE", 5 * images[0].numel())
-    assert piece(images) == 5
+    assert chunk_size(images) == 5
     for v, w in zip(build(name)(images, seed(0)), expected, strict=True):
         torch.testing.assert_close(v, w, rtol=0, atol=1e-6)
 
 
 @every
-def test_pixels_that_augmentations_made_of_bytes_are_not_read_to_be_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_that_augmentations_made_of_bytes_are_not_read_to_be_checked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, values = [], checks._values
-    monkeypatch.setattr(checks, "_values", lambda x, who, unit: read.append(who) or values(x, who, unit))
+    monkeypatch.setattr(
+        checks, "_values", lambda x, who, unit: read.append(who) or values(x, who, unit)
+    )
     first, view = build(name), build("jitter")
     made = first(BYTES, seed(0))[0]
     view(made, seed(0)), view.eval()(made), view.train()(view(made)[0])
@@ -296,11 +335,18 @@ def test_pixels_that_augmentations_made_of_bytes_are_not_read_to_be_checked(name
         read.clear()
         view(other, seed(0))
         assert read == ["Jitter"]
-    for images in (IMAGES.clone(), IMAGES[0].clone(), IMAGES.half()):  # of floats the first part reads what it is given
+    for images in (
+        IMAGES.clone(),
+        IMAGES[0].clone(),
+        IMAGES.half(),
+    ):  # of floats the first part reads what it is given
         read.clear()
         view(view(first(images, seed(0))[0], seed(0))[0], seed(0))
         assert len(read) == 1
-    for images in (IMAGES.clone() - 5e-4, IMAGES.clone() + 5e-4):  # which is let in, but may leave [0, 1] further on
+    for images in (
+        IMAGES.clone() - 5e-4,
+        IMAGES.clone() + 5e-4,
+    ):  # which is let in, but may leave [0, 1] further on
         read.clear()
         view(first(images, seed(0))[0].clamp(0, 1), seed(0))
         assert len(read) == 2
@@ -312,7 +358,10 @@ def test_pixels_that_augmentations_made_of_bytes_are_not_read_to_be_checked(name
 
 def test_what_a_user_writes_between_two_augmentations_is_checked() -> None:
     crop, jitter = build("crop"), build("jitter")
-    for write, message in ((lambda x: x.mul_(3), r"must lie in \[0, 1\]"), (lambda x: x[0].fill_(torch.nan), "NaN or Inf")):
+    for write, message in (
+        (lambda x: x.mul_(3), r"must lie in \[0, 1\]"),
+        (lambda x: x[0].fill_(torch.nan), "NaN or Inf"),
+    ):
         (made,) = crop(BYTES, seed(0))
         write(made)
         for images in (made, copy.deepcopy(made)):
@@ -342,10 +391,15 @@ def test_compiled_is_eager_with_the_same_global_seed() -> None:
     torch.manual_seed(3)
     expected = chain(IMAGES)
     torch.manual_seed(3)
-    torch.testing.assert_close(torch.compile(chain, backend="eager")(IMAGES), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        torch.compile(chain, backend="eager")(IMAGES), expected, rtol=0, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("name", [name for name, part in FAMILY.items() if hasattr(part, "at") and len(part.channels) == 1])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, part in FAMILY.items() if hasattr(part, "at") and len(part.channels) == 1],
+)
 def test_at_takes_bytes_as_forward_does(name: str) -> None:
     part = FAMILY[name]
     images = (IMAGES * 255).round().to(torch.uint8)
@@ -373,7 +427,12 @@ def test_numbers_may_be_numpys() -> None:
 
 def test_presets_are_those_of_the_paper_in_order() -> None:
     jitter = "Jitter(brightness={0}, contrast={0}, saturation={0}, hue={1}, p={2})".format
-    crop, flip, grey, blur = repr(Crop((0.2, 1.0))), "Flip(p=0.5)", "Grey(p=0.2)", repr(Blur((0.1, 2.0), 0.5))
+    crop, flip, grey, blur = (
+        repr(Crop((0.2, 1.0))),
+        "Flip(p=0.5)",
+        "Grey(p=0.2)",
+        repr(Blur((0.1, 2.0), 0.5)),
+    )
     rand = "RandAugment(n=2, m=10, std=0.5, p=0.5, color={})".format
     infomin = [crop, flip, jitter(0.8, 0.2, 0.8), blur, rand(True), grey]
     expected = {
@@ -383,7 +442,13 @@ def test_presets_are_those_of_the_paper_in_order() -> None:
         "D": infomin,
         "E": [crop, flip, jitter(0.4, 0.1, 0.8), blur, rand(False)],
         "infomin": infomin,
-        "simclr": [repr(Crop((0.08, 1.0))), flip, jitter(0.8, 0.2, 0.8), grey, repr(Blur((0.1, 2.0), 0.5, 0.1))],
+        "simclr": [
+            repr(Crop((0.08, 1.0))),
+            flip,
+            jitter(0.8, 0.2, 0.8),
+            grey,
+            repr(Blur((0.1, 2.0), 0.5, 0.1)),
+        ],
     }
     assert {name: list(map(repr, preset(name))) for name in PRESETS} == expected
     assert "area=(0.2, 1.0)" in crop and "kernel=0.1" in expected["simclr"][-1]
@@ -407,7 +472,9 @@ WORDS = {
     "jigsaw:3": Jigsaw(3),
     "multicrop:2x32": MultiCrop((32,), (2,), ((0.14, 1),)),
     "multicrop:2x32-4x16": MultiCrop((32, 16), (2, 4)),
-    "multicrop:1x9-1x8-2x7": MultiCrop((9, 8, 7), (1, 1, 2), ((0.14, 1), (0.05, 0.14), (0.05, 0.14))),
+    "multicrop:1x9-1x8-2x7": MultiCrop(
+        (9, 8, 7), (1, 1, 2), ((0.14, 1), (0.05, 0.14), (0.05, 0.14))
+    ),
 }
 
 
@@ -450,7 +517,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("family", "dial"), [(family, dial) for family, dials in BAD.items() for dial in dials])
+@pytest.mark.parametrize(
+    ("family", "dial"), [(family, dial) for family, dials in BAD.items() for dial in dials]
+)
 def test_a_bad_dial_says_what_came_and_what_a_good_one_is(family: str, dial: str) -> None:
     with pytest.raises(ValueError, match=r"got .*wanted .+") as caught:
         AUGMENTATIONS[family](dial)
@@ -461,18 +530,27 @@ def test_a_bad_dial_says_what_came_and_what_a_good_one_is(family: str, dial: str
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Crop((0.9, 0.2)), r"Crop\(area\): got \(0.9, 0.2\), wanted the lesser number first; swap them"),
+        (
+            lambda: Crop((0.9, 0.2)),
+            r"Crop\(area\): got \(0.9, 0.2\), wanted the lesser number first; swap them",
+        ),
         (lambda: Crop((0, 1)), r"Crop\(area\): got 0, wanted a number from 1e-06 to 1; change it"),
         (lambda: Crop(0.2), r"Crop\(area\): got 0.2, wanted two numbers \(least, greatest\)"),  # type: ignore[arg-type]
         (lambda: Crop(ratio=(0, 1)), r"Crop\(ratio\): got 0"),
         (lambda: Crop(size=0), r"Crop\(size\): got 0"),
         (lambda: Flip(1.5), r"Flip\(p\): got 1.5, wanted a number from 0 to 1; change it"),
         (lambda: Flip(True), r"Flip\(p\): got True"),
-        (lambda: Jitter(brightness=-1), r"Jitter\(brightness\): got -1, wanted a number of 0 or more; change it"),
+        (
+            lambda: Jitter(brightness=-1),
+            r"Jitter\(brightness\): got -1, wanted a number of 0 or more; change it",
+        ),
         (lambda: Jitter(hue=0.6), r"Jitter\(hue\): got 0.6, wanted a number from 0 to 0.5"),
         (lambda: Jitter.of(-1), r"Jitter.of\(strength\): got -1"),
         (lambda: Blur((0, 1)), r"Blur\(sigma\): got 0"),
-        (lambda: Blur(kernel=4), r"Blur\(kernel\): got 4, wanted an odd whole number or a share below 1; change it"),
+        (
+            lambda: Blur(kernel=4),
+            r"Blur\(kernel\): got 4, wanted an odd whole number or a share below 1; change it",
+        ),
         (lambda: Blur(kernel=3.5), r"Blur\(kernel\): got 3.5"),
         (lambda: Blur(kernel=-1), r"Blur\(kernel\): got -1"),
         (lambda: RandAugment(m=11), r"RandAugment\(m\): got 11, wanted a number from 0 to 10"),
@@ -484,11 +562,23 @@ def test_a_bad_dial_says_what_came_and_what_a_good_one_is(family: str, dial: str
         (lambda: MultiCrop((32.6,), (1,), ((0.1, 1),)), r"MultiCrop\(sizes\): got 32.6"),  # type: ignore[arg-type]
         (lambda: MultiCrop((32,), (1.9,), ((0.1, 1),)), r"MultiCrop\(counts\): got 1.9"),  # type: ignore[arg-type]
         (lambda: Jigsaw(1), r"Jigsaw\(cells\): got 1, wanted a number from 2 to 100"),
-        (lambda: MultiCrop((8,), (2, 1)), "MultiCrop: got 1 sizes, 2 counts and 2 areas, wanted equally many"),
+        (
+            lambda: MultiCrop((8,), (2, 1)),
+            "MultiCrop: got 1 sizes, 2 counts and 2 areas, wanted equally many",
+        ),
         (lambda: MultiCrop((), (), ()), "MultiCrop: got 0 sizes"),
-        (lambda: Blur(kernel=99, p=1)(IMAGES), r"got 99 for images of 18x14, wanted an odd number from 1 to 27; use a smaller"),
-        (lambda: Jigsaw(3, crop=6)(IMAGES), r"Jigsaw\(cells=3, crop=6\): images must be 18 px or more on each side"),
-        (lambda: Jigsaw(15)(IMAGES), r"Jigsaw\(cells=15, crop=None\): images must be 15 px or more on each side"),
+        (
+            lambda: Blur(kernel=99, p=1)(IMAGES),
+            r"got 99 for images of 18x14, wanted an odd number from 1 to 27; use a smaller",
+        ),
+        (
+            lambda: Jigsaw(3, crop=6)(IMAGES),
+            r"Jigsaw\(cells=3, crop=6\): images must be 18 px or more on each side",
+        ),
+        (
+            lambda: Jigsaw(15)(IMAGES),
+            r"Jigsaw\(cells=15, crop=None\): images must be 15 px or more on each side",
+        ),
     ],
 )
 def test_errors(make: Any, message: str) -> None:

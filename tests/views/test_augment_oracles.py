@@ -13,9 +13,24 @@ from torchvision.transforms import InterpolationMode
 from infomin.views.augment.blur import blur
 from infomin.views.augment.crop import Box, crop, flip, whole
 from infomin.views.augment.jigsaw import assemble, cells
-from infomin.views.augment.jitter import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, grey, jitter
+from infomin.views.augment.jitter import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    grey,
+    jitter,
+)
 from infomin.views.augment.randaugment import MOVES, OPERATIONS, TONES, randaugment
-from infomin.views.augment.tone import adjust_sharpness, autocontrast, equalize, invert, posterize, solarize, solarize_add
+from infomin.views.augment.tone import (
+    adjust_sharpness,
+    autocontrast,
+    equalize,
+    invert,
+    posterize,
+    solarize,
+    solarize_add,
+)
 from infomin.views.augment.warp import rotation, shear, translation, warp
 
 torch.set_num_threads(1)
@@ -43,7 +58,9 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-6) -> None:
 
 def one_by_one(function: Callable[..., Tensor], images: Tensor, *draws: Tensor) -> Tensor:
     """The oracle: one image at a time, with numbers."""
-    return torch.stack([function(image, *[draw[i].item() for draw in draws]) for i, image in enumerate(images)])
+    return torch.stack(
+        [function(image, *[draw[i].item() for draw in draws]) for i, image in enumerate(images)]
+    )
 
 
 def uniform(low: float, high: float) -> Tensor:
@@ -62,7 +79,13 @@ ADJUST = {
 @pytest.mark.parametrize("name", ADJUST)
 def test_adjustments(name: str) -> None:
     ours, theirs, low, high = ADJUST[name]
-    for amounts in (uniform(low, high), uniform(low, low), uniform(high, high), uniform(0, 0), uniform(0.5, 0.5)):
+    for amounts in (
+        uniform(low, high),
+        uniform(low, low),
+        uniform(high, high),
+        uniform(0, 0),
+        uniform(0.5, 0.5),
+    ):
         close(ours(IMAGES, amounts), one_by_one(theirs, IMAGES, amounts))
         close(ours(IMAGES.float(), amounts), one_by_one(theirs, IMAGES, amounts), 1e-5)
 
@@ -76,9 +99,13 @@ def test_neutral_adjustments_change_nothing(name: str) -> None:
 def test_hue_is_a_circle_and_turns_back() -> None:
     turn = uniform(-0.5, 0.5)
     close(adjust_hue(adjust_hue(IMAGES, turn), -turn), IMAGES, 1e-12)
-    close(adjust_hue(IMAGES, turn), adjust_hue(IMAGES, turn - turn.sign()), 1e-12)  # a whole turn more or less
+    close(
+        adjust_hue(IMAGES, turn), adjust_hue(IMAGES, turn - turn.sign()), 1e-12
+    )  # a whole turn more or less
     third = torch.full((N,), 1 / 3, dtype=torch.float64)
-    close(adjust_hue(IMAGES, third), IMAGES.roll(1, 1), 1e-12)  # red becomes green, green blue, blue red
+    close(
+        adjust_hue(IMAGES, third), IMAGES.roll(1, 1), 1e-12
+    )  # red becomes green, green blue, blue red
 
 
 def test_jitter_in_every_order() -> None:
@@ -99,7 +126,9 @@ def test_jitter_of_nothing_is_nothing_and_the_order_counts() -> None:
     amounts = (uniform(0.2, 1.8), uniform(0.2, 1.8), uniform(0.2, 1.8), uniform(-0.2, 0.2))
     assert torch.equal(jitter(IMAGES, *amounts, torch.full((N, 4), 4)), IMAGES)
     one, other = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]])[:, None].expand(2, N, 4)
-    assert (jitter(IMAGES, *amounts, one) - jitter(IMAGES, *amounts, other)).abs().amax((1, 2, 3))[:6].min() > 0.01
+    assert (jitter(IMAGES, *amounts, one) - jitter(IMAGES, *amounts, other)).abs().amax((1, 2, 3))[
+        :6
+    ].min() > 0.01
     neutral = (uniform(1, 1), uniform(1, 1), uniform(1, 1), uniform(0, 0))
     assert torch.equal(jitter(IMAGES, *neutral, one), IMAGES)
 
@@ -117,14 +146,19 @@ def test_grey_and_flip() -> None:
 def test_blur(kernel: int) -> None:
     sigma = uniform(0.1, 3)
     expected = torch.stack(
-        [TV.gaussian_blur(image, [kernel, kernel], [s.item()] * 2) for image, s in zip(IMAGES, sigma, strict=True)]
+        [
+            TV.gaussian_blur(image, [kernel, kernel], [s.item()] * 2)
+            for image, s in zip(IMAGES, sigma, strict=True)
+        ]
     )
     close(blur(IMAGES, sigma, kernel), expected, 1e-12)
     close(blur(IMAGES.float(), sigma, kernel), expected, 1e-5)
 
 
 def test_blur_keeps_constants_and_adds_up() -> None:
-    flat = torch.full((N, 2, 9, 11), -3.5, dtype=torch.float64)  # of any range and number of channels
+    flat = torch.full(
+        (N, 2, 9, 11), -3.5, dtype=torch.float64
+    )  # of any range and number of channels
     close(blur(flat, uniform(0.1, 2), 7), flat, 1e-14)
     sigma = uniform(0.5, 2)
     close(blur(IMAGES, sigma, 7) + blur(2 * IMAGES, sigma, 7), 3 * blur(IMAGES, sigma, 7), 1e-14)
@@ -140,7 +174,9 @@ def boxes() -> Box:
 @pytest.mark.parametrize("size", [(17, 23), (8, 8), (40, 31), (1, 1), (5, 60)])
 def test_crop(size: tuple[int, int]) -> None:
     for box in (boxes(), boxes(), whole(N, 17, 23)):
-        expected = one_by_one(lambda image, *b: TV.resized_crop(image, *b, size=list(size)), IMAGES, *box)
+        expected = one_by_one(
+            lambda image, *b: TV.resized_crop(image, *b, size=list(size)), IMAGES, *box
+        )
         close(crop(IMAGES, box, size), expected, 1e-12)
         close(crop(IMAGES.float(), box, size), expected, 1e-5)
 
@@ -156,7 +192,9 @@ def test_crop_reads_no_pixel_outside_the_box() -> None:
     for i in range(N):
         top, left, height, width = (field[i].item() for field in box)
         poisoned[i] = 1e3
-        poisoned[i, :, top : top + height, left : left + width] = IMAGES[i, :, top : top + height, left : left + width]
+        poisoned[i, :, top : top + height, left : left + width] = IMAGES[
+            i, :, top : top + height, left : left + width
+        ]
     close(crop(poisoned, box, (12, 12)), crop(IMAGES, box, (12, 12)), 0)
 
 
@@ -164,9 +202,13 @@ def test_crop_reads_no_pixel_outside_the_box() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(autocontrast, TV.autocontrast), (equalize, TV.equalize), (invert, TV.invert)], ids=lambda f: f.__name__
+    ("ours", "theirs"),
+    [(autocontrast, TV.autocontrast), (equalize, TV.equalize), (invert, TV.invert)],
+    ids=lambda f: f.__name__,
 )
-def test_tones_without_amount(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor]) -> None:
+def test_tones_without_amount(
+    ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor]
+) -> None:
     levels = ours(BYTES.double() / 255) * 255
     assert (levels - torch.stack([theirs(image) for image in BYTES])).abs().max() < (
         1 + 1e-9 if ours is autocontrast else 1e-6
@@ -188,7 +230,11 @@ def test_posterize_solarize_and_solarize_add() -> None:
     for bits in range(9):
         close(posterize(values, torch.full((N,), bits)) * 255, TV.posterize(BYTES, bits), 1e-9)
     for level in (0, 1, 100, 255):
-        close(solarize(values, torch.full((N,), level / 255, dtype=torch.float64)) * 255, TV.solarize(BYTES, level), 1e-9)
+        close(
+            solarize(values, torch.full((N,), level / 255, dtype=torch.float64)) * 255,
+            TV.solarize(BYTES, level),
+            1e-9,
+        )
     added = torch.where(BYTES < 128, (BYTES.int() + 50).clamp(max=255), BYTES.int())
     close(solarize_add(values, torch.full((N,), 50 / 255, dtype=torch.float64)) * 255, added, 1e-9)
 
@@ -196,11 +242,15 @@ def test_posterize_solarize_and_solarize_add() -> None:
 def test_sharpness_on_levels_and_tiny_images() -> None:
     factor = uniform(0.1, 1.9)
     theirs = one_by_one(TV.adjust_sharpness, BYTES, factor)
-    assert (adjust_sharpness(BYTES.double() / 255, factor) * 255 - theirs).abs().max() < 1 + 2  # they round twice
+    assert (
+        adjust_sharpness(BYTES.double() / 255, factor) * 255 - theirs
+    ).abs().max() < 1 + 2  # they round twice
     assert torch.equal(adjust_sharpness(IMAGES[:, :, :2], factor), IMAGES[:, :, :2])
 
 
-def moved(function: Callable[..., Tensor], image: Tensor, *arguments: object, **more: object) -> Tensor:
+def moved(
+    function: Callable[..., Tensor], image: Tensor, *arguments: object, **more: object
+) -> Tensor:
     """A bilinear warp by torchvision with grey outside: its own `fill` counts the share of the border pixels twice."""
     return function(image - 0.5, *arguments, interpolation=InterpolationMode.BILINEAR, **more) + 0.5
 
@@ -224,7 +274,9 @@ def test_shear_is_about_the_corner() -> None:
 
 def test_translation() -> None:
     x, y = uniform(-8, 8).round(), uniform(-8, 8).round()
-    theirs = one_by_one(lambda image, x, y: moved(TV.affine, image, 0, [x, y], 1, [0, 0]), IMAGES, x, y)
+    theirs = one_by_one(
+        lambda image, x, y: moved(TV.affine, image, 0, [x, y], 1, [0, 0]), IMAGES, x, y
+    )
     close(warp(IMAGES, translation(x, y)), theirs, 1e-5)
 
 
@@ -238,7 +290,13 @@ def oracle(name: str, m: float, sign: float, height: int, width: int) -> Callabl
     """One operation on one image at the magnitude m of 0..1, as the list that the paper uses defines it."""
     enhance = 0.1 + 1.8 * m
     degrees = math.degrees(math.atan(sign * 0.3 * m))
-    move = {"angle": 0.0, "translate": [0.0, 0.0], "scale": 1.0, "shear": [0.0, 0.0], "center": [0, 0]}
+    move = {
+        "angle": 0.0,
+        "translate": [0.0, 0.0],
+        "scale": 1.0,
+        "shear": [0.0, 0.0],
+        "center": [0, 0],
+    }
     return {
         "Identity": lambda x: x,
         "AutoContrast": TV.autocontrast,
@@ -254,8 +312,12 @@ def oracle(name: str, m: float, sign: float, height: int, width: int) -> Callabl
         "Rotate": lambda x: moved(TV.rotate, x, sign * 30 * m),
         "ShearX": lambda x: moved(TV.affine, x, **move | {"shear": [degrees, 0.0]}),
         "ShearY": lambda x: moved(TV.affine, x, **move | {"shear": [0.0, degrees]}),
-        "TranslateX": lambda x: moved(TV.affine, x, **move | {"translate": [sign * 0.45 * m * width, 0.0]}),
-        "TranslateY": lambda x: moved(TV.affine, x, **move | {"translate": [0.0, sign * 0.45 * m * height]}),
+        "TranslateX": lambda x: moved(
+            TV.affine, x, **move | {"translate": [sign * 0.45 * m * width, 0.0]}
+        ),
+        "TranslateY": lambda x: moved(
+            TV.affine, x, **move | {"translate": [0.0, sign * 0.45 * m * height]}
+        ),
     }[name]
 
 
@@ -266,7 +328,9 @@ def test_each_operation_of_randaugment(name: str, magnitude: float) -> None:
     operation = torch.full((N, 1), OPERATIONS.index(name))
     for sign in (-1.0, 1.0):
         amounts = torch.full((N, 1), magnitude, dtype=torch.float64), torch.full((N, 1), sign)
-        theirs = torch.stack([oracle(name, magnitude / 10, sign, 17, 23)(image) for image in images])
+        theirs = torch.stack(
+            [oracle(name, magnitude / 10, sign, 17, 23)(image) for image in images]
+        )
         close(randaugment(images, operation, *amounts), theirs, 1e-5)
 
 
@@ -278,7 +342,12 @@ def test_rounds_of_randaugment_follow_each_other() -> None:
     expected = images
     for k in range(3):
         rounds = [draw[:, k : k + 1] for draw in (operation, magnitude, sign)]
-        expected = torch.cat([randaugment(expected[i : i + 1], *[draw[i : i + 1] for draw in rounds]) for i in range(N)])
+        expected = torch.cat(
+            [
+                randaugment(expected[i : i + 1], *[draw[i : i + 1] for draw in rounds])
+                for i in range(N)
+            ]
+        )
     close(randaugment(images, operation, magnitude, sign), expected, 1e-12)
 
 
@@ -308,10 +377,15 @@ def test_cells_are_slices(n: int, side: int) -> None:
     assert parts.shape == (N, n * n, 3, side, side)
     for i in range(N):
         for cell in range(n * n):
-            top, left = cell // n * height + offsets[i, cell, 0], cell % n * width + offsets[i, cell, 1]
+            top, left = (
+                cell // n * height + offsets[i, cell, 0],
+                cell % n * width + offsets[i, cell, 1],
+            )
             assert torch.equal(parts[i, cell], IMAGES[i, :, top : top + side, left : left + side])
 
 
 def test_whole_cells_in_order_are_the_image() -> None:
     images = IMAGES[:, :, :16, :16]
-    assert torch.equal(assemble(cells(images, 4, 4, torch.zeros(N, 16, 2, dtype=torch.long))), images)
+    assert torch.equal(
+        assemble(cells(images, 4, 4, torch.zeros(N, 16, 2, dtype=torch.long))), images
+    )

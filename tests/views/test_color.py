@@ -34,7 +34,9 @@ def cube() -> Tensor:
     g = torch.Generator().manual_seed(0)
     grid = torch.cartesian_prod(*[torch.linspace(0, 1, 9, dtype=torch.float64)] * 3)
     fine = torch.linspace(0, 1, 801, dtype=torch.float64)
-    lines = [torch.stack([fine, fine * 0 + a, fine * 0 + b], 1) for a, b in product((0, 1), repeat=2)]
+    lines = [
+        torch.stack([fine, fine * 0 + a, fine * 0 + b], 1) for a, b in product((0, 1), repeat=2)
+    ]
     edges = [line.roll(axis, 1) for line in lines for axis in range(3)]
     anywhere = torch.rand(20000, 3, generator=g, dtype=torch.float64)
     dark = 0.2 * torch.rand(20000, 3, generator=g, dtype=torch.float64)
@@ -42,7 +44,10 @@ def cube() -> Tensor:
 
 
 CUBE = cube()
-SPAN = {name: torch.tensor(s.high, dtype=torch.float64) - torch.tensor(s.low, dtype=torch.float64) for name, s in SPACES.items()}
+SPAN = {
+    name: torch.tensor(s.high, dtype=torch.float64) - torch.tensor(s.low, dtype=torch.float64)
+    for name, s in SPACES.items()
+}
 
 
 def oracle(name: str, images: Tensor, back: bool = False) -> Tensor:
@@ -62,22 +67,31 @@ def worst(name: str, ours: Tensor, theirs: Tensor) -> float:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
 def test_from_rgb_agrees_with_scikit_image(name: str, dtype: torch.dtype, tolerance: float) -> None:
     x = CUBE.to(dtype)
-    if name == "hsv":  # the hue of an all but grey colour amplifies the rounding of the input without bound
+    if (
+        name == "hsv"
+    ):  # the hue of an all but grey colour amplifies the rounding of the input without bound
         x = x[:, :, (x.amax(1) - x.amin(1))[0, :, 0] > 0.01]
     assert worst(name, SPACES[name].from_rgb(x).double(), oracle(name, x.double())) < tolerance
 
 
 @every_space
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
-def test_to_rgb_agrees_with_scikit_image_inside_the_cube(name: str, dtype: torch.dtype, tolerance: float) -> None:
+def test_to_rgb_agrees_with_scikit_image_inside_the_cube(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
     x = oracle(name, CUBE)
-    assert float((SPACES[name].to_rgb(x.to(dtype)).double() - oracle(name, x, back=True)).abs().max()) < tolerance
+    assert (
+        float((SPACES[name].to_rgb(x.to(dtype)).double() - oracle(name, x, back=True)).abs().max())
+        < tolerance
+    )
 
 
 @pytest.mark.parametrize("name", ["lab", "luv"])
 def test_dark_colours_agree_where_scikit_image_goes_from_foot_to_power(name: str) -> None:
     """Its rounded constants leave a gap there, which a curve of ours without one must cross."""
-    x = batch(0.15 * torch.rand(10**6, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64))
+    x = batch(
+        0.15 * torch.rand(10**6, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    )
     theirs = oracle(name, x)
     assert worst(name, SPACES[name].from_rgb(x), theirs) < 1e-6
     assert float((SPACES[name].to_rgb(theirs) - oracle(name, theirs, back=True)).abs().max()) < 1e-6
@@ -88,19 +102,28 @@ def test_dark_colours_agree_where_scikit_image_goes_from_foot_to_power(name: str
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_round_trip(name: str, dtype: torch.dtype, tolerance: float) -> None:
     x = CUBE.to(dtype)
-    torch.testing.assert_close(SPACES[name].to_rgb(SPACES[name].from_rgb(x)), x, rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        SPACES[name].to_rgb(SPACES[name].from_rgb(x)), x, rtol=0, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "hsv"])
 def test_nothing_is_clipped_so_colours_outside_the_cube_come_back(name: str) -> None:
     x = CUBE * 1.6 - 0.3
-    if name == "luv":  # chromaticity divides by X + 15 Y + 3 Z, which negative colours can bring to 0
+    if (
+        name == "luv"
+    ):  # chromaticity divides by X + 15 Y + 3 Z, which negative colours can bring to 0
         x = CUBE + 0.3
     torch.testing.assert_close(SPACES[name].to_rgb(SPACES[name].from_rgb(x)), x, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("curve", "exact"), [(SRGB, 12.92321), (LIGHTNESS, (29 / 6) ** 2 / 3 * 1.16), (LUV_LIGHTNESS, (29 / 6) ** 2 / 3 * 1.16)]
+    ("curve", "exact"),
+    [
+        (SRGB, 12.92321),
+        (LIGHTNESS, (29 / 6) ** 2 / 3 * 1.16),
+        (LUV_LIGHTNESS, (29 / 6) ** 2 / 3 * 1.16),
+    ],
 )
 def test_curves_are_continuous_and_inverse_on_the_whole_line(curve: Curve, exact: float) -> None:
     assert curve.slope == pytest.approx(exact, rel=3e-4)
@@ -109,21 +132,29 @@ def test_curves_are_continuous_and_inverse_on_the_whole_line(curve: Curve, exact
     y = torch.linspace(-2, 3, 50001, dtype=torch.float64)
     x = compress(y, curve)
     torch.testing.assert_close(expand(x, curve), y, rtol=0, atol=1e-13)
-    assert x.diff().min() > 0 and x.diff().max() <= 1.0003 * exact * 1e-4  # increasing, without a jump
+    assert (
+        x.diff().min() > 0 and x.diff().max() <= 1.0003 * exact * 1e-4
+    )  # increasing, without a jump
     seam = curve.dim * torch.linspace(1 - 1e-4, 1 + 1e-4, 100001, dtype=torch.float64)
     x = compress(seam, curve)
-    torch.testing.assert_close(expand(x, curve), seam, rtol=0, atol=1.0001 * gap)  # one part meets the other within the gap
+    torch.testing.assert_close(
+        expand(x, curve), seam, rtol=0, atol=1.0001 * gap
+    )  # one part meets the other within the gap
     assert x.diff().min() >= 0 and x.diff().max() < 1e-5
     np.testing.assert_allclose(compress(y.new_tensor([0, 1]), curve), [0, 1], rtol=0, atol=1e-15)
 
 
 @every_space
 def test_uint8_is_scaled_once(name: str) -> None:
-    x = torch.randint(0, 256, (3, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    x = torch.randint(
+        0, 256, (3, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     x[0, :, :16, :16] = torch.arange(256, dtype=torch.uint8).view(16, 16)  # every grey
     ours = SPACES[name].from_rgb(x)
     assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours, SPACES[name].from_rgb(x.float() / 255), rtol=0, atol=1e-6 * float(SPAN[name].max()))
+    torch.testing.assert_close(
+        ours, SPACES[name].from_rgb(x.float() / 255), rtol=0, atol=1e-6 * float(SPAN[name].max())
+    )
     if name != "rgb":
         assert worst(name, ours.double(), oracle(name, x)) < 1e-4
 
@@ -131,11 +162,16 @@ def test_uint8_is_scaled_once(name: str) -> None:
 @every_space
 def test_low_and_high_are_the_extremes_over_the_cube(name: str) -> None:
     values = SPACES[name].from_rgb(CUBE)[0, :, :, 0]
-    low, high = torch.tensor(SPACES[name].low, dtype=torch.float64), torch.tensor(SPACES[name].high, dtype=torch.float64)
+    low, high = (
+        torch.tensor(SPACES[name].low, dtype=torch.float64),
+        torch.tensor(SPACES[name].high, dtype=torch.float64),
+    )
     slack = 1e-6 * SPAN[name]
     if name == "hsv":
         slack[0] = 2e-3  # a hue is below 1
-    assert ((values.amin(1) - low).abs() < slack).all() and ((values.amax(1) - high).abs() < slack).all()
+    assert ((values.amin(1) - low).abs() < slack).all() and (
+        (values.amax(1) - high).abs() < slack
+    ).all()
     assert len(SPACES[name].names) == 3 and "".join(SPACES[name].names).lower() == name
 
 
@@ -146,7 +182,9 @@ def test_gradcheck_both_ways(name: str) -> None:
     assert (x.sort(1).values.diff(dim=1) > 1e-3).all()  # HSV has kinks where two channels are equal
     x[0] *= 0.04  # the straight feet of the curves
     assert torch.autograd.gradcheck(SPACES[name].from_rgb, x.requires_grad_())
-    assert torch.autograd.gradcheck(SPACES[name].to_rgb, SPACES[name].from_rgb(x).detach().requires_grad_())
+    assert torch.autograd.gradcheck(
+        SPACES[name].to_rgb, SPACES[name].from_rgb(x).detach().requires_grad_()
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("hsv", "luv")])
@@ -156,7 +194,9 @@ def test_gradcheck_at_black_and_grey(name: str) -> None:
 
 @every_space
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_gradients_are_finite_at_the_corners_and_on_the_grey_axis(name: str, dtype: torch.dtype) -> None:
+def test_gradients_are_finite_at_the_corners_and_on_the_grey_axis(
+    name: str, dtype: torch.dtype
+) -> None:
     x = batch(torch.cat([CORNERS, GREYS])).to(dtype).requires_grad_()
     colors = SPACES[name].from_rgb(x).detach().requires_grad_()
     for function, start in ((SPACES[name].from_rgb, x), (SPACES[name].to_rgb, colors)):
@@ -211,7 +251,9 @@ def test_dtype_is_kept_and_half_precision_rounds_once(name: str, dtype: torch.dt
     for function in (SPACES[name].from_rgb, SPACES[name].to_rgb):
         x = SPACES[name].from_rgb(x) if function is SPACES[name].to_rgb else x
         assert function(x).dtype == dtype
-        torch.testing.assert_close(function(x), function(x.double()).to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-4)
+        torch.testing.assert_close(
+            function(x), function(x.double()).to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-4
+        )
     for view in ColorSplit(name)(torch.zeros(1, 3, 2, 2, dtype=dtype)):
         assert view.dtype == dtype
 
@@ -225,8 +267,17 @@ def test_works_on_the_device_of_its_input(name: str, device: str) -> None:
     for x in (CUBE.float(), (255 * CUBE).byte()):
         for function in (SPACES[name].from_rgb, *[SPACES[name].to_rgb] * x.is_floating_point()):
             there = function(x.to(device))
-            assert there.device.type == device and there.dtype == torch.float32 and there.shape == x.shape
-            if device != "meta" and x.is_floating_point() and function is SPACES[name].from_rgb and name != "hsv":
+            assert (
+                there.device.type == device
+                and there.dtype == torch.float32
+                and there.shape == x.shape
+            )
+            if (
+                device != "meta"
+                and x.is_floating_point()
+                and function is SPACES[name].from_rgb
+                and name != "hsv"
+            ):
                 assert worst(name, there.cpu(), function(x)) < 1e-5
 
 
@@ -248,8 +299,12 @@ def test_bytes_are_rgb_or_nothing(space: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_rounded_once_on_its_way_through_rgb(dtype: torch.dtype) -> None:
-    colors = (torch.rand(4, 3, 9, 9, generator=torch.Generator().manual_seed(0)) * 200 + 20).to(dtype)
-    assert torch.equal(convert(colors, "ycbcr", "lab"), convert(colors.float(), "ycbcr", "lab").to(dtype))
+    colors = (torch.rand(4, 3, 9, 9, generator=torch.Generator().manual_seed(0)) * 200 + 20).to(
+        dtype
+    )
+    assert torch.equal(
+        convert(colors, "ycbcr", "lab"), convert(colors.float(), "ycbcr", "lab").to(dtype)
+    )
 
 
 def test_convert_goes_by_way_of_rgb() -> None:
@@ -293,7 +348,9 @@ def test_norm_none_keeps_the_units_and_range_fills_minus_one_to_one(name: str) -
     (scaled,) = ColorSplit(name, "012", "range")(CUBE)
     low, high = scaled.amin((0, 2, 3)), scaled.amax((0, 2, 3))
     torch.testing.assert_close(low, -torch.ones_like(low), rtol=0, atol=1e-5)
-    torch.testing.assert_close(high, torch.ones_like(high), rtol=0, atol=5e-3 if name == "hsv" else 1e-5)  # a hue is below 1
+    torch.testing.assert_close(
+        high, torch.ones_like(high), rtol=0, atol=5e-3 if name == "hsv" else 1e-5
+    )  # a hue is below 1
 
 
 def test_norm_cmc_subtracts_the_mean_and_divides_by_the_deviation() -> None:
@@ -302,7 +359,9 @@ def test_norm_cmc_subtracts_the_mean_and_divides_by_the_deviation() -> None:
     both = torch.cat([luma, chroma], 1)[0, :, :, 0]
     torch.testing.assert_close(both.amin(1), -torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-4)
     torch.testing.assert_close(both.amax(1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-4)
-    (blue,) = ColorSplit("ydbdr", "012", "cmc")(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).view(1, 3, 1, 1))
+    (blue,) = ColorSplit("ydbdr", "012", "cmc")(
+        torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).view(1, 3, 1, 1)
+    )
     expected = [(0.114 - 0.457) / 0.5, (1.333 + 0.082) / 1.331, (0.217 + 0.052) / 1.333]
     np.testing.assert_allclose(blue.flatten().numpy(), expected, rtol=1e-12)
 
@@ -321,7 +380,10 @@ def test_norm_cmc_subtracts_the_mean_and_divides_by_the_deviation() -> None:
         ({"split": ""}, "got ''"),
         ({"split": 12}, "got 12"),
         ({"norm": "zscore"}, r"ColorSplit\(norm\): got 'zscore', wanted one of none, range, cmc"),
-        ({"space": "hsv", "norm": "cmc"}, "got 'cmc' for hsv, wanted one of the spaces lab, ydbdr; take norm='range'"),
+        (
+            {"space": "hsv", "norm": "cmc"},
+            "got 'cmc' for hsv, wanted one of the spaces lab, ydbdr; take norm='range'",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
@@ -332,13 +394,25 @@ def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (torch.rand(8, 8), ValueError, r"ColorSplit\(yuv\): images must have the shape \[B, 3, H, W\], got \[8, 8\]"),
+        (
+            torch.rand(8, 8),
+            ValueError,
+            r"ColorSplit\(yuv\): images must have the shape \[B, 3, H, W\], got \[8, 8\]",
+        ),
         (torch.rand(2, 1, 8, 8), ValueError, r"got \[2, 1, 8, 8\]"),
         (torch.rand(0, 3, 8, 8), ValueError, r"got \[0, 3, 8, 8\]"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), TypeError, "must be uint8 .* or floating point .*, got torch.int64"),
+        (
+            torch.zeros(2, 3, 8, 8, dtype=torch.int64),
+            TypeError,
+            "must be uint8 .* or floating point .*, got torch.int64",
+        ),
         (np.zeros((2, 3, 8, 8)), TypeError, "must be a torch.Tensor .*, got ndarray"),
         (torch.full((2, 3, 8, 8), 200.0), ValueError, r"must lie in \[0, 1\], got \[200, 200\]"),
-        (torch.full((2, 3, 8, 8), torch.nan), ValueError, "must be finite, got 384 pixels that are NaN or Inf"),
+        (
+            torch.full((2, 3, 8, 8), torch.nan),
+            ValueError,
+            "must be finite, got 384 pixels that are NaN or Inf",
+        ),
     ],
 )
 def test_bad_images_are_named(images: object, error: type[Exception], message: str) -> None:
@@ -351,7 +425,9 @@ def test_bad_colours_are_named(name: str) -> None:
     for function in (SPACES[name].from_rgb, SPACES[name].to_rgb):
         for shape in ((2, 8, 8, 3), (3, 8), (3,), ()):
             got = re.escape(str(list(shape)))
-            with pytest.raises(ValueError, match=rf"must have the shape \[\.\.\., 3, H, W\], got {got}"):
+            with pytest.raises(
+                ValueError, match=rf"must have the shape \[\.\.\., 3, H, W\], got {got}"
+            ):
                 function(torch.rand(shape))
         with pytest.raises(TypeError, match=r"got torch\.int64"):
             function(torch.zeros(2, 3, 8, 8, dtype=torch.int64))

@@ -15,15 +15,26 @@ from torch import Tensor, nn
 import infomin
 from infomin.views import couplings
 from infomin.views.color import SPACES, ColorSplit
-from infomin.views.couplings import through
+from infomin.views.couplings import apply_couplings
 from infomin.views.flow import FlowSplit, PixelFlow
 
 torch.set_num_threads(1)
 F64 = torch.float64
-SHAPES = [(2, 1, 0), (2, 4, 1), (3, 6, 1), (3, 6, 2), (3, 4, 0), (4, 6, 2), (5, 4, 1), (6, 6, 1)]  # channels, couplings, depth
+SHAPES = [
+    (2, 1, 0),
+    (2, 4, 1),
+    (3, 6, 1),
+    (3, 6, 2),
+    (3, 4, 0),
+    (4, 6, 2),
+    (5, 4, 1),
+    (6, 6, 1),
+]  # channels, couplings, depth
 FAMILY = [dict(zip(("channels", "couplings", "depth"), shape, strict=True)) | {"volume_preserving": vp}
           for shape, vp in product(SHAPES, (True, False))]  # fmt: skip
-every_flow = pytest.mark.parametrize("settings", FAMILY, ids=lambda s: "-".join(map(str, s.values())))
+every_flow = pytest.mark.parametrize(
+    "settings", FAMILY, ids=lambda s: "-".join(map(str, s.values()))
+)
 both_kinds = pytest.mark.parametrize("vp", [True, False], ids=["additive", "affine"])
 
 
@@ -40,7 +51,9 @@ def wild(seed: int = 0, deviation: float = 0.5, **settings) -> PixelFlow:
     return flow
 
 
-def colors(channels: int, dtype: torch.dtype = F64, low: float = 0, high: float = 1, seed: int = 1) -> Tensor:
+def colors(
+    channels: int, dtype: torch.dtype = F64, low: float = 0, high: float = 1, seed: int = 1
+) -> Tensor:
     x = torch.rand(2, channels, 6, 5, generator=seeded(seed), dtype=F64)
     return (low + (high - low) * x).to(dtype)
 
@@ -70,7 +83,9 @@ def by_hand(flow: PixelFlow, colour: Tensor) -> tuple[Tensor, Tensor]:
 @every_flow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 2)])
-def test_inverse_both_ways(settings: dict, dtype: torch.dtype, tolerance: float, low: float, high: float) -> None:
+def test_inverse_both_ways(
+    settings: dict, dtype: torch.dtype, tolerance: float, low: float, high: float
+) -> None:
     for seed in range(8):
         flow = wild(seed, **settings)
         x = colors(settings["channels"], dtype, low, high, seed)
@@ -92,7 +107,10 @@ def test_no_scale_is_out_of_bounds_and_a_wide_flow_still_inverts() -> None:
     flow = wild(1, 50, couplings=6, volume_preserving=False)
     assert 2 <= flow.log_det(colors(3)).abs().max() <= 6
     for width in (4, 256):
-        flow, x = wild(2, couplings=6, hidden=width, depth=2, volume_preserving=False), colors(3, torch.float32, -1, 2)
+        flow, x = (
+            wild(2, couplings=6, hidden=width, depth=2, volume_preserving=False),
+            colors(3, torch.float32, -1, 2),
+        )
         torch.testing.assert_close(flow.inverse(flow(x)), x, rtol=0, atol=1e-5)
 
 
@@ -102,7 +120,9 @@ def test_the_inverse_has_the_gradient_of_an_inverse(vp: bool) -> None:
     at = colors(3)[0, :, 0, 0]
     there = torch.autograd.functional.jacobian(lambda c: flow(c.view(1, 3, 1, 1)).flatten(), at)
     latent = flow(at.view(1, 3, 1, 1)).flatten()
-    back = torch.autograd.functional.jacobian(lambda z: flow.inverse(z.view(1, 3, 1, 1)).flatten(), latent)
+    back = torch.autograd.functional.jacobian(
+        lambda z: flow.inverse(z.view(1, 3, 1, 1)).flatten(), latent
+    )
     torch.testing.assert_close(back @ there, torch.eye(3, dtype=F64), rtol=0, atol=1e-10)
     flow.inverse(colors(3)).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in flow.parameters())
@@ -110,7 +130,9 @@ def test_the_inverse_has_the_gradient_of_an_inverse(vp: bool) -> None:
 
 @pytest.mark.parametrize("space", SPACES)
 @both_kinds
-def test_a_flow_on_a_colour_space_is_that_flow_on_the_channels_of_colour_split(space: str, vp: bool) -> None:
+def test_a_flow_on_a_colour_space_is_that_flow_on_the_channels_of_colour_split(
+    space: str, vp: bool
+) -> None:
     flow, x = wild(3, space=space, volume_preserving=vp), colors(3)
     plain = wild(3, volume_preserving=vp)
     (channels,) = ColorSplit(space, "012", "range")(x) if space != "rgb" else (x,)
@@ -118,7 +140,12 @@ def test_a_flow_on_a_colour_space_is_that_flow_on_the_channels_of_colour_split(s
     torch.testing.assert_close(flow.log_det(x), plain.log_det(channels), rtol=0, atol=0)
     torch.testing.assert_close(flow.inverse(flow(x)), x, rtol=0, atol=1e-10)
     single = x.float()
-    torch.testing.assert_close(flow.inverse(flow(single)), single, rtol=0, atol=1e-4 if space in ("hsv", "lab", "luv") else 1e-5)
+    torch.testing.assert_close(
+        flow.inverse(flow(single)),
+        single,
+        rtol=0,
+        atol=1e-4 if space in ("hsv", "lab", "luv") else 1e-5,
+    )
 
 
 @every_flow
@@ -126,7 +153,11 @@ def test_a_new_flow_is_the_identity(settings: dict) -> None:
     flow, x = PixelFlow(**settings), colors(settings["channels"])
     for fast in (True, False):
         flow.fast = fast
-        assert torch.equal(flow(x), x) and torch.equal(flow.inverse(x), x) and not flow.log_det(x).any()
+        assert (
+            torch.equal(flow(x), x)
+            and torch.equal(flow.inverse(x), x)
+            and not flow.log_det(x).any()
+        )
 
 
 @every_flow
@@ -146,8 +177,12 @@ def test_log_det_is_that_of_the_jacobian(settings: dict) -> None:
     log_det = flow.log_det(x)
     assert log_det.shape == (2, 6, 5)
     for b, i, j in ((0, 0, 0), (1, 3, 2)):
-        jacobian = torch.autograd.functional.jacobian(lambda c: flow(c.view(1, -1, 1, 1)).flatten(), x[b, :, i, j])
-        torch.testing.assert_close(log_det[b, i, j], torch.linalg.slogdet(jacobian).logabsdet, rtol=0, atol=1e-6)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda c: flow(c.view(1, -1, 1, 1)).flatten(), x[b, :, i, j]
+        )
+        torch.testing.assert_close(
+            log_det[b, i, j], torch.linalg.slogdet(jacobian).logabsdet, rtol=0, atol=1e-6
+        )
     if settings["volume_preserving"]:
         assert not log_det.any()
     else:
@@ -172,7 +207,9 @@ def test_log_det_with_a_space_is_by_the_channels_of_the_space() -> None:
     (eye,) = ColorSplit("ydbdr", "012")(torch.eye(3, dtype=F64).view(3, 3, 1, 1))
     (black,) = ColorSplit("ydbdr", "012")(torch.zeros(1, 3, 1, 1, dtype=F64))
     of_the_space = torch.linalg.slogdet((eye - black)[:, :, 0, 0]).logabsdet
-    torch.testing.assert_close(flow.log_det(x)[1, 2, 3] + of_the_space, torch.linalg.slogdet(jacobian).logabsdet)
+    torch.testing.assert_close(
+        flow.log_det(x)[1, 2, 3] + of_the_space, torch.linalg.slogdet(jacobian).logabsdet
+    )
     assert channels.shape == (1, 3, 1, 1) and of_the_space.abs() > 0.1
 
 
@@ -199,7 +236,13 @@ def test_commutes_with_flips_crops_and_any_permutation_of_pixels(vp: bool, fast:
     def shuffled(images: Tensor) -> Tensor:
         return images.movedim(0, 1).reshape(-1, 60)[:, order].view(-1, 2, 6, 5).movedim(1, 0)
 
-    moves = (lambda v: v.flip(-1), lambda v: v.flip(-2), lambda v: v[..., 1:4, 2:], lambda v: v.transpose(-1, -2), shuffled)
+    moves = (
+        lambda v: v.flip(-1),
+        lambda v: v.flip(-2),
+        lambda v: v[..., 1:4, 2:],
+        lambda v: v.transpose(-1, -2),
+        shuffled,
+    )
     for function, move in product((flow, flow.inverse), moves):
         torch.testing.assert_close(function(move(x)), move(function(x)), rtol=0, atol=1e-13)
 
@@ -217,7 +260,10 @@ def test_layouts_single_images_and_dtypes() -> None:
         half = x.to(dtype)
         for function in (flow, flow.log_det, flow.inverse):
             assert torch.equal(function(half), function(half.float()).to(dtype))
-    assert flow(x.double()).dtype == F64 and flow(x).dtype == flow(eight).dtype == flow.double()(x).dtype == torch.float32
+    assert (
+        flow(x.double()).dtype == F64
+        and flow(x).dtype == flow(eight).dtype == flow.double()(x).dtype == torch.float32
+    )
     torch.testing.assert_close(flow(x), latent, rtol=0, atol=1e-6)
 
 
@@ -240,7 +286,11 @@ def test_a_precision_that_is_set_for_all_goes_on_being_that_of_all() -> None:
         torch.backends.fp32_precision = "tf32"
         flow(x)
         torch.backends.fp32_precision = "ieee"
-        assert torch.backends.mkldnn.matmul.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert (
+            torch.backends.mkldnn.matmul.fp32_precision
+            == torch.backends.cuda.matmul.fp32_precision
+            == "ieee"
+        )
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"
         flow(x)
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
@@ -252,7 +302,10 @@ def test_a_precision_that_is_set_for_all_goes_on_being_that_of_all() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # torch's own, of forward mode
 @pytest.mark.parametrize("volume_preserving", [True, False])
 def test_a_flow_has_the_derivatives_of_torch_func(volume_preserving: bool) -> None:
-    flow, x = wild(3, volume_preserving=volume_preserving).double(), torch.rand(1, 3, 1, 2, dtype=torch.float64)
+    flow, x = (
+        wild(3, volume_preserving=volume_preserving).double(),
+        torch.rand(1, 3, 1, 2, dtype=torch.float64),
+    )
     wanted = torch.autograd.functional.jacobian(flow, x)
     for differentiate in (torch.func.jacrev, torch.func.jacfwd):
         torch.testing.assert_close(differentiate(flow)(x), wanted)
@@ -269,13 +322,22 @@ def test_an_order_of_numpy_travels(tmp_path: Path) -> None:
 
 @both_kinds
 def test_the_precision_of_products_that_is_set_elsewhere_changes_nothing(vp: bool) -> None:
-    flow, x = wild(26, couplings=6, depth=2, volume_preserving=vp), torch.rand(4, 3, 64, 64, generator=seeded(0))
+    flow, x = (
+        wild(26, couplings=6, depth=2, volume_preserving=vp),
+        torch.rand(4, 3, 64, 64, generator=seeded(0)),
+    )
     before, found = torch.get_float32_matmul_precision(), []
     try:
         for precision in ("highest", "high", "medium"):
             torch.set_float32_matmul_precision(precision)
             latent = flow(x)
-            found.append([latent, flow.inverse(latent), *torch.autograd.grad(latent.square().mean(), list(flow.parameters()))])
+            found.append(
+                [
+                    latent,
+                    flow.inverse(latent),
+                    *torch.autograd.grad(latent.square().mean(), list(flow.parameters())),
+                ]
+            )
             assert torch.get_float32_matmul_precision() == precision  # and is left as it was
     finally:
         torch.set_float32_matmul_precision(before)
@@ -301,7 +363,9 @@ def test_on_the_device_of_the_images(device: str) -> None:
 def test_the_fast_path_gives_the_numbers_of_nflows(
     settings: dict, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(couplings, "PIXELS", 7)  # several pieces of an image each, the last of them smaller
+    monkeypatch.setattr(
+        couplings, "PIXELS", 7
+    )  # several pieces of an image each, the last of them smaller
     monkeypatch.setitem(couplings.FLOATS, "cpu", 7)
     flow = wild(11, **settings).to(dtype)
     weight = torch.randn(2, settings["channels"], 6, 5, generator=seeded(2), dtype=F64).to(dtype)
@@ -310,13 +374,17 @@ def test_the_fast_path_gives_the_numbers_of_nflows(
         x = colors(settings["channels"], dtype, -1, 2).requires_grad_()
         latent, log_det = flow.forward_and_log_det(x)
         loss = ((latent * weight).sum() + (log_det * weight[:, 0]).sum()) / 60
-        found.append([latent, log_det, flow.inverse(x), *torch.autograd.grad(loss, [x, *flow.parameters()])])
+        found.append(
+            [latent, log_det, flow.inverse(x), *torch.autograd.grad(loss, [x, *flow.parameters()])]
+        )
     for ours, theirs in zip(*found, strict=True):
         scale = max(1.0, float(theirs.detach().abs().max()))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * scale)
 
 
-def test_nflows_holds_the_parameters_and_is_asked_unless_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nflows_holds_the_parameters_and_is_asked_unless_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     flow, calls = wild(12), []
     assert all(isinstance(coupling, AdditiveCouplingTransform) for coupling in flow.couplings)
     for coupling in flow.couplings:
@@ -326,18 +394,27 @@ def test_nflows_holds_the_parameters_and_is_asked_unless_fast(monkeypatch: pytes
     flow.fast = False
     flow(colors(3))
     assert len(calls) == 4
-    assert {id(p) for p in flow.parameters()} == {id(p) for c in flow.couplings for p in c.transform_net.parameters()}
+    assert {id(p) for p in flow.parameters()} == {
+        id(p) for c in flow.couplings for p in c.transform_net.parameters()
+    }
 
 
 def test_equals_zuko_with_the_same_weights() -> None:
-    from zuko.transforms import AdditiveTransform, ComposedTransform, CouplingTransform, DependentTransform
+    from zuko.transforms import (
+        AdditiveTransform,
+        ComposedTransform,
+        CouplingTransform,
+        DependentTransform,
+    )
 
     flow, x = wild(13, couplings=6), colors(3, low=-1, high=2)
 
     def coupling(i: int) -> CouplingTransform:
         net, group = flow.couplings[i].transform_net, flow.config["order"][i]
         mask = torch.tensor([c not in group for c in range(3)])
-        return CouplingTransform(lambda kept: DependentTransform(AdditiveTransform(net(kept)), 1), mask)
+        return CouplingTransform(
+            lambda kept: DependentTransform(AdditiveTransform(net(kept)), 1), mask
+        )
 
     theirs = ComposedTransform(*map(coupling, range(6)))
     rows = x.movedim(1, -1)
@@ -347,14 +424,18 @@ def test_equals_zuko_with_the_same_weights() -> None:
 
 @both_kinds
 @pytest.mark.parametrize("depth", [0, 1, 2])
-def test_gradients_of_first_and_second_order(vp: bool, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_of_first_and_second_order(
+    vp: bool, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(couplings, "PIXELS", 2)
     flow = wild(14, couplings=2, hidden=3, depth=depth, volume_preserving=vp).double()
     x = colors(3)[:1, :, :1, :3].clone().requires_grad_()
     names = [f"flow.{name}" for name, _ in flow.named_parameters()]
 
     def function(images: Tensor, *values: Tensor) -> Tensor:
-        outputs: Tensor = torch.func.functional_call(Both(flow), dict(zip(names, values, strict=True)), (images,))
+        outputs: Tensor = torch.func.functional_call(
+            Both(flow), dict(zip(names, values, strict=True)), (images,)
+        )
         return outputs
 
     inputs = (x, *(p.detach().clone().requires_grad_() for p in flow.parameters()))
@@ -365,10 +446,19 @@ def test_gradients_of_first_and_second_order(vp: bool, depth: int, monkeypatch: 
 @both_kinds
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_a_gradient_that_can_be_gone_back_from_is_the_same(vp: bool, depth: int) -> None:
-    flow, x = wild(31, couplings=3, depth=depth, volume_preserving=vp).double(), colors(3).requires_grad_()
+    flow, x = (
+        wild(31, couplings=3, depth=depth, volume_preserving=vp).double(),
+        colors(3).requires_grad_(),
+    )
     latent, log_det = flow.forward_and_log_det(x)
-    loss, inputs = latent.square().sum() + (log_det * colors(1)[:, 0]).sum(), [x, *flow.parameters()]
-    plain, kept = (torch.autograd.grad(loss, inputs, retain_graph=True, create_graph=on) for on in (False, True))
+    loss, inputs = (
+        latent.square().sum() + (log_det * colors(1)[:, 0]).sum(),
+        [x, *flow.parameters()],
+    )
+    plain, kept = (
+        torch.autograd.grad(loss, inputs, retain_graph=True, create_graph=on)
+        for on in (False, True)
+    )
     for one, other in zip(plain, kept, strict=True):
         torch.testing.assert_close(other, one, rtol=0, atol=1e-10)
 
@@ -387,8 +477,11 @@ def test_the_gradient_of_a_gradient_leaves_out_what_one_input_was_computed_from(
     """Where the weights depend on the images, each is still credited with its own part."""
     x = torch.randn(1, 3, 5, generator=seeded(0), dtype=F64, requires_grad=True)
     found = []
-    for function in (couplings.there, couplings.through):
-        first, second = [(x[0, :, :2] * 2, x[0, :, :1]), (x[0, :1, :3], x[0, :1, 4:])], [(x[0, :, 2:4], x[0, :, 1:2])]
+    for function in (couplings.apply_in_pieces, couplings.apply_couplings):
+        first, second = (
+            [(x[0, :, :2] * 2, x[0, :, :1]), (x[0, :1, :3], x[0, :1, 4:])],
+            [(x[0, :, 2:4], x[0, :, 1:2])],
+        )
         chain = [([1], first), ([0], [*second, (x[0, 1:2, :3], x[0, 1:2, :1])])]
         (grad,) = torch.autograd.grad(function(x, chain)[0].square().sum(), x, create_graph=True)
         found.append(torch.autograd.grad(grad.square().sum(), x)[0])
@@ -397,18 +490,30 @@ def test_the_gradient_of_a_gradient_leaves_out_what_one_input_was_computed_from(
 
 @both_kinds
 @pytest.mark.parametrize("depth", [0, 1, 2])
-@pytest.mark.parametrize("order", [((0,), (1,)), ((0, 2), (1,), (2, 3)), ((0, 3),), ((1, 2, 3), (0,))])
+@pytest.mark.parametrize(
+    "order", [((0,), (1,)), ((0, 2), (1,), (2, 3)), ((0, 3),), ((1, 2, 3), (0,))]
+)
 def test_pieces_of_any_size_give_the_numbers_and_the_gradients_of_the_whole(
     order: tuple, depth: int, vp: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flow, x = wild(28, channels=4, depth=depth, volume_preserving=vp, order=order), colors(4).requires_grad_()
+    flow, x = (
+        wild(28, channels=4, depth=depth, volume_preserving=vp, order=order),
+        colors(4).requires_grad_(),
+    )
     weight, found = torch.randn(2, 4, 6, 5, generator=seeded(3), dtype=F64), []
     for pixels, floats in ((2**10, 2**18), (30, 1), (7, 200), (1, 1)):
         monkeypatch.setattr(couplings, "PIXELS", pixels)
         monkeypatch.setitem(couplings.FLOATS, "cpu", floats)
         latent, log_det = flow.forward_and_log_det(x)
         loss = (latent * weight).sum() + (log_det * weight[:, 0]).sum()
-        found.append([latent, log_det, flow.inverse(latent), *torch.autograd.grad(loss, [x, *flow.parameters()])])
+        found.append(
+            [
+                latent,
+                log_det,
+                flow.inverse(latent),
+                *torch.autograd.grad(loss, [x, *flow.parameters()]),
+            ]
+        )
     for other in found[1:]:
         for ours, whole in zip(other, found[0], strict=True):
             torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
@@ -417,7 +522,9 @@ def test_pieces_of_any_size_give_the_numbers_and_the_gradients_of_the_whole(
 def test_a_graph_that_is_kept_gives_the_same_gradient_again() -> None:
     flow, x = wild(29, volume_preserving=False), colors(3)
     loss = flow(x).square().sum()
-    first, second = (torch.autograd.grad(loss, list(flow.parameters()), retain_graph=True) for _ in range(2))
+    first, second = (
+        torch.autograd.grad(loss, list(flow.parameters()), retain_graph=True) for _ in range(2)
+    )
     assert all(map(torch.equal, first, second))
 
 
@@ -461,7 +568,9 @@ def test_every_parameter_gets_a_gradient_and_so_does_the_image(settings: dict, f
     latent, log_det = flow.forward_and_log_det(x)
     (latent.square().sum() + log_det.square().sum()).backward()
     for name, parameter in flow.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+        assert (
+            parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any()
+        ), name
     assert x.grad is not None and x.grad.any()
 
 
@@ -475,7 +584,11 @@ def test_hidden_layers_begin_with_normal_weights_and_biases_about_nought() -> No
     net = PixelFlow(hidden=4096, depth=2, couplings=1).couplings[0].transform_net
     for weights, biases in zip(net.weights[:-1], net.biases[:-1], strict=True):
         assert weights.mean().abs() < 0.05 and weights.std().item() == pytest.approx(1, abs=0.05)
-        assert biases.mean().abs() < 0.05 and -0.5 <= biases.min() < -0.45 and 0.45 < biases.max() <= 0.5
+        assert (
+            biases.mean().abs() < 0.05
+            and -0.5 <= biases.min() < -0.45
+            and 0.45 < biases.max() <= 0.5
+        )
 
 
 def test_a_new_flow_moves_at_once_and_then_every_parameter_does() -> None:
@@ -485,7 +598,9 @@ def test_a_new_flow_moves_at_once_and_then_every_parameter_does() -> None:
         descent.zero_grad()
         flow(x).square().sum().backward()
         moved = {name for name, p in flow.named_parameters() if p.grad is not None and p.grad.any()}
-        assert moved == {name for name, _ in flow.named_parameters() if not last or name.endswith(".1")}
+        assert moved == {
+            name for name, _ in flow.named_parameters() if not last or name.endswith(".1")
+        }
         descent.step()
 
 
@@ -494,7 +609,11 @@ def test_frozen_parameters_get_no_gradient_and_the_image_has_the_same() -> None:
     (free,) = torch.autograd.grad(flow(x).square().sum(), x)
     flow.requires_grad_(False)
     flow(x).square().sum().backward()
-    assert x.grad is not None and torch.equal(x.grad, free) and all(p.grad is None for p in flow.parameters())
+    assert (
+        x.grad is not None
+        and torch.equal(x.grad, free)
+        and all(p.grad is None for p in flow.parameters())
+    )
     assert not flow(x.detach()).requires_grad
 
 
@@ -504,7 +623,9 @@ def test_images_that_want_no_gradient_leave_the_parameters_theirs(settings: dict
 
     def gradients(images: Tensor) -> tuple[Tensor, ...]:
         latent, log_det = flow.forward_and_log_det(images)
-        return torch.autograd.grad(latent.square().sum() + log_det.square().sum(), list(flow.parameters()))
+        return torch.autograd.grad(
+            latent.square().sum() + log_det.square().sum(), list(flow.parameters())
+        )
 
     assert all(map(torch.equal, gradients(x), gradients(x.clone().requires_grad_())))
 
@@ -538,7 +659,11 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_state_alone() -
 
 
 def test_state_dict_and_deep_copy() -> None:
-    flow, other, x = wild(19, volume_preserving=False), PixelFlow(volume_preserving=False, seed=5), colors(3)
+    flow, other, x = (
+        wild(19, volume_preserving=False),
+        PixelFlow(volume_preserving=False, seed=5),
+        colors(3),
+    )
     other.load_state_dict(flow.state_dict())
     twin = copy.deepcopy(flow)
     assert torch.equal(other(x), flow(x)) and torch.equal(twin(x), flow(x))
@@ -567,7 +692,9 @@ def test_the_default_order_changes_and_shows_every_channel() -> None:
     for channels in range(2, 9):
         order = PixelFlow(channels=channels, couplings=2 + channels % 2).config["order"]
         assert {c for group in order for c in group} == set(range(channels))
-        assert {c for group in order for c in range(channels) if c not in group} == set(range(channels))
+        assert {c for group in order for c in range(channels) if c not in group} == set(
+            range(channels)
+        )
 
 
 def test_a_given_order_is_repeated_and_says_what_is_changed() -> None:
@@ -575,14 +702,19 @@ def test_a_given_order_is_repeated_and_says_what_is_changed() -> None:
     assert flow.config["order"] == [[1, 2], [0], [1, 2]]
     x = colors(3)
     only = wild(21, couplings=2, order=[[1]])
-    assert torch.equal(only(x)[:, [0, 2]], x[:, [0, 2]]) and not torch.allclose(only(x)[:, 1], x[:, 1])
+    assert torch.equal(only(x)[:, [0, 2]], x[:, [0, 2]]) and not torch.allclose(
+        only(x)[:, 1], x[:, 1]
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"channels": 1}, r"PixelFlow\(channels\): got 1, wanted 2 or more; change it"),
-        ({"couplings": 2, "order": ((0,), (1,), (2,))}, r"PixelFlow\(order\): got 3 groups for 2 couplings, wanted no more"),
+        (
+            {"couplings": 2, "order": ((0,), (1,), (2,))},
+            r"PixelFlow\(order\): got 3 groups for 2 couplings, wanted no more",
+        ),
         ({"order": (0, 1)}, r"PixelFlow\(order\): got \(0, 1\), wanted groups of channels"),
         ({"couplings": 0}, r"PixelFlow\(couplings\): got 0, wanted 1 or more"),
         ({"hidden": 0}, r"PixelFlow\(hidden\): got 0"),
@@ -590,7 +722,10 @@ def test_a_given_order_is_repeated_and_says_what_is_changed() -> None:
         ({"depth": 1.5}, r"PixelFlow\(depth\): got 1.5, wanted int"),
         ({"seed": -1}, r"PixelFlow\(seed\): got -1"),
         ({"space": "cmyk"}, r"PixelFlow\(space\): got 'cmyk', wanted one of rgb, xyz"),
-        ({"space": "lab", "channels": 4}, r"got 'lab' for 4 channels, wanted 3 channels; take space='rgb'"),
+        (
+            {"space": "lab", "channels": 4},
+            r"got 'lab' for 4 channels, wanted 3 channels; take space='rgb'",
+        ),
         ({"order": ()}, r"PixelFlow\(order\): got \[\], wanted one group or more"),
         ({"order": ((0, 1, 2),)}, r"some but not all of the channels 0 to 2; write"),
         ({"order": ((),)}, r"some but not all"),
@@ -605,19 +740,29 @@ def test_arguments_out_of_range(settings: dict, message: str) -> None:
 
 def test_images_that_are_none() -> None:
     flow = PixelFlow()
-    with pytest.raises(ValueError, match=r"PixelFlow: images must have the shape \[B, 3, H, W\], got \[2, 4, 5, 5\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"PixelFlow: images must have the shape \[B, 3, H, W\], got \[2, 4, 5, 5\]",
+    ):
         flow(torch.zeros(2, 4, 5, 5))
     with pytest.raises(TypeError, match=r"PixelFlow: images must be a torch.Tensor"):
         flow([1])
     with pytest.raises(ValueError, match="must be finite"):
         flow(torch.full((1, 3, 2, 2), math.nan))
-    with pytest.raises(TypeError, match=r"PixelFlow.inverse: got a latent of torch.uint8, wanted floating point"):
+    with pytest.raises(
+        TypeError, match=r"PixelFlow.inverse: got a latent of torch.uint8, wanted floating point"
+    ):
         flow.inverse(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"PixelFlow.inverse: images must have the shape \[B, 3, H, W\], got \[2, 4, 5, 5\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"PixelFlow.inverse: images must have the shape \[B, 3, H, W\], got \[2, 4, 5, 5\]",
+    ):
         flow.inverse(torch.zeros(2, 4, 5, 5))
     with pytest.raises(ValueError, match=r"PixelFlow.inverse: images must be finite"):
         flow.inverse(torch.full((1, 3, 2, 2), math.nan))
-    with pytest.raises(ValueError, match=r"FlowSplit: floating-point images must lie in \[0, 1\], got \[0, 255\]"):
+    with pytest.raises(
+        ValueError, match=r"FlowSplit: floating-point images must lie in \[0, 1\], got \[0, 255\]"
+    ):
         FlowSplit(flow)(torch.tensor([0.0, 255, 0]).view(1, 3, 1, 1))
 
 
@@ -628,9 +773,15 @@ def test_images_that_are_none() -> None:
 def test_views_are_groups_of_the_latent(split: str | list) -> None:
     flow, x = wild(22), colors(3)
     view = FlowSplit(flow, split)
-    groups = [[int(c) for c in group] for group in (split.split("-") if isinstance(split, str) else split)]
+    groups = [
+        [int(c) for c in group] for group in (split.split("-") if isinstance(split, str) else split)
+    ]
     views, latent = view(x), flow(x)
-    assert view.channels == tuple(map(len, groups)) and view.readout == tuple(range(len(groups))) and view.wants == 3
+    assert (
+        view.channels == tuple(map(len, groups))
+        and view.readout == tuple(range(len(groups)))
+        and view.wants == 3
+    )
     assert isinstance(views, tuple)
     for v, group in zip(views, groups, strict=True):
         assert torch.equal(v, latent[:, group])
@@ -651,26 +802,37 @@ def test_views_of_many_channels() -> None:
 def test_gradients_flow_through_views_to_the_flow_and_the_image() -> None:
     view, x = FlowSplit(wild(24, couplings=6)), colors(3).requires_grad_()
     sum(v.square().sum() for v in view(x)).backward()
-    assert x.grad is not None and x.grad.any() and all(p.grad is not None and p.grad.any() for p in view.parameters())
+    assert (
+        x.grad is not None
+        and x.grad.any()
+        and all(p.grad is not None and p.grad.any() for p in view.parameters())
+    )
 
 
-@pytest.mark.parametrize("split", ["0-1", "0-11", "0-12-", "", "0-1a2", "a-12", "0-123", [[0], [1]], [[0, 1, 2], []]])
+@pytest.mark.parametrize(
+    "split", ["0-1", "0-11", "0-12-", "", "0-1a2", "a-12", "0-123", [[0], [1]], [[0, 1, 2], []]]
+)
 def test_splits_that_are_none(split: str | list) -> None:
     with pytest.raises(
-        ValueError, match=r"FlowSplit\(split\): got .*, wanted the channels 0 to 2 once each.*write for example '0-12'"
+        ValueError,
+        match=r"FlowSplit\(split\): got .*, wanted the channels 0 to 2 once each.*write for example '0-12'",
     ):
         FlowSplit(PixelFlow(), split)
 
 
 def test_the_default_split_needs_three_channels() -> None:
-    with pytest.raises(ValueError, match=r"got '0-12', wanted the channels 0 to 3 once each.*'0-123'"):
+    with pytest.raises(
+        ValueError, match=r"got '0-12', wanted the channels 0 to 3 once each.*'0-123'"
+    ):
         FlowSplit(PixelFlow(channels=4))
 
 
 def test_no_other_file_imports_nflows() -> None:
     package = Path(infomin.__file__).parent
     importing = [
-        path.name for path in package.rglob("*.py") if re.search(r"^\s*(from|import) nflows", path.read_text(), re.MULTILINE)
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(from|import) nflows", path.read_text(), re.MULTILINE)
     ]
     assert importing == ["flow.py"]
 
@@ -683,13 +845,21 @@ def test_the_volume_of_a_coupling_of_several_channels_is_that_of_the_jacobian_on
     with torch.no_grad():
         for p in flow.parameters():
             p.add_(0.5 * torch.randn(p.shape, dtype=torch.float64, generator=draws))
-        chain = [(g, c.transform_net.layers(torch.float64)) for g, c in zip(flow.config["order"], flow.couplings, strict=True)]
+        chain = [
+            (g, c.transform_net.layers(torch.float64))
+            for g, c in zip(flow.config["order"], flow.couplings, strict=True)
+        ]
         colors = torch.rand(4, channels, 1, dtype=torch.float64, generator=draws)
         wanted = torch.stack(
-            [torch.func.jacrev(lambda c: through(c[None, :, None], chain)[0][0, :, 0])(c[:, 0]).det() for c in colors]
+            [
+                torch.func.jacrev(lambda c: apply_couplings(c[None, :, None], chain)[0][0, :, 0])(
+                    c[:, 0]
+                ).det()
+                for c in colors
+            ]
         )
-        y, by_autograd = through(colors, chain)
-        back = through(y, chain, inverse=True)
+        y, by_autograd = apply_couplings(colors, chain)
+        back = apply_couplings(y, chain, inverse=True)
         there = flow.log_det(colors[..., None])
     for found in (by_autograd[:, 0], back[1][:, 0], there[:, 0, 0]):
         torch.testing.assert_close(found, wanted.abs().log())

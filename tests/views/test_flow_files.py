@@ -37,7 +37,9 @@ def small(tmp_path: Path) -> Path:
 def facts_of(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     facts: dict[str, Any] = json.loads(
-        json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["infomin.PixelFlow"]
+        json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][
+            "infomin.PixelFlow"
+        ]
     )
     return facts
 
@@ -48,7 +50,9 @@ def rewrite(path: Path, change: Callable[[dict, dict], None], sealed: bool = Tru
     change(facts, tensors)
     if sealed:
         del facts["sha256"]
-        facts["sha256"] = flow_parts.fingerprint({"facts": json.dumps(facts, sort_keys=True), "tensors": tensors})
+        facts["sha256"] = flow_parts.fingerprint(
+            {"facts": json.dumps(facts, sort_keys=True), "tensors": tensors}
+        )
     path.write_bytes(safetensors.torch.save(tensors, {"infomin.PixelFlow": json.dumps(facts)}))
 
 
@@ -68,7 +72,9 @@ def test_a_flow_comes_back_bit_by_bit(tmp_path: Path, settings: dict, dtype: tor
     again = PixelFlow.load(str(tmp_path / "new" / "learned.safetensors"))
     assert again.config == flow.config and repr(again) == repr(flow) and again.provenance == {}
     ours, theirs = flow.state_dict(), again.state_dict()
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name], theirs[name]) for name in ours
+    )
     assert all(p.dtype == dtype and p.requires_grad for p in again.parameters())
     x = torch.rand(2, flow.channels, 6, 5)
     assert torch.equal(again(x), flow(x)) and torch.equal(again.log_det(x), flow.log_det(x))
@@ -81,7 +87,13 @@ def test_loading_draws_nothing_from_the_global_state(small: Path) -> None:
 
 
 def test_provenance_travels_and_the_same_flow_gives_the_same_bytes(tmp_path: Path) -> None:
-    told = {"commit": "1a2b3c", "recipe": {"view": "color:lab"}, "data": "stl10", "seed": 0, "metrics": {"i_nce": 1.5}}
+    told = {
+        "commit": "1a2b3c",
+        "recipe": {"view": "color:lab"},
+        "data": "stl10",
+        "seed": 0,
+        "metrics": {"i_nce": 1.5},
+    }
     flow = wild()
     flow.save(tmp_path / "a", **told)
     flow.save(tmp_path / "b", **dict(reversed(told.items())))
@@ -89,8 +101,12 @@ def test_provenance_travels_and_the_same_flow_gives_the_same_bytes(tmp_path: Pat
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     facts = facts_of(tmp_path / "a")
     assert facts["version"] == 1 and facts["config"]["couplings"] == 4  # any program can read them
-    assert set(facts) == {"version", "config", "provenance", "sha256"} and len(facts["sha256"]) == 64
-    flow.save(tmp_path / "c", table={10: "ten", 9: "nine"})  # JSON's keys are words, and their order is another
+    assert (
+        set(facts) == {"version", "config", "provenance", "sha256"} and len(facts["sha256"]) == 64
+    )
+    flow.save(
+        tmp_path / "c", table={10: "ten", 9: "nine"}
+    )  # JSON's keys are words, and their order is another
     assert PixelFlow.load(tmp_path / "c").provenance == {"table": {"10": "ten", "9": "nine"}}
 
 
@@ -99,9 +115,17 @@ LOOP.append(LOOP)
 
 
 @pytest.mark.parametrize(
-    ("value", "what"), [(object(), "object"), (torch.tensor(3), "Tensor"), ({"i_nce": torch.tensor(3)}, "dict"), (LOOP, "list")]
+    ("value", "what"),
+    [
+        (object(), "object"),
+        (torch.tensor(3), "Tensor"),
+        ({"i_nce": torch.tensor(3)}, "dict"),
+        (LOOP, "list"),
+    ],
 )
-def test_a_provenance_that_cannot_be_written_is_named_and_leaves_the_older_file(small: Path, value: Any, what: str) -> None:
+def test_a_provenance_that_cannot_be_written_is_named_and_leaves_the_older_file(
+    small: Path, value: Any, what: str
+) -> None:
     before = small.read_bytes()
     said = rf"PixelFlow\.save\(metrics\): got a {what} \(.*\), wanted what JSON has a word for; pass words, plain numbers"
     with pytest.raises(ValueError, match=said):
@@ -109,14 +133,18 @@ def test_a_provenance_that_cannot_be_written_is_named_and_leaves_the_older_file(
     assert small.read_bytes() == before and os.listdir(small.parent) == [small.name]
 
 
-def test_a_write_that_fails_leaves_the_older_file(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_older_file(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = small.read_bytes()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match=r"cannot write small.safetensors.*what was there is as it was"):
+    with pytest.raises(
+        OSError, match=r"cannot write small.safetensors.*what was there is as it was"
+    ):
         wild().save(small)
     assert small.read_bytes() == before and os.listdir(small.parent) == [small.name]
 
@@ -126,7 +154,10 @@ def test_a_flipped_bit_anywhere_is_an_error(small: Path) -> None:
     PixelFlow.load(small)
     for at in range(len(whole)):
         small.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
-        with pytest.raises(ValueError, match=r"small.safetensors: got .*, wanted|small.safetensors: got a wrong checksum"):
+        with pytest.raises(
+            ValueError,
+            match=r"small.safetensors: got .*, wanted|small.safetensors: got a wrong checksum",
+        ):
             PixelFlow.load(small)
 
 
@@ -134,7 +165,8 @@ def test_a_flipped_bit_of_a_weight_is_told_by_the_checksum(small: Path) -> None:
     whole = small.read_bytes()
     small.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(
-        ValueError, match=r"got a wrong checksum, so some of its bytes are not .*; copy it anew from where it was learned"
+        ValueError,
+        match=r"got a wrong checksum, so some of its bytes are not .*; copy it anew from where it was learned",
     ):
         PixelFlow.load(small)
 
@@ -143,7 +175,10 @@ def test_a_truncated_file_is_an_error(small: Path) -> None:
     whole = small.read_bytes()
     for length in range(0, len(whole), 7):
         small.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"got a file that cannot be read .*, wanted a whole safetensors file; copy it anew"):
+        with pytest.raises(
+            ValueError,
+            match=r"got a file that cannot be read .*, wanted a whole safetensors file; copy it anew",
+        ):
             PixelFlow.load(small)
 
 
@@ -168,7 +203,8 @@ def test_another_kind_of_file_is_an_error_and_nothing_is_unpickled(tmp_path: Pat
 def test_a_file_of_another_program_is_an_error(tmp_path: Path, facts: dict | None) -> None:
     safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "other", facts)
     with pytest.raises(
-        ValueError, match=r"other: got a safetensors file of another program, wanted one that PixelFlow.save wrote"
+        ValueError,
+        match=r"other: got a safetensors file of another program, wanted one that PixelFlow.save wrote",
     ):
         PixelFlow.load(tmp_path / "other")
 
@@ -198,7 +234,10 @@ def damage(what: str, facts: dict, tensors: dict) -> None:
     [
         ("version", r"got version 2 of the format, wanted 1; take the infomin that wrote it"),
         ("missing", r"couplings.1.transform_net.weights.0: missing, wanted \[2, 2\]; copy it anew"),
-        ("unexpected", r"got other parameters than its configuration has, bias: \[1\], wanted no such parameter; copy"),
+        (
+            "unexpected",
+            r"got other parameters than its configuration has, bias: \[1\], wanted no such parameter; copy",
+        ),
         ("shape", r"couplings.1.transform_net.weights.0: \[1, 2\], wanted \[2, 2\]"),
         (
             "argument",
@@ -211,14 +250,20 @@ def damage(what: str, facts: dict, tensors: dict) -> None:
         ),
     ],
 )
-def test_a_file_with_other_contents_is_an_error_that_names_them(small: Path, what: str, message: str) -> None:
+def test_a_file_with_other_contents_is_an_error_that_names_them(
+    small: Path, what: str, message: str
+) -> None:
     rewrite(small, lambda *parts: damage(what, *parts))
-    with pytest.raises(ValueError, match=rf"small.safetensors: got .*{message.removeprefix('got ')}"):
+    with pytest.raises(
+        ValueError, match=rf"small.safetensors: got .*{message.removeprefix('got ')}"
+    ):
         PixelFlow.load(small)
 
 
 @pytest.mark.parametrize("what", ["missing", "unexpected", "shape", "config", "provenance"])
-def test_the_checksum_covers_names_shapes_configuration_and_provenance(small: Path, what: str) -> None:
+def test_the_checksum_covers_names_shapes_configuration_and_provenance(
+    small: Path, what: str
+) -> None:
     rewrite(small, lambda *parts: None, sealed=False)
     PixelFlow.load(small)
     rewrite(small, lambda *parts: damage(what, *parts), sealed=False)
@@ -241,6 +286,14 @@ def test_the_word_gives_frozen_views(tmp_path: Path) -> None:
 
 def test_the_digest_of_a_learned_view_is_that_of_what_stands_in_its_file(tmp_path):
     one, same, other = (tmp_path / f"{name}.safetensors" for name in ("one", "same", "other"))
-    PixelFlow(hidden=2).save(one), PixelFlow(hidden=2).save(same), PixelFlow(hidden=2, seed=1).save(other)
-    assert learned(str(one)).digest == learned(str(same)).digest == sha256(one.read_bytes()).hexdigest()
+    (
+        PixelFlow(hidden=2).save(one),
+        PixelFlow(hidden=2).save(same),
+        PixelFlow(hidden=2, seed=1).save(other),
+    )
+    assert (
+        learned(str(one)).digest
+        == learned(str(same)).digest
+        == sha256(one.read_bytes()).hexdigest()
+    )
     assert learned(str(other)).digest != learned(str(one)).digest

@@ -24,8 +24,15 @@ def test_the_parts_add_up_to_the_image(dials, dtype, tolerance):
 
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_the_low_pass_is_scipys_gaussian_filter(sigma):
-    expected = gaussian_filter1d(gaussian_filter1d(IMAGES.numpy(), sigma, axis=2, mode="reflect"), sigma, axis=3, mode="reflect")
-    torch.testing.assert_close(low_pass(IMAGES, sigma), torch.from_numpy(expected), rtol=0, atol=1e-12)
+    expected = gaussian_filter1d(
+        gaussian_filter1d(IMAGES.numpy(), sigma, axis=2, mode="reflect"),
+        sigma,
+        axis=3,
+        mode="reflect",
+    )
+    torch.testing.assert_close(
+        low_pass(IMAGES, sigma), torch.from_numpy(expected), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -45,15 +52,21 @@ def test_a_wave_is_damped_as_the_gaussians_transform_says(sigma):
         w = np.pi * k / n
         wave = torch.cos(w * (torch.arange(n, dtype=torch.float64) + 0.5))
         damped = gaussian(n, sigma, wave) @ wave
-        torch.testing.assert_close(damped, wave * float(np.exp(-((sigma * w) ** 2) / 2)), rtol=0, atol=2e-4)
+        torch.testing.assert_close(
+            damped, wave * float(np.exp(-((sigma * w) ** 2) / 2)), rtol=0, atol=2e-4
+        )
 
 
 def test_bands_go_from_coarse_to_fine():
     """Each band moves less than the one before where the image is coarse, and more where it is fine."""
     n = 64
-    waves = [torch.cos(np.pi * k / n * (torch.arange(n) + 0.5)).expand(1, 1, n, n) for k in (1, 12, 50)]
+    waves = [
+        torch.cos(np.pi * k / n * (torch.arange(n) + 0.5)).expand(1, 1, n, n) for k in (1, 12, 50)
+    ]
     bands = Frequency(1.0, 6.0)
-    strongest = [int(torch.stack([v.square().mean() for v in bands(wave)]).argmax()) for wave in waves]
+    strongest = [
+        int(torch.stack([v.square().mean() for v in bands(wave)]).argmax()) for wave in waves
+    ]
     assert strongest == [0, 1, 2]
 
 
@@ -65,7 +78,9 @@ def test_it_commutes_with_flips_and_takes_any_number_of_channels():
     assert [v.shape[1] for v in view(torch.rand(2, 7, 8, 8) * 9 - 4)] == [7, 7]
 
 
-@pytest.mark.parametrize("sigmas", [(), (0,), (-1.0,), (2.0, 1.0), (1.0, 1.0), (float("nan"),), (float("inf"),), ("1",)])
+@pytest.mark.parametrize(
+    "sigmas", [(), (0,), (-1.0,), (2.0, 1.0), (1.0, 1.0), (float("nan"),), (float("inf"),), ("1",)]
+)
 def test_bad_sigmas_are_told(sigmas):
     with pytest.raises(ValueError, match=r"Frequency.*: got .*, wanted"):
         Frequency(*sigmas)
@@ -74,7 +89,8 @@ def test_bad_sigmas_are_told(sigmas):
 @pytest.mark.parametrize("dial", ["a", "1-", "-1", "2-1", "1--2", "nan"])
 def test_a_bad_dial_shows_a_good_one(dial):
     with pytest.raises(
-        ValueError, match=rf"view 'frequency:{dial}': .*; write sigmas in px, for example frequency:1 or frequency:1-4"
+        ValueError,
+        match=rf"view 'frequency:{dial}': .*; write sigmas in px, for example frequency:1 or frequency:1-4",
     ):
         parse(f"frequency:{dial}")
 

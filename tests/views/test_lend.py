@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
-from infomin.common.checks import vouch, vouched
+from infomin.common.checks import is_validated, mark_validated
 from infomin.views import Blur, Crop, Each, Flip, Jitter, Then, draws, parse
 from infomin.views.augment.presets import Grey, Jigsaw, MultiCrop, RandAugment
-from infomin.views.draws import change, in_turn, lent
+from infomin.views.draws import apply_in_sequence, apply_where, writable
 
 torch.set_num_threads(1)
 PARTS: dict[str, Any] = {
@@ -28,8 +28,14 @@ PARTS: dict[str, Any] = {
     "randaugment": RandAugment(),
     "jigsaw": Jigsaw(2),
 }
-BYTES = torch.randint(256, (8, 3, 16, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-KINDS = {"bytes": BYTES.clone, "floats": lambda: BYTES / 255, "vouched": lambda: vouch(BYTES / 255)}
+BYTES = torch.randint(
+    256, (8, 3, 16, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+KINDS = {
+    "bytes": BYTES.clone,
+    "floats": lambda: BYTES / 255,
+    "vouched": lambda: mark_validated(BYTES / 255),
+}
 pairs = pytest.mark.parametrize("pair", [f"{a}, {b}" for a, b in product(PARTS, PARTS)])
 
 
@@ -77,7 +83,9 @@ def test_a_view_with_two_readers_is_not_written_to() -> None:
     grey, mirrored = Then(first, Each(*both))(BYTES, g)
     h = seed()
     (crop,) = first(BYTES, h)
-    assert torch.equal(grey, both[0](crop.clone(), h)[0]) and torch.equal(mirrored, both[1](crop.clone(), h)[0])
+    assert torch.equal(grey, both[0](crop.clone(), h)[0]) and torch.equal(
+        mirrored, both[1](crop.clone(), h)[0]
+    )
     views = Then(first, MultiCrop((8, 5), (2, 1)))(BYTES, seed())
     assert [view.shape[2] for view in views] == [8, 8, 5]
 
@@ -87,22 +95,26 @@ def test_the_chain_writes_over_what_lies_between(name: str) -> None:
     """The pair that differs in one thing: lent or not, the second part's result lies in the same memory or in its own."""
     (between,) = PARTS[name](BYTES, seed())
     which = torch.arange(8) % 2 == 0
-    once = change(between, which, lambda some, rows: 1 - some)
+    once = apply_where(between, which, lambda some, rows: 1 - some)
     assert once.data_ptr() != between.data_ptr()
     ours = between.clone(memory_format=torch.contiguous_format)
-    with lent(ours):
-        over = change(ours, which, lambda some, rows: 1 - some)
+    with writable(ours):
+        over = apply_where(ours, which, lambda some, rows: 1 - some)
         assert over is ours and torch.equal(over, once)
-        assert change(over, which, lambda some, rows: some) is not over  # lent once
+        assert apply_where(over, which, lambda some, rows: some) is not over  # lent once
     ours = between.clone(memory_format=torch.contiguous_format)
-    with lent(ours):
+    with writable(ours):
         pass
-    assert change(ours, which, lambda some, rows: some) is not ours  # and not for good
+    assert apply_where(ours, which, lambda some, rows: some) is not ours  # and not for good
 
 
-def test_each_part_of_a_chain_of_ours_is_lent_what_the_one_before_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    told, noted = [], draws.noted
-    monkeypatch.setattr(draws, "noted", lambda images, what: told.append(noted(images, what)) or told[-1])
+def test_each_part_of_a_chain_of_ours_is_lent_what_the_one_before_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, noted = [], draws.has_note
+    monkeypatch.setattr(
+        draws, "has_note", lambda images, what: told.append(noted(images, what)) or told[-1]
+    )
     Then(Then(Then(Crop(), Flip()), Jitter(p=0.9)), Grey(0.5))(BYTES, seed())
     assert told == [True] * len(told) and len(told) >= 3
     told.clear()
@@ -113,14 +125,20 @@ def test_each_part_of_a_chain_of_ours_is_lent_what_the_one_before_made(monkeypat
 def test_lent_is_neither_what_wants_a_gradient_nor_what_shares_its_own_memory() -> None:
     which = torch.tensor([True, False])
     add = lambda some, rows: some + 1  # noqa: E731
-    for images in (torch.zeros(2, 3, 1, 1, requires_grad=True), torch.zeros(2, 1, 1, 1).expand(2, 3, 1, 1)):
-        with lent(images):
-            assert change(images, which, add) is not images and not images.any()
-            assert in_turn(images, torch.tensor([[0], [1]]), [add, add]) is not images and not images.any()
+    for images in (
+        torch.zeros(2, 3, 1, 1, requires_grad=True),
+        torch.zeros(2, 1, 1, 1).expand(2, 3, 1, 1),
+    ):
+        with writable(images):
+            assert apply_where(images, which, add) is not images and not images.any()
+            assert (
+                apply_in_sequence(images, torch.tensor([[0], [1]]), [add, add]) is not images
+                and not images.any()
+            )
     with torch.inference_mode():
         images = torch.zeros(2, 3, 1, 1)
-        with lent(images):
-            assert change(images, which, add) is not images and not images.any()
+        with writable(images):
+            assert apply_where(images, which, add) is not images and not images.any()
 
 
 def test_gradients_pass_through_a_chain() -> None:
@@ -137,7 +155,9 @@ class Halved(torch.nn.Module):
 
     channels, readout, augments = (3,), (0,), True
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         (grey,) = PARTS["grey"](images, generator)
         return ((images + grey) / 2,)
 
@@ -151,14 +171,18 @@ class Kept(torch.nn.Module):
         super().__init__()
         self.noise = torch.rand(8, 3, 16, 12, generator=seed())
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         return (self.noise,)
 
 
 class Twin(Flip):
     """A part of ours that a user has changed."""
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         return (super().forward(images, generator)[0] + images,)
 
 
@@ -179,8 +203,12 @@ def test_nothing_of_a_users_augmentation_is_lent() -> None:
 @pytest.mark.parametrize("deep", [False, True])
 def test_what_a_hook_keeps_is_not_written_to(deep: bool) -> None:
     first, seen = Crop(), []
-    first.register_forward_hook(lambda module, given, views: seen.append((views[0], views[0].clone())))
-    Then(Then(first, Flip(0)), Grey(0.5))(BYTES, seed()) if deep else Then(first, Grey(0.5))(BYTES, seed())
+    first.register_forward_hook(
+        lambda module, given, views: seen.append((views[0], views[0].clone()))
+    )
+    Then(Then(first, Flip(0)), Grey(0.5))(BYTES, seed()) if deep else Then(first, Grey(0.5))(
+        BYTES, seed()
+    )
     assert len(seen) == 1 and torch.equal(*seen[0])
 
 
@@ -193,8 +221,13 @@ def test_a_chain_is_compiled_whole_and_exported_in_eval_mode(images: Tensor) -> 
 
 
 def test_what_a_hook_of_all_modules_keeps_is_not_written_to() -> None:
-    chain, seen = Then(Crop((0.5, 1.0)), Then(Jitter.of(1), Grey(0.5))), list[tuple[Tensor, Tensor]]()
-    hook = register_module_forward_hook(lambda module, given, views: seen.append((views[0], views[0].clone())))
+    chain, seen = (
+        Then(Crop((0.5, 1.0)), Then(Jitter.of(1), Grey(0.5))),
+        list[tuple[Tensor, Tensor]](),
+    )
+    hook = register_module_forward_hook(
+        lambda module, given, views: seen.append((views[0], views[0].clone()))
+    )
     try:
         chain(BYTES, seed())
     finally:
@@ -207,8 +240,12 @@ def test_images_that_views_have_seen_are_saved_as_if_they_had_not() -> None:
     Crop((0.5, 1.0))(seen)
     for file, images in zip(files, (fresh, seen), strict=True):
         torch.save(images, file)
-    assert vouched(seen) and files[0].getvalue() == files[1].getvalue()
-    assert not vars(seen) and not vouched(copy.deepcopy(seen)) and not vouched(pickle.loads(pickle.dumps(seen)))
+    assert is_validated(seen) and files[0].getvalue() == files[1].getvalue()
+    assert (
+        not vars(seen)
+        and not is_validated(copy.deepcopy(seen))
+        and not is_validated(pickle.loads(pickle.dumps(seen)))
+    )
 
 
 def test_gradients_of_samples_pass_through_a_view_of_floats() -> None:
@@ -229,10 +266,14 @@ def test_gradients_of_functions_pass_through_a_chain() -> None:
     assert torch.equal(found, copy.grad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["crop:0.5", "multicrop:2x8", "aug:infomin", "crop:0.5/1+color:lab"])
+@pytest.mark.parametrize(
+    "name", ["crop:0.5", "multicrop:2x8", "aug:infomin", "crop:0.5/1+color:lab"]
+)
 def test_in_eval_mode_a_chain_is_exported_for_any_batch(name: str) -> None:
     view = parse(name).eval()
-    program = torch.export.export(view, (torch.rand(4, 3, 16, 16),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(
+        view, (torch.rand(4, 3, 16, 16),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
     other = torch.rand(3, 3, 16, 16)
     for exported, plain in zip(program.module()(other), view(other), strict=True):
         torch.testing.assert_close(exported, plain)

@@ -5,12 +5,14 @@ import torch
 from scipy.stats import chisquare
 
 from infomin.views import PatchPair, parse
-from infomin.views.patch import windows
+from infomin.views.patch import cut_patches
 
 torch.set_num_threads(1)
 HEIGHT, WIDTH = 23, 31
 # every pixel says where it is
-PLACE = torch.stack(torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")).double()
+PLACE = torch.stack(
+    torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+).double()
 
 
 def seed(number: int) -> torch.Generator:
@@ -23,7 +25,9 @@ def test_the_second_patch_is_so_far_from_the_first_and_both_are_inside(distance,
     v1, v2 = PatchPair(distance, size)(batch, seed(0))
     assert v1.shape == v2.shape == (200, 2, size, size)
     assert torch.equal(v2 - v1, torch.full_like(v1, distance))
-    steps = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")).double()
+    steps = torch.stack(
+        torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    ).double()
     assert torch.equal(v1 - v1[:, :, :1, :1], steps.expand_as(v1))  # whole and upright
     assert v1.min() >= 0 and (v2.amax((0, 2, 3)) <= torch.tensor([HEIGHT - 1, WIDTH - 1])).all()
 
@@ -47,17 +51,25 @@ def test_a_batch_is_its_images_with_their_draws():
     whole = view.at(batch, draws)
     assert all(map(torch.equal, view(batch, seed(2)), whole))
     singles = [view.at(batch[i : i + 1], tuple(d[i : i + 1] for d in draws)) for i in range(12)]
-    assert all(torch.equal(w, torch.cat(parts)) for w, parts in zip(whole, zip(*singles, strict=True), strict=True))
+    assert all(
+        torch.equal(w, torch.cat(parts))
+        for w, parts in zip(whole, zip(*singles, strict=True), strict=True)
+    )
 
 
 def test_windows_are_slices_and_have_their_gradient():
     images = torch.rand(5, 2, 9, 8, dtype=torch.float64, requires_grad=True)
     top, left = torch.tensor([0, 1, 5, 2, 3]), torch.tensor([4, 0, 2, 4, 1])
-    for wanted in (images, images.detach(), images.detach().contiguous(memory_format=torch.channels_last), images.detach().mT.mT):
-        found = windows(wanted, top, left, 4)
+    for wanted in (
+        images,
+        images.detach(),
+        images.detach().contiguous(memory_format=torch.channels_last),
+        images.detach().mT.mT,
+    ):
+        found = cut_patches(wanted, top, left, 4)
         for i in range(5):
             assert torch.equal(found[i], images[i, :, top[i] : top[i] + 4, left[i] : left[i] + 4])
-    assert torch.autograd.gradcheck(lambda x: windows(x, top, left, 4), images)
+    assert torch.autograd.gradcheck(lambda x: cut_patches(x, top, left, 4), images)
 
 
 def test_in_eval_mode_both_views_are_the_whole_image_whatever_the_distance():
@@ -72,13 +84,19 @@ def test_too_small_images_are_told_with_the_numbers():
         PatchPair(16, 8)(torch.rand(1, 3, HEIGHT, WIDTH))
 
 
-@pytest.mark.parametrize(("distance", "size"), [(-1, 8), (1.5, 8), (4, 0), ("4", 8), (4, 8.5), (True, 8)])
+@pytest.mark.parametrize(
+    ("distance", "size"), [(-1, 8), (1.5, 8), (4, 0), ("4", 8), (4, 8.5), (True, 8)]
+)
 def test_bad_numbers_are_told(distance, size):
-    with pytest.raises(ValueError, match=r"PatchPair\((distance|size)\): got .*, wanted a (whole )?number"):
+    with pytest.raises(
+        ValueError, match=r"PatchPair\((distance|size)\): got .*, wanted a (whole )?number"
+    ):
         PatchPair(distance, size)
 
 
 @pytest.mark.parametrize("dial", ["x", "8/", "/8", "-8", "1.5", "8/8/8"])
 def test_a_bad_dial_shows_a_good_one(dial):
-    with pytest.raises(ValueError, match=rf"view 'patch:{dial}': got no whole numbers.*patch:64/32"):
+    with pytest.raises(
+        ValueError, match=rf"view 'patch:{dial}': got no whole numbers.*patch:64/32"
+    ):
         parse(f"patch:{dial}")

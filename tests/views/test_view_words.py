@@ -11,18 +11,42 @@ import pytest
 import torch
 from torch import Tensor
 
-from infomin.data.scenes import Scenes, World, draw, render
-from infomin.views import FAMILIES, ColorSplit, Crop, Each, Frequency, Jitter, SharedFactors, Then, parse
+from infomin.data.scenes import Scenes, World, draw_scenes, render_scenes
+from infomin.views import (
+    FAMILIES,
+    ColorSplit,
+    Crop,
+    Each,
+    Frequency,
+    Jitter,
+    SharedFactors,
+    Then,
+    parse,
+)
 from infomin.views.augment.presets import PRESETS
 from infomin.views.base import door
 from infomin.views.color import SPACES
 from infomin.views.compose import DIALS
 
-SPLITS = ("0-12", "01-2", "2-01", "2-10", "0-1-2", "2-1-0", "012", "201")  # the order within a view counts too
+SPLITS = (
+    "0-12",
+    "01-2",
+    "2-01",
+    "2-10",
+    "0-1-2",
+    "2-1-0",
+    "012",
+    "201",
+)  # the order within a view counts too
 COLOR = (
-    [f"color:{space}" for space in SPACES] + [f"color:lab/{split}" for split in SPLITS] + ["color:rgb/01-2", "color:hsv/0-1-2"]
+    [f"color:{space}" for space in SPACES]
+    + [f"color:lab/{split}" for split in SPLITS]
+    + ["color:rgb/01-2", "color:hsv/0-1-2"]
 )
-SHARED = [f"shared:{dial}" for dial in ("nothing", "digit%2", "digit", "digit-position", "background_image", "all")]
+SHARED = [
+    f"shared:{dial}"
+    for dial in ("nothing", "digit%2", "digit", "digit-position", "background_image", "all")
+]
 MIXED = ["shared:digit+color:lab", "shared:nothing+color:ydbdr/01-2", "shared:all+color:rgb"]
 BANDS = ["frequency:1", "frequency:0.5-2", "color:lab+frequency:1", "frequency:3|color:hsv/012"]
 DRAWN = [
@@ -65,7 +89,7 @@ def world() -> World:
 
 
 torch.set_num_threads(1)
-SCENES = draw(world(), 8, torch.Generator().manual_seed(1))
+SCENES = draw_scenes(world(), 8, torch.Generator().manual_seed(1))
 IMAGES = torch.rand(8, 3, 16, 12, generator=torch.Generator().manual_seed(2))
 
 
@@ -97,10 +121,18 @@ def test_a_view_is_a_tuple_with_the_channels_it_says(name: str) -> None:
     batch = inputs(view)
     side = SCENES.world.size if view.takes == "scenes" else None
     views = view(batch, seed(0))
-    assert isinstance(views, tuple) and isinstance(view.channels, tuple) and len(views) == len(view.channels)
+    assert (
+        isinstance(views, tuple)
+        and isinstance(view.channels, tuple)
+        and len(views) == len(view.channels)
+    )
     resized = any(word in name for word in ("patch", "jigsaw", "multicrop"))
     for v, channels in zip(views, view.channels, strict=True):
-        assert v.shape == (8, channels, *(v.shape[2:] if resized else (side, side) if side else IMAGES.shape[2:]))
+        assert v.shape == (
+            8,
+            channels,
+            *(v.shape[2:] if resized else (side, side) if side else IMAGES.shape[2:]),
+        )
         assert v.dtype == torch.float32 and v.device.type == "cpu" and v.isfinite().all()
 
 
@@ -110,7 +142,9 @@ def test_readout_names_views(name: str) -> None:
     assert len(view.readout) >= 1 and len(set(view.readout)) == len(view.readout)
     assert set(view.readout) <= set(range(len(view.channels)))
     everything = tuple(range(len(view.channels)))
-    assert tuple(view.readout) == ((0,) if view.takes == "scenes" or "multicrop" in name else everything)
+    assert tuple(view.readout) == (
+        (0,) if view.takes == "scenes" or "multicrop" in name else everything
+    )
 
 
 @every_view
@@ -137,9 +171,13 @@ def test_a_view_has_no_state_and_copies(name: str) -> None:
     view = build(name)
     assert view.state_dict() == {} and not list(view.parameters()) and not list(view.buffers())
     twin = copy.deepcopy(view)
-    assert all(map(torch.equal, view(inputs(view), seed(0)), twin(inputs(view), seed(0)))) and repr(twin) == repr(view)
+    assert all(map(torch.equal, view(inputs(view), seed(0)), twin(inputs(view), seed(0)))) and repr(
+        twin
+    ) == repr(view)
     if not draws(view):  # nor a mode
-        assert all(map(torch.equal, view(inputs(view), seed(0)), view.eval()(inputs(view), seed(0))))
+        assert all(
+            map(torch.equal, view(inputs(view), seed(0)), view.eval()(inputs(view), seed(0)))
+        )
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -159,7 +197,9 @@ def test_a_view_leaves_its_batch_as_it_is(name: str) -> None:
     view = build(name)
     images, scenes = IMAGES.clone(), {key: value.clone() for key, value in SCENES.tensors().items()}
     view(inputs(view), seed(0))
-    assert torch.equal(images, IMAGES) and all(torch.equal(value, scenes[key]) for key, value in SCENES.tensors().items())
+    assert torch.equal(images, IMAGES) and all(
+        torch.equal(value, scenes[key]) for key, value in SCENES.tensors().items()
+    )
 
 
 @every_view
@@ -169,7 +209,9 @@ def test_views_are_of_their_own_image(name: str) -> None:
     turn = torch.randperm(8, generator=seed(4))
     if draws(view):
         view.eval()
-    torch.testing.assert_close(view(inputs(view)[turn], seed(0))[0], view(inputs(view), seed(0))[0][turn])
+    torch.testing.assert_close(
+        view(inputs(view)[turn], seed(0))[0], view(inputs(view), seed(0))[0][turn]
+    )
 
 
 # --- views of images ---
@@ -194,7 +236,11 @@ def test_without_a_generator_the_global_one_decides(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in DRAWN if name in OF_IMAGES])
 def test_each_sample_has_draws_of_its_own(name: str) -> None:
     same = IMAGES[:1].expand(64, -1, -1, -1)
-    assert all(len(torch.unique(v, dim=0)) > 1 for v in parse(name)(same, seed(0)) if name.partition("|")[0] == name)
+    assert all(
+        len(torch.unique(v, dim=0)) > 1
+        for v in parse(name)(same, seed(0))
+        if name.partition("|")[0] == name
+    )
 
 
 @every_image_view
@@ -222,7 +268,9 @@ def test_the_gradient_reaches_the_image(name: str) -> None:
     assert images.grad is not None and images.grad.isfinite().all() and images.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["color:lab", "frequency:1", "patch:3/7", "crop:0.2+jitter:1+blur:0.5+color:lab"])
+@pytest.mark.parametrize(
+    "name", ["color:lab", "frequency:1", "patch:3/7", "crop:0.2+jitter:1+blur:0.5+color:lab"]
+)
 def test_compiled_views_are_the_same(name: str) -> None:
     view = build(name)
     compiled = torch.compile(view, backend="eager")
@@ -239,7 +287,10 @@ def test_compiled_views_are_the_same_with_several_threads(name: str) -> None:
     torch.set_num_threads(2)  # then jitter lends memory, which a compiler must not look into
     try:
         with torch.random.fork_rng(devices=[]):
-            plain, traced = ((torch.manual_seed(0), f(IMAGES))[1] for f in (view, torch.compile(view, backend="eager")))
+            plain, traced = (
+                (torch.manual_seed(0), f(IMAGES))[1]
+                for f in (view, torch.compile(view, backend="eager"))
+            )
         assert all(map(torch.equal, plain, traced))
     finally:
         torch.set_num_threads(threads)
@@ -248,7 +299,9 @@ def test_compiled_views_are_the_same_with_several_threads(name: str) -> None:
 def test_each_family_is_compiled_for_itself() -> None:
     torch.compiler.reset()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("error")  # the compiler warns when it gives up, for it keeps few variants of a function
+        warnings.simplefilter(
+            "error"
+        )  # the compiler warns when it gives up, for it keeps few variants of a function
         for name in ("aug:infomin", "aug:simclr", "multicrop:2x8-2x5", "patch:3/7", "frequency:1"):
             view = torch.compile(build(name), backend="eager")
             view(IMAGES), view(IMAGES[:1])
@@ -261,7 +314,9 @@ def test_no_view_s_products_are_rounded(precision: str) -> None:
 
     class Product(torch.nn.Module):
         @door
-        def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        def forward(
+            self, images: Tensor, generator: torch.Generator | None = None
+        ) -> tuple[Tensor, ...]:
             kinds = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
             found.extend([kind.fp32_precision for kind in kinds] + [(images @ images.mT).dtype])
             return (images,)
@@ -278,8 +333,13 @@ def test_no_view_s_products_are_rounded(precision: str) -> None:
 
 def test_a_compiled_patch_is_drawn_as_any_other() -> None:
     view = build("patch:3/7")
-    with torch.random.fork_rng(devices=[]):  # by the compiler that users have: its own random numbers are others
-        plain, traced = ((torch.manual_seed(0), f(IMAGES))[1] for f in (view, torch.compile(view, backend="aot_eager")))
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # by the compiler that users have: its own random numbers are others
+        plain, traced = (
+            (torch.manual_seed(0), f(IMAGES))[1]
+            for f in (view, torch.compile(view, backend="aot_eager"))
+        )
     assert all(map(torch.equal, plain, traced))
 
 
@@ -296,9 +356,9 @@ def test_draws_are_made_on_the_cpu_whatever_device_is_the_default(name: str) -> 
 @every_shared
 def test_scenes_are_drawn_on_the_cpu_whatever_device_is_the_default(name: str) -> None:
     bank = world()
-    want = build(name)(draw(bank, 5, seed(0)), seed(1))
+    want = build(name)(draw_scenes(bank, 5, seed(0)), seed(1))
     with torch.device("meta"):
-        got = build(name)(draw(replace(bank), 5, seed(0)), seed(1))
+        got = build(name)(draw_scenes(replace(bank), 5, seed(0)), seed(1))
     assert all(map(torch.equal, want, got))
 
 
@@ -317,7 +377,9 @@ class Viewed(torch.utils.data.Dataset):
 
 def test_views_in_workers_draw_anew_for_each_sample_and_again_with_the_same_seed() -> None:
     def load() -> list[Tensor]:
-        loader = torch.utils.data.DataLoader(Viewed(parse("crop:0.2+jitter:1")), 4, num_workers=2, generator=seed(3))
+        loader = torch.utils.data.DataLoader(
+            Viewed(parse("crop:0.2+jitter:1")), 4, num_workers=2, generator=seed(3)
+        )
         return [torch.cat(column) for column in zip(*loader, strict=True)]
 
     first, second = load(), load()
@@ -364,13 +426,17 @@ def test_gradients_flow_from_every_channel_to_the_image(name: str) -> None:
     for i in range(len(parse(name).channels)):
         images = IMAGES.clone().requires_grad_()
         parse(name)(images)[i].square().sum().backward()
-        assert images.grad is not None and images.grad.isfinite().all() and images.grad.abs().sum() > 0
+        assert (
+            images.grad is not None and images.grad.isfinite().all() and images.grad.abs().sum() > 0
+        )
 
 
 @every_color
 def test_colours_stay_on_their_device(name: str) -> None:
     batch = torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device="meta")
-    assert [(v.device.type, v.shape[1]) for v in parse(name)(batch)] == [("meta", c) for c in parse(name).channels]
+    assert [(v.device.type, v.shape[1]) for v in parse(name)(batch)] == [
+        ("meta", c) for c in parse(name).channels
+    ]
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -397,14 +463,16 @@ def test_other_draws_change_the_second_view_only(name: str) -> None:
 @every_shared
 def test_the_first_view_of_a_scene_does_not_depend_on_the_batch(name: str) -> None:
     view = build(name)
-    torch.testing.assert_close(view(SCENES, seed(0))[0], torch.cat([view(SCENES[i : i + 1], seed(i))[0] for i in range(8)]))
+    torch.testing.assert_close(
+        view(SCENES, seed(0))[0], torch.cat([view(SCENES[i : i + 1], seed(i))[0] for i in range(8)])
+    )
 
 
 @pytest.mark.parametrize("name", SHARED)
 def test_the_first_view_is_the_scene_that_the_labels_speak_of(name: str) -> None:
     view = parse(name)
     v1, v2 = view(SCENES, seed(0))
-    assert torch.equal(v1, render(SCENES))
+    assert torch.equal(v1, render_scenes(SCENES))
     assert torch.equal(v1, v2) == (name == "shared:all")
 
 
@@ -424,7 +492,9 @@ def test_nats_of_shared_factors(dial: str, nats: float) -> None:
 
 @every_shared
 def test_scenes_are_wanted_where_images_come(name: str) -> None:
-    with pytest.raises(TypeError, match=r"SharedFactors\(.*\): got Tensor, wanted scenes.Scenes, .*data='digits'"):
+    with pytest.raises(
+        TypeError, match=r"SharedFactors\(.*\): got Tensor, wanted scenes.Scenes, .*data='digits'"
+    ):
         parse(name)(IMAGES)
 
 
@@ -437,12 +507,19 @@ def test_images_are_wanted_where_scenes_come(name: str) -> None:
 # --- one after another ---
 
 
-@pytest.mark.parametrize(("first", "second"), [("shared:digit", "color:lab"), ("shared:nothing", "color:hsv/2-01")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("shared:digit", "color:lab"), ("shared:nothing", "color:hsv/2-01")]
+)
 def test_then_takes_view_i_of_view_i(first: str, second: str) -> None:
     whole, one, two = parse(f"{first}+{second}"), parse(first), parse(second)
     expected = [two(v)[i] for i, v in enumerate(one(SCENES, seed(0)))]
     assert all(map(torch.equal, whole(SCENES, seed(0)), expected))
-    assert isinstance(whole, Then) and whole.channels == two.channels and whole.readout == one.readout and whole.takes == "scenes"
+    assert (
+        isinstance(whole, Then)
+        and whole.channels == two.channels
+        and whole.readout == one.readout
+        and whole.takes == "scenes"
+    )
 
 
 class Shift(torch.nn.Module):
@@ -454,7 +531,9 @@ class Shift(torch.nn.Module):
         super().__init__()
         self.steps = steps
 
-    def forward(self, batch: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, batch: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         noise = torch.rand(batch.shape, generator=generator)
         return tuple(batch + noise + step for step in self.steps)
 
@@ -463,7 +542,9 @@ def test_then_hands_on_the_generator_in_turn_and_what_the_first_says() -> None:
     view = Then(Shift(10, 20), Shift(300, 400))
     v1, v2 = view(IMAGES, seed(5))
     g = seed(5)
-    noise = [torch.rand(IMAGES.shape, generator=g) for _ in range(3)]  # one for the first part, then one for each of its views
+    noise = [
+        torch.rand(IMAGES.shape, generator=g) for _ in range(3)
+    ]  # one for the first part, then one for each of its views
     torch.testing.assert_close(v1, IMAGES + noise[0] + 10 + noise[1] + 300)
     torch.testing.assert_close(v2, IMAGES + noise[0] + 20 + noise[2] + 400)
     assert view.readout == (1,) and view.takes == "images"
@@ -475,21 +556,38 @@ def test_composition_is_associative() -> None:
     with torch.no_grad():
         quiet = torch.zeros_like(IMAGES)
         for one, other in zip(left(quiet, seed(0)), right(quiet, seed(0)), strict=True):
-            assert (one.mean() - other.mean()).abs() < 0.1  # the same steps; the order of the draws may differ
+            assert (
+                one.mean() - other.mean()
+            ).abs() < 0.1  # the same steps; the order of the draws may differ
 
 
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        ("color:rgb+color:lab", r"Then: got views of 1, 2 channels for ColorSplit, wanted 3 each; put it before the part that"),
-        ("color:lab/0-1-2+jitter:1", "Then: got views of 1, 1, 1 channels for Jitter, wanted 3 each"),
+        (
+            "color:rgb+color:lab",
+            r"Then: got views of 1, 2 channels for ColorSplit, wanted 3 each; put it before the part that",
+        ),
+        (
+            "color:lab/0-1-2+jitter:1",
+            "Then: got views of 1, 1, 1 channels for Jitter, wanted 3 each",
+        ),
         ("color:lab+crop:0.2+grey:1", "Then: got views of 1, 2 channels for Grey, wanted 3 each"),
-        ("color:rgb/012+shared:digit", "Then: got a second part that takes scenes, wanted one that takes images; put it first"),
+        (
+            "color:rgb/012+shared:digit",
+            "Then: got a second part that takes scenes, wanted one that takes images; put it first",
+        ),
         ("shared:digit+shared:digit", "Then: got a second part that takes scenes"),
-        ("shared:digit+color:lab/0-1-2", "Then: got 2 views and then 3, wanted equally many, or one on either side; change one"),
+        (
+            "shared:digit+color:lab/0-1-2",
+            "Then: got 2 views and then 3, wanted equally many, or one on either side; change one",
+        ),
         ("crop:0.2/3+color:lab", "Then: got 3 views and then 2"),
         ("shared:digit|color:lab", "Each: got parts that take images and scenes"),
-        ("crop:0.2/0", "got '0' after the slash, wanted how often a single view is drawn: crop:0.2/1"),
+        (
+            "crop:0.2/0",
+            "got '0' after the slash, wanted how often a single view is drawn: crop:0.2/1",
+        ),
         ("multicrop:2x8/2", "got '2' after the slash"),
     ],
 )
@@ -524,7 +622,9 @@ def test_one_view_before_several_and_several_before_one() -> None:
         ("frames:digit+crop:0.5", (1,)),
     ],
 )
-def test_a_probe_reads_what_both_parts_have_worth_reading(view: str, readout: tuple[int, ...]) -> None:
+def test_a_probe_reads_what_both_parts_have_worth_reading(
+    view: str, readout: tuple[int, ...]
+) -> None:
     assert parse(view).readout == readout
 
 
@@ -544,9 +644,13 @@ def test_a_chain_of_augmentations_is_drawn_anew_for_each_view() -> None:
     assert all(map(torch.equal, one(IMAGES, seed(0)), [two(IMAGES, g)[0] for _ in range(2)]))
     luma, chroma = parse("crop:0.2+color:lab")(IMAGES, seed(0))
     crops = parse("crop:0.2")(IMAGES, seed(0))
-    assert torch.equal(luma, parse("color:lab")(crops[0])[0]) and torch.equal(chroma, parse("color:lab")(crops[1])[1])
+    assert torch.equal(luma, parse("color:lab")(crops[0])[0]) and torch.equal(
+        chroma, parse("color:lab")(crops[1])[1]
+    )
     luma, chroma = parse("crop:0.2/1+color:lab")(IMAGES, seed(0))
-    assert torch.equal(luma, parse("color:lab")(crops[0])[0]) and torch.equal(chroma, parse("color:lab")(crops[0])[1])
+    assert torch.equal(luma, parse("color:lab")(crops[0])[0]) and torch.equal(
+        chroma, parse("color:lab")(crops[0])[1]
+    )
 
 
 class Noise(torch.nn.Module):
@@ -562,15 +666,23 @@ class Noise(torch.nn.Module):
         return (images + self.amount * torch.rand(images.shape, generator=generator),)
 
 
-@pytest.mark.parametrize("name", ["noise", "crop"])  # a family of its own, and one in the place of a built-in one
-def test_an_augmentation_of_a_user_is_drawn_anew_as_a_built_in_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["noise", "crop"]
+)  # a family of its own, and one in the place of a built-in one
+def test_an_augmentation_of_a_user_is_drawn_anew_as_a_built_in_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FAMILIES, name, Noise)
     for words, draws in (("", 2), ("/1", 1), ("/3", 3)):
         views = parse(f"{name}:0.5{words}")(IMAGES, seed(0))
         assert len(views) == draws and len({float(view.sum()) for view in views}) == draws
     one, two = (parse(f"{name}:0.5{words}+color:rgb") for words in ("/1", ""))
     noise = Noise("0.5")(IMAGES, seed(0))[0]
-    assert torch.equal(one.first(IMAGES, seed(0))[0], noise) and len(one.first.channels) == 1 and len(two.first.channels) == 2
+    assert (
+        torch.equal(one.first(IMAGES, seed(0))[0], noise)
+        and len(one.first.channels) == 1
+        and len(two.first.channels) == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -580,32 +692,48 @@ def test_an_augmentation_of_a_user_is_drawn_anew_as_a_built_in_one(name: str, mo
         ("0.5/x", "view 'noise:0.5/x': got 'x' after the slash"),
     ],
 )
-def test_what_goes_wrong_in_a_family_of_a_user_names_the_view(dial: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_wrong_in_a_family_of_a_user_names_the_view(
+    dial: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FAMILIES, "noise", Noise)
     with pytest.raises(ValueError, match=words):
         parse(f"crop:0.5+noise:{dial}")
 
 
 @pytest.mark.parametrize("made", [None, torch.nn.Identity()])
-def test_a_family_of_a_user_that_makes_no_view_is_told(made: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_of_a_user_that_makes_no_view_is_told(
+    made: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FAMILIES, "odd", lambda dial: made)
-    with pytest.raises(ValueError, match=rf"view 'odd:1': got a {type(made).__name__}, wanted a module with \.channels, a tuple"):
+    with pytest.raises(
+        ValueError,
+        match=rf"view 'odd:1': got a {type(made).__name__}, wanted a module with \.channels, a tuple",
+    ):
         parse("odd:1")
 
 
 @pytest.mark.parametrize(("name", "value"), [("channels", 3), ("readout", None)])
-def test_a_view_of_a_user_says_what_its_views_are(name: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_of_a_user_says_what_its_views_are(
+    name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FAMILIES, "odd", type("Odd", (Noise,), {name: value}))
-    with pytest.raises(ValueError, match=rf"view 'odd:1': got a Odd, wanted a module with \.{name}, a tuple of the"):
+    with pytest.raises(
+        ValueError, match=rf"view 'odd:1': got a Odd, wanted a module with \.{name}, a tuple of the"
+    ):
         parse("odd:1+color:lab")
 
 
 # --- words ---
 
 
-@pytest.mark.parametrize("view", ["color:lab+", "|color:lab", "color:lab++grey:1", "grey:1||grey:1"])
+@pytest.mark.parametrize(
+    "view", ["color:lab+", "|color:lab", "color:lab++grey:1", "grey:1||grey:1"]
+)
 def test_a_part_that_is_missing_is_told_with_all_that_was_written(view: str) -> None:
-    with pytest.raises(ValueError, match=rf"view '{re.escape(view)}': got nothing beside a \+ or \|, wanted one of color, "):
+    with pytest.raises(
+        ValueError,
+        match=rf"view '{re.escape(view)}': got nothing beside a \+ or \|, wanted one of color, ",
+    ):
         parse(view)
 
 
@@ -617,7 +745,8 @@ def test_what_is_no_text_is_no_view() -> None:
 @pytest.mark.parametrize("dial", ["-1", "fine", "1-"])
 def test_a_frequency_that_is_no_number_is_told_how_it_is_written(dial: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"view 'frequency:{dial}': got no numbers; write sigmas in px, for example frequency:1"
+        ValueError,
+        match=rf"view 'frequency:{dial}': got no numbers; write sigmas in px, for example frequency:1",
     ):
         parse(f"frequency:{dial}")
 
@@ -627,7 +756,17 @@ def test_every_family_says_what_its_dial_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "view", ["colour:lab", "lab", "", "color:lab+", "+color:lab", "color:lab++color:lab", "Color:lab", " color:lab"]
+    "view",
+    [
+        "colour:lab",
+        "lab",
+        "",
+        "color:lab+",
+        "+color:lab",
+        "color:lab++color:lab",
+        "Color:lab",
+        " color:lab",
+    ],
 )
 def test_an_unknown_family_lists_the_known_ones(view: str) -> None:
     with pytest.raises(ValueError, match=f"wanted one of {', '.join(FAMILIES)}; pick one of those"):
@@ -637,9 +776,14 @@ def test_an_unknown_family_lists_the_known_ones(view: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("colon", ["", ":"])
 def test_a_missing_dial_says_what_it_could_be(family: str, colon: str) -> None:
-    with pytest.raises(ValueError, match=f"view '{family}{colon}': got no dial, wanted {family}:DIAL, where DIAL is ") as caught:
+    with pytest.raises(
+        ValueError,
+        match=f"view '{family}{colon}': got no dial, wanted {family}:DIAL, where DIAL is ",
+    ) as caught:
         parse(family + colon)
-    assert f"{family}:" in str(caught.value).split("where DIAL is")[1]  # with an example that can be typed
+    assert (
+        f"{family}:" in str(caught.value).split("where DIAL is")[1]
+    )  # with an example that can be typed
 
 
 @pytest.mark.parametrize("view", ["color:cmyk", "color:LAB", "color:/0-12", "color:lab:0-12"])
@@ -650,7 +794,9 @@ def test_an_unknown_space_lists_the_known_ones(view: str) -> None:
 
 @pytest.mark.parametrize("split", ["", "0", "0-1", "0-123", "00-12", "0--12", "a-b", "0-12/3"])
 def test_a_bad_split_says_how_to_write_one(split: str) -> None:
-    with pytest.raises(ValueError, match=r"ColorSplit\(split\): got .*; write for example '0-12' or '0-1-2'"):
+    with pytest.raises(
+        ValueError, match=r"ColorSplit\(split\): got .*; write for example '0-12' or '0-1-2'"
+    ):
         parse(f"color:lab/{split}")
 
 

@@ -6,11 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...common.checks import images as check_images
-from ...common.checks import unit
+from ...common.checks import check_images, to_unit
 from ...common.seeds import to_device
 from ..base import door
-from ..draws import chance, change, span, uniform, within
+from ..draws import apply_where, bernoulli, check_interval, check_range, uniform
 
 
 class BlurDraws(NamedTuple):
@@ -47,16 +46,22 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
     wide = images.reshape(n, channels * height, width) @ _banded(weights, width).mT
     rows = _banded(weights, height)
-    return torch.stack([rows @ plane for plane in wide.view(n, channels, height, width).unbind(1)], 1)
+    return torch.stack(
+        [rows @ plane for plane in wide.view(n, channels, height, width).unbind(1)], 1
+    )
 
 
 def _banded(weights: Tensor, size: int) -> Tensor:
     """The linear map `[n, size, size]` of a symmetric kernel, given from its middle outwards `[n, reach + 1]`."""
     steps = torch.arange(1 - weights.shape[1], weights.shape[1], device=weights.device)
     source = (torch.arange(size, device=weights.device)[:, None] + steps).abs()
-    source = size - 1 - (size - 1 - source).abs()  # a line is followed by its mirror image, without the last pixel
+    source = (
+        size - 1 - (size - 1 - source).abs()
+    )  # a line is followed by its mirror image, without the last pixel
     kernel = weights[:, steps.abs()][:, None].expand(-1, size, -1)
-    return weights.new_zeros(len(weights), size, size).scatter_add_(2, source.expand(len(weights), -1, -1), kernel)
+    return weights.new_zeros(len(weights), size, size).scatter_add_(
+        2, source.expand(len(weights), -1, -1), kernel
+    )
 
 
 class Blur(nn.Module):
@@ -81,12 +86,18 @@ class Blur(nn.Module):
     channels, readout, augments = (3,), (0,), True
     wants: int | None = None
 
-    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, kernel: float | None = None) -> None:
+    def __init__(
+        self, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, kernel: float | None = None
+    ) -> None:
         super().__init__()
-        self.sigma = span(sigma, 1e-3, 1e6, "Blur(sigma)")
-        self.p = within(p, 0, 1, "Blur(p)")
-        if kernel is not None and (within(kernel, 0, 1e6, "Blur(kernel)") >= 1 and kernel % 2 != 1):
-            raise ValueError(f"Blur(kernel): got {kernel!r}, wanted an odd whole number or a share below 1; change it")
+        self.sigma = check_interval(sigma, 1e-3, 1e6, "Blur(sigma)")
+        self.p = check_range(p, 0, 1, "Blur(p)")
+        if kernel is not None and (
+            check_range(kernel, 0, 1e6, "Blur(kernel)") >= 1 and kernel % 2 != 1
+        ):
+            raise ValueError(
+                f"Blur(kernel): got {kernel!r}, wanted an odd whole number or a share below 1; change it"
+            )
         self.kernel = kernel
 
     def size(self, side: int) -> int:
@@ -99,22 +110,30 @@ class Blur(nn.Module):
             return 2 * min(math.ceil(3 * self.sigma[1]), side - 1) + 1
         return int(self.kernel) if self.kernel >= 1 else 2 * (int(self.kernel * side) // 2) + 1
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> BlurDraws:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> BlurDraws:
         """A width for each of n images, and whether it is used."""
-        return BlurDraws(uniform((n,), *self.sigma, generator), chance((n,), self.p, generator))
+        return BlurDraws(uniform((n,), *self.sigma, generator), bernoulli((n,), self.p, generator))
 
     def at(self, images: Tensor, draws: BlurDraws) -> Tensor:
         """The view at these draws."""
         kernel = self.size(min(images.shape[2:]))
-        return change(unit(images), draws.which, lambda some, rows: blur(some, draws.sigma[rows], kernel))
+        return apply_where(
+            to_unit(images), draws.which, lambda some, rows: blur(some, draws.sigma[rows], kernel)
+        )
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]` to one view of the same shape."""
-        images = unit(check_images(images, "Blur", channels=None, unit=False))
+        images = to_unit(check_images(images, "Blur", channels=None, unit=False))
         if not self.training:
             return (images,)
-        return (self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),)
+        return (
+            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
+        )
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}, p={self.p}, kernel={self.kernel}"

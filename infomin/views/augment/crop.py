@@ -10,11 +10,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...common.checks import images as check_images
-from ...common.checks import unit
+from ...common.checks import check_images, to_unit
 from ...common.seeds import to_device
 from ..base import door
-from ..draws import Which, below, chance, change, piece, span, uniform, whole_number, within
+from ..draws import (
+    Which,
+    apply_where,
+    bernoulli,
+    check_integer,
+    check_interval,
+    check_range,
+    chunk_size,
+    randint_below,
+    uniform,
+)
 
 TRIES = 10
 
@@ -56,7 +65,10 @@ def boxes(
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first = fits.long().argmax(1, keepdim=True)  # the first of the tries that fit
     w, h, fits = (x.gather(1, first)[:, 0] for x in (w, h, fits))
-    top, left = below((n,), (height - h + 1).clamp(min=1), generator), below((n,), (width - w + 1).clamp(min=1), generator)
+    top, left = (
+        randint_below((n,), (height - h + 1).clamp(min=1), generator),
+        randint_below((n,), (width - w + 1).clamp(min=1), generator),
+    )
     h_all, w_all = _central(height, width, ratio)
     drawn, central = (top, left, h, w), ((height - h_all) // 2, (width - w_all) // 2, h_all, w_all)
     return Box(*[torch.where(fits, x, whole) for x, whole in zip(drawn, central, strict=True)])
@@ -82,18 +94,22 @@ def crop(images: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     >>> crop(torch.ones(1, 1, 4, 4), Box(*torch.tensor([[1], [0], [2], [3]])), (5, 6)).shape
     torch.Size([1, 1, 5, 6])
     """
-    if images.shape[0] > (most := piece(images)):
-        result = unit(images[:1]).new_empty(*images.shape[:2], *size)
+    if images.shape[0] > (most := chunk_size(images)):
+        result = to_unit(images[:1]).new_empty(*images.shape[:2], *size)
         for start in range(0, len(images), most):
             part = slice(start, start + most)
             result[part] = crop(images[part], Box(*[field[part] for field in box]), size)
         return result
-    images = unit(images)
+    images = to_unit(images)
     n, channels, height, width = images.shape
     top, left, tall, broad = (to_device(field, images) for field in box)
     columns, rows = _weights(left, broad, width, size[1]), _weights(top, tall, height, size[0])
-    wide = (images.reshape(n, channels * height, width) @ columns.mT).view(n, channels, height, size[1])
-    return torch.stack([rows @ plane for plane in wide.unbind(1)], 1)  # a broadcast product would copy `rows` for each channel
+    wide = (images.reshape(n, channels * height, width) @ columns.mT).view(
+        n, channels, height, size[1]
+    )
+    return torch.stack(
+        [rows @ plane for plane in wide.unbind(1)], 1
+    )  # a broadcast product would copy `rows` for each channel
 
 
 def _weights(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
@@ -102,10 +118,14 @@ def _weights(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
     outside = (pixel < 0) | (pixel > length[:, None])
     scale = length[:, None] / size
     centre = (torch.arange(size, dtype=start.dtype, device=start.device) + 0.5) * scale
-    reach = scale.clamp(min=1)  # in source pixels: the filter is as wide as a target pixel, or a source pixel if that is wider
+    reach = scale.clamp(
+        min=1
+    )  # in source pixels: the filter is as wide as a target pixel, or a source pixel if that is wider
     pixel = (pixel / reach).masked_fill_(outside, torch.inf)
     distance = pixel[:, None, :].sub((centre / reach)[:, :, None]).abs_()
-    negative = distance.sub_(1).clamp_(max=0)  # the weights with the other sign, which their sum has too
+    negative = distance.sub_(1).clamp_(
+        max=0
+    )  # the weights with the other sign, which their sum has too
     return negative.div_(negative.sum(2, keepdim=True))
 
 
@@ -131,32 +151,49 @@ class Crop(nn.Module):
     wants: int | None = None
 
     def __init__(
-        self, area: tuple[float, float] = (0.2, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3), size: int | None = None
+        self,
+        area: tuple[float, float] = (0.2, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        size: int | None = None,
     ) -> None:
         super().__init__()
-        self.area = span(area, 1e-6, 1, "Crop(area)")
-        self.ratio = span(ratio, 1e-3, 1e3, "Crop(ratio)")
-        self.size = size if size is None else whole_number(size, 1, 1e6, "Crop(size)")
+        self.area = check_interval(area, 1e-6, 1, "Crop(area)")
+        self.ratio = check_interval(ratio, 1e-3, 1e3, "Crop(ratio)")
+        self.size = size if size is None else check_integer(size, 1, 1e6, "Crop(size)")
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> Box:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> Box:
         """A box for each of n images."""
         return boxes(n, height, width, self.area, self.ratio, generator)
 
     def at(self, images: Tensor, draws: Box) -> Tensor:
         """The view at these draws."""
-        return crop(images, draws, (self.size, self.size) if self.size else (images.shape[2], images.shape[3]))
+        return crop(
+            images,
+            draws,
+            (self.size, self.size) if self.size else (images.shape[2], images.shape[3]),
+        )
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]` to one view of as many channels."""
         check_images(images, "Crop", channels=None, unit=False)
-        shape = images.shape[0], images.shape[2], images.shape[3]  # len() would fix the batch that torch.export leaves open
+        shape = (
+            images.shape[0],
+            images.shape[2],
+            images.shape[3],
+        )  # len() would fix the batch that torch.export leaves open
         if self.training:
             return (self.at(images, self.draw(*shape, generator)),)
-        return (self.at(images, whole(*shape)) if self.size else unit(images),)
+        return (self.at(images, whole(*shape)) if self.size else to_unit(images),)
 
     def extra_repr(self) -> str:
-        return f"area={self.area}, ratio=({self.ratio[0]:.3g}, {self.ratio[1]:.3g}), size={self.size}"
+        return (
+            f"area={self.area}, ratio=({self.ratio[0]:.3g}, {self.ratio[1]:.3g}), size={self.size}"
+        )
 
 
 def whole(n: int, height: int, width: int) -> Box:
@@ -170,7 +207,7 @@ def flip(images: Tensor, which: Tensor) -> Tensor:
     >>> flip(torch.arange(2.0).view(1, 1, 1, 2), torch.tensor([True])).flatten()
     tensor([1., 0.])
     """
-    return change(images, which, lambda some, rows: some.flip(3))
+    return apply_where(images, which, lambda some, rows: some.flip(3))
 
 
 class Flip(nn.Module):
@@ -192,23 +229,29 @@ class Flip(nn.Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        self.p = within(p, 0, 1, "Flip(p)")
+        self.p = check_range(p, 0, 1, "Flip(p)")
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> Which:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> Which:
         """Which of n images to mirror."""
-        return Which(chance((n,), self.p, generator))
+        return Which(bernoulli((n,), self.p, generator))
 
     def at(self, images: Tensor, draws: Which) -> Tensor:
         """The view at these draws."""
-        return flip(unit(images), draws.which)
+        return flip(to_unit(images), draws.which)
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]` to one view of as many channels."""
-        images = unit(check_images(images, "Flip", channels=None, unit=False))
+        images = to_unit(check_images(images, "Flip", channels=None, unit=False))
         if not self.training:
             return (images,)
-        return (self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),)
+        return (
+            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
+        )
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -5,11 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...common.checks import images as check_images
-from ...common.checks import unit
+from ...common.checks import check_images, to_unit
 from ...common.seeds import to_device
 from ..base import door
-from ..draws import below, orders, whole_number
+from ..draws import check_integer, permutations, randint_below
 
 SHARE = 64 / 85  # PIRL takes 64 px of each cell of 85
 
@@ -82,35 +81,47 @@ class Jigsaw(nn.Module):
 
     def __init__(self, cells: int = 3, crop: int | None = None) -> None:
         super().__init__()
-        self.cells = whole_number(cells, 2, 100, "Jigsaw(cells)")
-        self.crop = crop if crop is None else whole_number(crop, 1, 1e6, "Jigsaw(crop)")
+        self.cells = check_integer(cells, 2, 100, "Jigsaw(cells)")
+        self.crop = crop if crop is None else check_integer(crop, 1, 1e6, "Jigsaw(crop)")
 
     def side(self, height: int, width: int) -> int:
         """Side in px of the square taken from each cell of an image."""
         cell = min(height, width) // self.cells
         return self.crop or max(1, round(SHARE * cell))
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> JigsawDraws:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> JigsawDraws:
         """Where each square starts and which comes where, for n samples."""
         crop, count = self.side(height, width), self.cells**2
-        free = torch.tensor([height // self.cells - crop + 1, width // self.cells - crop + 1], device="cpu")
-        return JigsawDraws(below((n, count, 2), free, generator), orders(n, count, generator))
+        free = torch.tensor(
+            [height // self.cells - crop + 1, width // self.cells - crop + 1], device="cpu"
+        )
+        return JigsawDraws(
+            randint_below((n, count, 2), free, generator), permutations(n, count, generator)
+        )
 
     def at(self, images: Tensor, draws: JigsawDraws) -> Tensor:
         """The view at these draws."""
-        parts = cells(unit(images), self.cells, self.side(images.shape[2], images.shape[3]), draws.offsets)
+        parts = cells(
+            to_unit(images), self.cells, self.side(images.shape[2], images.shape[3]), draws.offsets
+        )
         sample = torch.arange(len(images), device=images.device)[:, None]
         return assemble(parts[sample, to_device(draws.order, images.device)])
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]` to one view `[B, C, cells * crop, cells * crop]`."""
         least = self.cells * (self.crop or 1)
         who = f"Jigsaw(cells={self.cells}, crop={self.crop})"
-        images = unit(check_images(images, who, channels=None, smallest=least, unit=False))
+        images = to_unit(check_images(images, who, channels=None, smallest=least, unit=False))
         if not self.training:
             return (images,)
-        return (self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),)
+        return (
+            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
+        )
 
     def extra_repr(self) -> str:
         return f"cells={self.cells}, crop={self.crop}"

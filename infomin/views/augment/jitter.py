@@ -7,11 +7,21 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ...common.checks import images as check_images
-from ...common.checks import unit
+from ...common.checks import check_images, to_unit
 from ...common.seeds import to_device
 from ..base import door
-from ..draws import Change, Which, chance, change, in_turn, lent, orders, per_sample, uniform, within
+from ..draws import (
+    Change,
+    Which,
+    apply_in_sequence,
+    apply_where,
+    bernoulli,
+    check_range,
+    per_sample,
+    permutations,
+    uniform,
+    writable,
+)
 
 INF = float("inf")
 Adjust: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -81,7 +91,14 @@ class JitterDraws(NamedTuple):
 
 
 @torch.compiler.disable  # as `in_turn` is: it lends memory, which a compiler does not see
-def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, order: Tensor) -> Tensor:
+def jitter(
+    images: Tensor,
+    brightness: Tensor,
+    contrast: Tensor,
+    saturation: Tensor,
+    hue: Tensor,
+    order: Tensor,
+) -> Tensor:
     """Brightness, contrast, saturation and hue, each sample with its own amounts in its own order.
 
     Args:
@@ -96,7 +113,9 @@ def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
     """
     amounts = (brightness, contrast, saturation, hue)
     steps: list[Change] = [
-        partial(_adjust, adjust, amount) if (amount != neutral).any() else _nothing  # a dial at 0 costs nothing
+        partial(_adjust, adjust, amount)
+        if (amount != neutral).any()
+        else _nothing  # a dial at 0 costs nothing
         for adjust, amount, neutral in zip(ADJUST, amounts, NEUTRAL, strict=True)
     ]
     steps.append(_nothing)
@@ -104,10 +123,10 @@ def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
     # would rather have more to do at a call, which is two at a time; and other devices most, which is one.
     together = 1 if images.device.type != "cpu" else 4 if torch.get_num_threads() == 1 else 2
     first, *others = order.split(together, 1)
-    images = in_turn(images, first, steps)
+    images = apply_in_sequence(images, first, steps)
     for some in others:
-        with lent(images):
-            images = in_turn(images, some, steps)
+        with writable(images):
+            images = apply_in_sequence(images, some, steps)
     return images
 
 
@@ -142,44 +161,62 @@ class Jitter(nn.Module):
     wants: int | None = 3
 
     def __init__(
-        self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, hue: float = 0.1, p: float = 1.0
+        self,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.4,
+        hue: float = 0.1,
+        p: float = 1.0,
     ) -> None:
         super().__init__()
-        self.brightness = within(brightness, 0, INF, "Jitter(brightness)")
-        self.contrast = within(contrast, 0, INF, "Jitter(contrast)")
-        self.saturation = within(saturation, 0, INF, "Jitter(saturation)")
-        self.hue = within(hue, 0, 0.5, "Jitter(hue)")
-        self.p = within(p, 0, 1, "Jitter(p)")
+        self.brightness = check_range(brightness, 0, INF, "Jitter(brightness)")
+        self.contrast = check_range(contrast, 0, INF, "Jitter(contrast)")
+        self.saturation = check_range(saturation, 0, INF, "Jitter(saturation)")
+        self.hue = check_range(hue, 0, 0.5, "Jitter(hue)")
+        self.p = check_range(p, 0, 1, "Jitter(p)")
 
     @classmethod
     def of(cls, strength: float, p: float = 1.0) -> "Jitter":
         """The dial of the paper: 0.8 x strength for brightness, contrast and saturation, 0.2 x for hue, which ends at 0.5."""
-        most = 0.8 * within(strength, 0, 1e6, "Jitter.of(strength)")
+        most = 0.8 * check_range(strength, 0, 1e6, "Jitter.of(strength)")
         return cls(most, most, most, min(0.2 * strength, 0.5), p)
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> JitterDraws:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> JitterDraws:
         """Factors, a turn and an order for each of n samples."""
         parts = (self.brightness, self.contrast, self.saturation)
-        bright, contrast, saturation = (uniform((n,), max(0, 1 - part), 1 + part, generator) for part in parts)
+        bright, contrast, saturation = (
+            uniform((n,), max(0, 1 - part), 1 + part, generator) for part in parts
+        )
         turn = uniform((n,), -self.hue, self.hue, generator)
-        order = torch.where(chance((n, 1), self.p, generator), orders(n, 4, generator), 4)
+        order = torch.where(bernoulli((n, 1), self.p, generator), permutations(n, 4, generator), 4)
         return JitterDraws(bright, contrast, saturation, turn, order)
 
     def at(self, images: Tensor, draws: JitterDraws) -> Tensor:
         """The view at these draws."""
-        return jitter(unit(images), *draws)
+        return jitter(to_unit(images), *draws)
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view of the same size."""
-        images = unit(check_images(images, "Jitter", channels=3))
+        images = to_unit(check_images(images, "Jitter", channels=3))
         if not self.training:
             return (images,)
-        return (self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),)
+        return (
+            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
+        )
 
     def extra_repr(self) -> str:
-        parts = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation", "hue", "p")}
-        return ", ".join(f"{name}={value:.4g}" if name != "p" else f"p={value}" for name, value in parts.items())
+        parts = {
+            name: getattr(self, name)
+            for name in ("brightness", "contrast", "saturation", "hue", "p")
+        }
+        return ", ".join(
+            f"{name}={value:.4g}" if name != "p" else f"p={value}" for name, value in parts.items()
+        )
 
 
 def grey(images: Tensor, which: Tensor) -> Tensor:
@@ -190,7 +227,7 @@ def grey(images: Tensor, which: Tensor) -> Tensor:
     >>> grey(torch.ones(1, 3, 1, 1), torch.tensor([True])).flatten()
     tensor([0.9999, 0.9999, 0.9999])
     """
-    return change(images, which, lambda some, rows: luma(some).repeat(1, 3, 1, 1))
+    return apply_where(images, which, lambda some, rows: luma(some).repeat(1, 3, 1, 1))
 
 
 class Grey(nn.Module):
@@ -212,23 +249,29 @@ class Grey(nn.Module):
 
     def __init__(self, p: float = 0.2) -> None:
         super().__init__()
-        self.p = within(p, 0, 1, "Grey(p)")
+        self.p = check_range(p, 0, 1, "Grey(p)")
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> Which:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> Which:
         """Which of n images lose their colour."""
-        return Which(chance((n,), self.p, generator))
+        return Which(bernoulli((n,), self.p, generator))
 
     def at(self, images: Tensor, draws: Which) -> Tensor:
         """The view at these draws."""
-        return grey(unit(images), draws.which)
+        return grey(to_unit(images), draws.which)
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view of the same size."""
-        images = unit(check_images(images, "Grey", channels=3))
+        images = to_unit(check_images(images, "Grey", channels=3))
         if not self.training:
             return (images,)
-        return (self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),)
+        return (
+            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
+        )
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

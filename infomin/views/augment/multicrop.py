@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...common.checks import images as check_images
-from ...common.checks import unit
+from ...common.checks import check_images, to_unit
 from ..base import door
-from ..draws import span, whole_number
+from ..draws import check_integer, check_interval
 from .crop import Box, boxes, crop, whole
 
 
@@ -45,15 +44,19 @@ class MultiCrop(nn.Module):
                 f"MultiCrop: got {len(sizes)} sizes, {len(counts)} counts and {len(areas)} areas, wanted equally many; "
                 "add or drop some"
             )
-        self.sizes = tuple(whole_number(size, 1, 1e6, "MultiCrop(sizes)") for size in sizes)
-        self.counts = tuple(whole_number(count, 1, 1e3, "MultiCrop(counts)") for count in counts)
-        self.areas = tuple(span(area, 1e-6, 1, "MultiCrop(areas)") for area in areas)
+        self.sizes = tuple(check_integer(size, 1, 1e6, "MultiCrop(sizes)") for size in sizes)
+        self.counts = tuple(check_integer(count, 1, 1e3, "MultiCrop(counts)") for count in counts)
+        self.areas = tuple(check_interval(area, 1e-6, 1, "MultiCrop(areas)") for area in areas)
         self.kinds = [
-            (size, area) for size, count, area in zip(self.sizes, self.counts, self.areas, strict=True) for _ in range(count)
+            (size, area)
+            for size, count, area in zip(self.sizes, self.counts, self.areas, strict=True)
+            for _ in range(count)
         ]
         self.channels = (3,) * len(self.kinds)
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> Box:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> Box:
         """A box for each of n images and each view: long `[n, views]`."""
         drawn = [boxes(n, height, width, area, generator=generator) for _, area in self.kinds]
         return Box(*[torch.stack(field, 1) for field in zip(*drawn, strict=True)])
@@ -64,10 +67,16 @@ class MultiCrop(nn.Module):
         return tuple(crop(images, Box(*box), (size, size)) for (size, _), *box in each)
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, C, H, W]` to as many views as there are crops, each `[B, C, size, size]`."""
-        images = unit(check_images(images, "MultiCrop", channels=None, unit=False))
-        shape = images.shape[0], images.shape[2], images.shape[3]  # len() would fix the batch that torch.export leaves open
+        images = to_unit(check_images(images, "MultiCrop", channels=None, unit=False))
+        shape = (
+            images.shape[0],
+            images.shape[2],
+            images.shape[3],
+        )  # len() would fix the batch that torch.export leaves open
         if self.training:
             return self.at(images, self.draw(*shape, generator))
         return tuple(crop(images, whole(*shape), (size, size)) for size, _ in self.kinds)

@@ -14,7 +14,7 @@ from functools import partial
 
 from torch import nn
 
-from ...common.checks import known
+from ...common.checks import check_choice
 from .blur import Blur
 from .crop import Crop, Flip
 from .jigsaw import Jigsaw
@@ -44,9 +44,21 @@ PRESETS: dict[str, tuple[Callable[[], nn.Module], ...]] = {
     "B": (Crop, Flip, partial(Jitter, 0.4, 0.4, 0.4, 0.1, p=0.8), Grey, Blur),  # MoCo v2
     "C": (Crop, Flip, partial(Jitter, 0.4, 0.4, 0.4, 0.1)),  # CMC
     "D": _D,  # InfoMin Aug
-    "E": (Crop, Flip, partial(Jitter, 0.4, 0.4, 0.4, 0.1, p=0.8), Blur, partial(RandAugment, color=False)),  # CMC v2
+    "E": (
+        Crop,
+        Flip,
+        partial(Jitter, 0.4, 0.4, 0.4, 0.1, p=0.8),
+        Blur,
+        partial(RandAugment, color=False),
+    ),  # CMC v2
     "infomin": _D,
-    "simclr": (partial(Crop, (0.08, 1.0)), Flip, partial(Jitter.of, 1, p=0.8), Grey, partial(Blur, kernel=0.1)),
+    "simclr": (
+        partial(Crop, (0.08, 1.0)),
+        Flip,
+        partial(Jitter.of, 1, p=0.8),
+        Grey,
+        partial(Blur, kernel=0.1),
+    ),
 }
 
 
@@ -62,7 +74,7 @@ def preset(name: str) -> list[nn.Module]:
     >>> [type(part).__name__ for part in preset("infomin")]
     ['Crop', 'Flip', 'Jitter', 'Blur', 'RandAugment', 'Grey']
     """
-    return [make() for make in PRESETS[known(name, PRESETS, "aug")]]
+    return [make() for make in PRESETS[check_choice(name, PRESETS, "aug")]]
 
 
 AUGMENTATION_DIALS = {
@@ -81,7 +93,9 @@ AUGMENTATION_DIALS = {
 def _match(family: str, dial: str, pattern: str) -> re.Match[str]:
     found = re.fullmatch(pattern, dial)
     if not found:
-        raise ValueError(f"view '{family}:{dial}': got {dial!r}, wanted {AUGMENTATION_DIALS[family]}")
+        raise ValueError(
+            f"view '{family}:{dial}': got {dial!r}, wanted {AUGMENTATION_DIALS[family]}"
+        )
     return found
 
 

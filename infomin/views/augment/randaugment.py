@@ -10,12 +10,19 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ...common.checks import images as check_images
-from ...common.checks import unit
+from ...common.checks import check_images, to_unit
 from ..base import door
-from ..draws import below, chance, in_turn, normal, whole_number, within
+from ..draws import apply_in_sequence, bernoulli, check_integer, check_range, normal, randint_below
 from .jitter import adjust_brightness, adjust_contrast, adjust_saturation
-from .tone import adjust_sharpness, autocontrast, equalize, invert, posterize, solarize, solarize_add
+from .tone import (
+    adjust_sharpness,
+    autocontrast,
+    equalize,
+    invert,
+    posterize,
+    solarize,
+    solarize_add,
+)
 from .warp import rotation, shear, translation, warp
 
 MOST = 10.0  # the greatest magnitude
@@ -49,7 +56,16 @@ MOVES: dict[str, Move] = {
 }
 OPERATIONS = (*TONES, *MOVES)  # an operation's number is its place here
 COLOR = tuple(name for name in OPERATIONS if name != "Identity")
-NO_COLOR = ("AutoContrast", "Identity", "Rotate", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY")
+NO_COLOR = (
+    "AutoContrast",
+    "Identity",
+    "Rotate",
+    "Sharpness",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+)
 
 
 class RandDraws(NamedTuple):
@@ -77,7 +93,7 @@ def randaugment(images: Tensor, operation: Tensor, magnitude: Tensor, sign: Tens
     for k in range(operation.shape[1]):  # a round at a time, for the magnitudes are the round's
         steps = [partial(_tone, tone, m[:, k]) for tone in TONES.values()]
         steps.append(partial(_move, operation[:, k], m[:, k] * sign[:, k]))
-        images = in_turn(images, operation[:, k : k + 1].clamp(max=len(TONES)), steps)
+        images = apply_in_sequence(images, operation[:, k : k + 1].clamp(max=len(TONES)), steps)
     return images
 
 
@@ -86,7 +102,9 @@ def _tone(tone: Tone, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
 
 
 def _move(operation: Tensor, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
-    every = torch.stack([move(m[rows], images.shape[2], images.shape[3]) for move in MOVES.values()])
+    every = torch.stack(
+        [move(m[rows], images.shape[2], images.shape[3]) for move in MOVES.values()]
+    )
     return warp(images, every[operation[rows] - len(TONES), torch.arange(len(rows), device="cpu")])
 
 
@@ -119,34 +137,44 @@ class RandAugment(nn.Module):
     channels, readout, augments = (3,), (0,), True
     wants: int | None = 3
 
-    def __init__(self, n: int = 2, m: float = 10, std: float = 0.5, p: float = 0.5, color: bool = True) -> None:
+    def __init__(
+        self, n: int = 2, m: float = 10, std: float = 0.5, p: float = 0.5, color: bool = True
+    ) -> None:
         super().__init__()
-        self.n = whole_number(n, 0, 100, "RandAugment(n)")
-        self.m = within(m, 0, MOST, "RandAugment(m)")
-        self.std = within(std, 0, float("inf"), "RandAugment(std)")
-        self.p = within(p, 0, 1, "RandAugment(p)")
+        self.n = check_integer(n, 0, 100, "RandAugment(n)")
+        self.m = check_range(m, 0, MOST, "RandAugment(m)")
+        self.std = check_range(std, 0, float("inf"), "RandAugment(std)")
+        self.p = check_range(p, 0, 1, "RandAugment(p)")
         self.color = color
         self.names = COLOR if color else NO_COLOR
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator | None = None) -> RandDraws:
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> RandDraws:
         """Operations, magnitudes and signs for n samples; an operation that is not applied has the number 0."""
         size = (n, self.n)
         numbers = torch.tensor([OPERATIONS.index(name) for name in self.names], device="cpu")
-        operation = numbers[below(size, len(numbers), generator)] * chance(size, self.p, generator)
+        operation = numbers[randint_below(size, len(numbers), generator)] * bernoulli(
+            size, self.p, generator
+        )
         magnitude = normal(size, self.m, self.std, generator).clamp(0, MOST)
-        return RandDraws(operation, magnitude, 2.0 * chance(size, 0.5, generator) - 1)
+        return RandDraws(operation, magnitude, 2.0 * bernoulli(size, 0.5, generator) - 1)
 
     def at(self, images: Tensor, draws: RandDraws) -> Tensor:
         """The view at these draws."""
-        return randaugment(unit(images), *draws)
+        return randaugment(to_unit(images), *draws)
 
     @door
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view of the same size."""
-        images = unit(check_images(images, "RandAugment", channels=3))
+        images = to_unit(check_images(images, "RandAugment", channels=3))
         if not self.training:
             return (images,)
-        return (self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),)
+        return (
+            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
+        )
 
     def extra_repr(self) -> str:
         return f"n={self.n}, m={self.m}, std={self.std}, p={self.p}, color={self.color}"

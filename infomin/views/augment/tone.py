@@ -30,7 +30,10 @@ def equalize(images: Tensor) -> Tensor:
     brightest = counts.gather(2, levels.amax(2, keepdim=True))
     step = (levels.shape[2] - brightest) // 255
     table = ((total - counts + step // 2) // step.clamp(min=1)).clamp(max=255)
-    spread = torch.where(step > 0, table.gather(2, levels), levels).view(images.shape).to(images.dtype) / 255
+    spread = (
+        torch.where(step > 0, table.gather(2, levels), levels).view(images.shape).to(images.dtype)
+        / 255
+    )
     return spread + 0 * images  # whose gradient is zero, and not missing
 
 
@@ -52,7 +55,9 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
 
 def solarize_add(images: Tensor, amount: Tensor) -> Tensor:
     """Add the amount `[B]` to what is below the middle level, 128 of 255."""
-    return torch.where(images < 128 / 255, (images + per_sample(amount, images)).clamp(max=1), images)
+    return torch.where(
+        images < 128 / 255, (images + per_sample(amount, images)).clamp(max=1), images
+    )
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:

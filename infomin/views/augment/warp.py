@@ -24,9 +24,17 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     x = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
     y = (torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2)[:, None]
     # Sums, not a matrix product, which a user's TF32 setting would round.
-    places = [row[:, 0, None, None] * x + row[:, 1, None, None] * y + row[:, 2, None, None] for row in matrix.unbind(1)]
+    places = [
+        row[:, 0, None, None] * x + row[:, 1, None, None] * y + row[:, 2, None, None]
+        for row in matrix.unbind(1)
+    ]
     grid = torch.stack([places[0] * (2 / width), places[1] * (2 / height)], 3)
-    return F.grid_sample(images - FILL, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + FILL
+    return (
+        F.grid_sample(
+            images - FILL, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        )
+        + FILL
+    )
 
 
 def rotation(degrees: Tensor) -> Tensor:
