@@ -1,4 +1,4 @@
-"""Checks for public doors. Every message says what came, what was wanted and what to do."""
+"""Argument checks of public functions: each error names the caller, the bad value and the fix."""
 
 from collections.abc import Callable, Iterable
 from numbers import Real
@@ -13,58 +13,61 @@ _NOTES = {"vouched": WeakTensorKeyDictionary(), "lent": WeakTensorKeyDictionary(
 def check_images(
     x: object, who: str, *, channels: int | None = 3, smallest: int = 1, unit: bool = True
 ) -> Tensor:
-    """Return a batch of images, or say in one sentence what is wrong with it.
+    """Check a batch of images and return it unchanged.
 
     Args:
-        x: `[B, C, H, W]`, uint8 in 0..255 or floating point; returned unchanged.
-        who: the caller as the user wrote it, for example `ColorSplit(lab)`; it opens every message.
-        channels: the number of channels wanted; None accepts any.
-        smallest: the least height and width wanted, in pixels.
+        x: `[B, C, H, W]`, uint8 in 0..255 or floating point.
+        who: the caller as the user wrote it, for example `ColorSplit(lab)`; starts every message.
+        channels: the required number of channels; None accepts any.
+        smallest: the minimum height and width, in pixels.
         unit: whether floating-point values must lie in [0, 1] (NaN never does).
 
     Raises:
         TypeError: not a tensor, or a dtype that is neither uint8 nor floating point.
         ValueError: wrong shape, too small, empty, NaN, Inf or out of range.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{who}: images must be a torch.Tensor [B, {channels or 'C'}, H, W], got {type(x).__name__}; "
-            "convert it first, for example with torchvision.transforms.v2.functional.to_image"
-        )
+    x = check_tensor(x, who, channels)
     if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
-        cure = (
-            "put the channels second, or change how many there are"
-            if x.dim() == 4
-            else "add a batch axis with images[None]"
-        )
-        raise ValueError(
-            f"{who}: images must have the shape [B, {channels or 'C'}, H, W], got {list(x.shape)}; {cure}"
-        )
-    if x.shape[0] == 0:  # len() would fix the batch that torch.export leaves open
-        raise ValueError(
-            f"{who}: images must be at least one, got {list(x.shape)}; leave empty batches out"
-        )
+        layout = f"[B, {channels or 'C'}, H, W]"
+        if x.dim() == 4:
+            fix = f"permute the axes to {layout}, or convert the images to {channels} channels"
+        else:
+            fix = "add a batch axis with images[None]"
+        raise ValueError(f"{who}: images must have the shape {layout}, got {list(x.shape)}; {fix}")
+    if x.shape[0] == 0:  # len(x) would make torch.export specialise on the batch size
+        raise ValueError(f"{who}: need at least one image, got {list(x.shape)}; skip empty batches")
     if 0 in x.shape or min(x.shape[2:]) < smallest:
         raise ValueError(
-            f"{who}: images must be {smallest} px or more on each side, got {list(x.shape)}; use larger images"
+            f"{who}: images must be {smallest} px or more on each side, got {list(x.shape)}; "
+            "use larger images"
         )
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise TypeError(
-            f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; use images.to(torch.uint8) if "
-            "they are in 0..255, and otherwise scale them to [0, 1]"
+            f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; "
+            "convert 0..255 values with images.to(torch.uint8), scale others to [0, 1]"
         )
     if x.is_floating_point() and not x.is_meta and not is_traced() and not is_validated(x):
         _values(x, who, unit)
     return x
 
 
+def check_tensor(x: object, who: str, channels: int | None = 3) -> Tensor:
+    """Return a tensor, or raise a TypeError that says what images have to be."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{who}: images must be a torch.Tensor [B, {channels or 'C'}, H, W], got {type(x).__name__}; "
+            "convert it first, for example with torchvision.transforms.v2.functional.to_image"
+        )
+    return x
+
+
 def is_traced() -> bool:
-    """Whether torch.compile traces this call or torch.func transforms it: then there are no values yet that could be read."""
+    """Whether torch.compile or torch.func traces this call: no values can be read then."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def mark_validated(x: Tensor) -> Tensor:
-    """Note on images that they lie in [0, 1], so that no check reads them again until they are written to.
+    """Note that images lie in [0, 1]: no check reads them again until they are written to.
 
     >>> images = mark_validated(torch.rand(1, 3, 2, 2))
     >>> is_validated(images), is_validated(images + 1), is_validated(images.add_(1))
@@ -74,7 +77,10 @@ def mark_validated(x: Tensor) -> Tensor:
 
 
 def is_validated(x: Tensor) -> bool:
-    """Whether `mark_validated` was given this very tensor, and nothing was written to it since (not seen: numpy and `.data`)."""
+    """Whether `mark_validated` got this tensor and nothing has been written to it since.
+
+    Writes through numpy or `.data` go unnoticed.
+    """
     return has_note(x, "vouched")
 
 
@@ -84,7 +90,7 @@ def was_validated(x: Tensor) -> bool:
 
 
 def note_on(x: Tensor, what: str) -> Tensor:
-    """Note something on a tensor that holds until it is written to; not in it, for it would be saved and copied along."""
+    """Note something on a tensor until it is written to; kept outside it, never saved or copied."""
     if not x.is_inference():  # such a tensor does not count how often it is written to
         _NOTES[what][x] = x._version
     return x
@@ -101,17 +107,18 @@ def drop_note(x: Tensor, what: str) -> None:
 
 
 def _values(x: Tensor, who: str, unit: bool) -> None:
-    low, high = torch.stack(
-        torch.aminmax(x.detach())
-    ).tolist()  # a GPU is waited for once, not twice
-    if not (low > -float("inf") and high < float("inf")):  # false for NaN too: aminmax hands it on
+    extremes = torch.stack(torch.aminmax(x.detach()))
+    low, high = extremes.tolist()  # one synchronisation with the GPU instead of two
+    if not (low > -float("inf") and high < float("inf")):  # also True for NaN
+        count = int((~torch.isfinite(x)).sum())
         raise ValueError(
-            f"{who}: images must be finite, got {int((~torch.isfinite(x)).sum())} pixels that are NaN or Inf; "
+            f"{who}: images must be finite, got {count} pixels that are NaN or Inf; "
             "repair or drop those images"
         )
     if unit and (low < -1e-3 or high > 1 + 1e-3):
         raise ValueError(
-            f"{who}: floating-point images must lie in [0, 1], got [{low:.4g}, {high:.4g}]; divide by 255 or pass uint8"
+            f"{who}: floating-point images must lie in [0, 1], got [{low:.4g}, {high:.4g}]; "
+            "divide by 255 or pass uint8"
         )
     if low >= 0 and high <= 1:
         mark_validated(x)
@@ -120,78 +127,84 @@ def _values(x: Tensor, who: str, unit: bool) -> None:
 
 
 def to_unit(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Scale uint8 images to [0, 1] in a floating-point dtype; leave floating point as it is."""
+    """Scale uint8 images to [0, 1] in `dtype`; return floating-point images unchanged."""
     return x.to(dtype).div_(255) if x.dtype == torch.uint8 else x
 
 
 def check_choice(name: str, names: Iterable[str], what: str) -> str:
-    """Return `name` if it is among `names`; otherwise list the known ones in a ValueError."""
+    """Return `name` if it is among `names`; otherwise raise a ValueError that lists them."""
     names = list(names)
     if name not in names:
-        raise ValueError(
-            f"{what}: got {name!r}, wanted one of {', '.join(names)}; pick one of those"
-        )
+        raise ValueError(f"{what}: got {name!r}, wanted one of {', '.join(names)}")
     return name
 
 
 def check_positive(value: float, what: str, *, zero: bool = False) -> float:
-    """Return a finite number above zero (or at least zero); otherwise say so in a ValueError."""
-    good = (
-        isinstance(value, Real)
-        and not isinstance(value, bool)
-        and (value >= 0 if zero else value > 0)
-        and value < float("inf")
-    )
-    if not good:
-        raise ValueError(
-            f"{what}: got {value!r}, wanted a finite number {'of 0 or more' if zero else 'above 0'}; change it"
-        )
+    """Return a finite number above 0 (with `zero`: at least 0); otherwise raise a ValueError."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and (value >= 0 if zero else value > 0) and value < float("inf")):
+        minimum = "of 0 or more" if zero else "above 0"
+        raise ValueError(f"{what}: got {value!r}, wanted a finite number {minimum}")
     return value
 
 
 def check_features(x: object, who: str, what: str) -> Tensor:
-    """Return numbers `[N, D]` as float32 or float64 without their history, or say in one sentence what is wrong with them.
+    """Check features and return them detached, as float32 or float64.
+
+    Args:
+        x: `[N, D]`, floating point, N and D at least 1.
+        who: the caller as the user wrote it.
+        what: what `x` is, for the message: `training features`.
 
     Raises:
-        TypeError: not a tensor of floating point.
+        TypeError: not a floating-point tensor.
         ValueError: wrong shape, empty, NaN or Inf.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
-            f"{who}: {what} must be a floating-point tensor [N, D], got {got}; use torch.as_tensor(x).float()"
+            f"{who}: {what} must be a floating-point tensor [N, D], got {got}; "
+            "use torch.as_tensor(x).float()"
         )
     if x.dim() != 2 or 0 in x.shape:
         raise ValueError(
-            f"{who}: {what} must have the shape [N, D], got {list(x.shape)}; use x.flatten(1) and leave out empty ones"
+            f"{who}: {what} must have the shape [N, D], got {list(x.shape)}; "
+            "use x.flatten(1), and drop empty batches"
         )
     if not x.isfinite().all():
+        count = int((~x.isfinite()).sum())
         raise ValueError(
-            f"{who}: {what} must be finite, got {int((~x.isfinite()).sum())} NaN or Inf; repair or drop those rows"
+            f"{who}: {what} must be finite, got {count} NaN or Inf; repair or drop those rows"
         )
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    return x.clone() if x.is_inference() else x  # autograd keeps none of those
+    return x.clone() if x.is_inference() else x  # autograd cannot save inference tensors
 
 
 def check_classes(y: object, who: str, what: str) -> Tensor:
-    """Return class numbers `[N]` of 0 or more as long, or say in one sentence what is wrong with them.
+    """Check class labels and return them as long.
+
+    Args:
+        y: `[N]`, integers of 0 or more.
+        who: the caller as the user wrote it.
+        what: what `y` is, for the message: `training labels`.
 
     Raises:
-        TypeError: not a tensor of whole numbers.
-        ValueError: wrong shape or a number below 0.
+        TypeError: not an integer tensor.
+        ValueError: wrong shape or a negative label.
     """
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
         got = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(
-            f"{who}: {what} must be a tensor [N] of whole numbers, got {got}; use torch.as_tensor(y).long()"
+            f"{who}: {what} must be an integer tensor [N], got {got}; use torch.as_tensor(y).long()"
         )
     if y.dim() != 1:
         raise ValueError(
-            f"{who}: {what} must have the shape [N], got {list(y.shape)}; pass one class an image, y.flatten()"
+            f"{who}: {what} must have the shape [N], got {list(y.shape)}; "
+            "pass one class per image, for example y.flatten()"
         )
     if len(y) and int(y.min()) < 0:
         raise ValueError(
-            f"{who}: {what} must be 0 or more, got {int(y.min())}; leave out images of no class"
+            f"{who}: {what} must be 0 or more, got {int(y.min())}; drop images without a class"
         )
     return y.long().clone() if y.is_inference() else y.long()
 
@@ -205,45 +218,49 @@ def check_probe_inputs(
     wanted: Tensor,
     least: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return features and labels to train and to test a probe on, checked, or say in one sentence what is wrong.
+    """Check the features and labels of a probe and return all four.
 
     Args:
         who: the caller as the user wrote it.
-        answers: `check_classes`, or `check_features` of places.
-        train, known: features `[N, D]` and their labels.
-        test, wanted: features `[M, D]` and their labels.
-        least: how many images to train on are enough.
+        answers: the check of the labels: `check_classes`, or `check_features` for positions.
+        train: training features `[N, D]`.
+        known: training labels, N of them.
+        test: test features `[M, D]`.
+        wanted: test labels, M of them.
+        least: the minimum N.
 
     Raises:
-        TypeError, ValueError: as of `check_features` and `answers`; also other numbers of rows or columns.
+        TypeError, ValueError: as `check_features` and `answers`; numbers of rows or columns that
+            do not match; too few training images.
     """
-    train, test = (
-        check_features(train, who, "features to train on"),
-        check_features(test, who, "features to test on"),
-    )
-    known, wanted = (
-        answers(known, who, "labels to train on"),
-        answers(wanted, who, "labels to test on"),
-    )
+    train = check_features(train, who, "training features")
+    test = check_features(test, who, "test features")
+    known = answers(known, who, "training labels")
+    wanted = answers(wanted, who, "test labels")
     if train.shape[1] != test.shape[1] or known.shape[1:] != wanted.shape[1:]:
         raise ValueError(
-            f"{who}: got features {list(train.shape)} and labels {list(known.shape)} to train, {list(test.shape)} and "
-            f"{list(wanted.shape)} to test, wanted as many columns in both; take both from one network"
+            f"{who}: training and test data must have the same number of columns, "
+            f"got features {list(train.shape)} and {list(test.shape)}, "
+            f"labels {list(known.shape)} and {list(wanted.shape)}; take both from one network"
         )
     if len(train) != len(known) or len(test) != len(wanted):
         raise ValueError(
-            f"{who}: got {len(train)} features and {len(known)} labels to train, {len(test)} and {len(wanted)} to test, wanted "
-            "as many labels as features; pass them in one order"
+            f"{who}: need one label per image, "
+            f"got {len(train)} training features and {len(known)} labels, "
+            f"{len(test)} test features and {len(wanted)} labels; pass them in the same order"
         )
     if len(train) < least:
         raise ValueError(
-            f"{who}: got {len(train)} images to train on, wanted {least} or more, for a fifth is held out; add some"
+            f"{who}: need at least {least} training images (20 % are held out), got {len(train)}"
         )
     return train, known, test, wanted
 
 
 def check_type(value: object, wanted: type, what: str) -> None:
-    """Raise a ValueError unless `value` is of the wanted type; a whole number may be a float, true and false are no numbers."""
-    good = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
-    if not good or (isinstance(value, bool) and wanted is not bool):
-        raise ValueError(f"{what}: got {value!r}, wanted {wanted.__name__}; change it")
+    """Raise a ValueError unless `value` has the wanted type.
+
+    An int also passes as a float; a bool does not pass as a number.
+    """
+    matches = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+    if not matches or (isinstance(value, bool) and wanted is not bool):
+        raise ValueError(f"{what}: got {value!r}, wanted {wanted.__name__}")

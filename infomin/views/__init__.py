@@ -1,23 +1,26 @@
-"""Axis 1: the views. Each is a module: `forward(batch, generator=None) -> (v1, v2, …)`, with `.channels` and `.readout`.
+"""Axis 1: the views. A view is a module: a batch in, a tuple of views out.
 
-`.channels` are the channels of each view, `.readout` numbers the views that a probe reads. `batch` is images `[B, C, H, W]`,
-uint8 or floating point in [0, 1], on any device, or a single image `[C, H, W]`, unless the view says what else it `.takes`.
-`.wants` is the number of channels that images must have, None for any. Draws come from `generator`, on the CPU, else from
-torch's own; what draws says so by `.augments`, and leaves images as they are in eval mode. Where nothing is changed a view may be
-the very tensor that came in, as in torchvision: clone it before you write over it. What `FAMILIES` maps a name to is called with
-the dial of `name:dial`; a class that `.augments` and gives a single view is drawn anew for each view, as a crop is.
+`base` has the contract, `compose` the words (`crop:0.2+color:lab`). A new family is one file in this
+room: a class derived from `View`, `ImageView` or `Augmentation` and decorated with
+`@register("name", dial="…")`. Every module here is imported, so nothing else has to be edited.
+
+Where a view changes nothing it may return the very tensor that came in, as torchvision does: clone
+it before you write to it. Random draws come from a generator on the CPU.
 """
 
-from .augment.presets import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment, preset
+from .augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment
+from .augment.presets import preset
+from .base import VIEWS, Augmentation, ImageView, View, register
 from .color import ColorSplit
-from .compose import FAMILIES, Each, Then, parse
+from .compose import Each, Then, parse
 from .flow import FlowSplit, PixelFlow
 from .frequency import Frequency
 from .patch import PatchPair
 from .shared import SharedFactors, SharedFrames
 
 __all__ = [
-    "FAMILIES",
+    "VIEWS",
+    "Augmentation",
     "Blur",
     "ColorSplit",
     "Crop",
@@ -26,6 +29,7 @@ __all__ = [
     "FlowSplit",
     "Frequency",
     "Grey",
+    "ImageView",
     "Jigsaw",
     "Jitter",
     "MultiCrop",
@@ -35,6 +39,10 @@ __all__ = [
     "SharedFactors",
     "SharedFrames",
     "Then",
+    "View",
     "parse",
     "preset",
+    "register",
 ]
+
+VIEWS.load_members(__name__, __path__)

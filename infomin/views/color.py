@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..common.checks import check_choice, check_images, to_unit
-from .base import door
+from ..common.checks import check_choice, to_unit
+from .base import ImageView, Views, register
 from .gamma import LIGHTNESS, LUV_LIGHTNESS, SRGB, compress, expand
 
 Planes = Sequence[Tensor]  # three tensors [..., H, W], one per channel
@@ -285,7 +285,11 @@ def _mean_std(space: str, norm: str) -> tuple[Sequence[float], Sequence[float]]:
     return preset
 
 
-class ColorSplit(nn.Module):
+@register(
+    "color",
+    dial="the colour space, and after a slash how its channels are split: color:lab, color:ydbdr/01-2",
+)
+class ColorSplit(ImageView):
     """Views that are groups of channels of a colour space: `luma, chroma = ColorSplit("lab")(images)`.
 
     Args:
@@ -302,7 +306,7 @@ class ColorSplit(nn.Module):
     (torch.Size([4, 1, 8, 8]), torch.Size([4, 2, 8, 8]))
     """
 
-    wants, signed = 3, True
+    bounded = False
 
     def __init__(self, space: str = "lab", split: str = "0-12", norm: str = "range") -> None:
         super().__init__()
@@ -313,20 +317,20 @@ class ColorSplit(nn.Module):
         self.channels = tuple(len(group) for group in self.groups)
         self.readout = tuple(range(len(self.groups)))
 
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view `[B, channels, H, W]` per group; nothing is drawn at random."""
-        check_images(images, f"ColorSplit({self.space})")
+    @classmethod
+    def from_dial(cls, dial: str) -> "ColorSplit":
+        """`color:SPACE` or `color:SPACE/SPLIT`."""
+        space, slash, split = dial.partition("/")
+        return cls(space, split) if slash else cls(space)
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
+        """One view `[B, channels, H, W]` a group; nothing is drawn at random."""
         colors = SPACES[self.space].from_rgb(images).unbind(1)
         planes = [
             (plane - mean) / std
             for plane, mean, std in zip(colors, self.mean, self.std, strict=True)
         ]
-        return tuple(
-            torch.stack([planes[channel] for channel in group], 1) for group in self.groups
-        )
+        return tuple(torch.stack([planes[c] for c in group], 1) for group in self.groups)
 
     def extra_repr(self) -> str:
         return f"{self.space!r}, split={self.split!r}, norm={self.norm!r}"

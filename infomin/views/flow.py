@@ -16,11 +16,11 @@ import torch
 from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
 from torch import Tensor, nn
 
-from ..common.checks import check_choice, check_images, check_type, is_traced, to_unit
+from ..common.checks import check_choice, check_images, check_tensor, check_type, is_traced, to_unit
 from ..common.files import PathLike
 from ..common.seeds import seeded_generator as seeded
 from ..common.seeds import to_device
-from .base import door
+from .base import ImageView, Views, on_batch, register
 from .color import SPACES, ColorSplit
 from .couplings import apply_couplings, apply_in_pieces, invert_in_pieces
 from .flow_parts import REMEDY, Conditioner, groups_in, groups_of, read, write
@@ -129,16 +129,15 @@ class PixelFlow(nn.Module):
 
     def forward_and_log_det(self, images: Tensor) -> tuple[Tensor, ...]:
         """What `forward` and `log_det` give, in one pass."""
-        return self._there(images)
+        images = check_tensor(images, "PixelFlow", self.channels)
+        return on_batch(self._to_latent, images)
 
     def inverse(self, latent: Tensor) -> Tensor:
         """The floating-point images `[B, C, H, W]` or `[C, H, W]` that have this latent; they are not clipped."""
-        return self._back(latent)[0]
+        latent = check_tensor(latent, "PixelFlow.inverse", self.channels)
+        return on_batch(self._to_images, latent)[0]
 
-    @door
-    def _there(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
+    def _to_latent(self, images: Tensor) -> Views:
         images = to_unit(check_images(images, "PixelFlow", channels=self.channels, unit=False))
         if self.space != "rgb":
             mean, std = self._units(images)
@@ -146,8 +145,7 @@ class PixelFlow(nn.Module):
         latent, log_det = self._through(images.flatten(2), inverse=False)
         return latent.unflatten(2, images.shape[2:]), log_det.unflatten(1, images.shape[2:])
 
-    @door
-    def _back(self, latent: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def _to_images(self, latent: Tensor) -> Views:
         check_images(latent, "PixelFlow.inverse", channels=self.channels, unit=False)
         if not latent.is_floating_point():
             raise TypeError(
@@ -244,7 +242,11 @@ class PixelFlow(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
 
 
-class FlowSplit(nn.Module):
+@register(
+    "flow",
+    dial="the file of a learned flow, whose first channel is contrasted with the others: flow:learned.safetensors",
+)
+class FlowSplit(ImageView):
     """Views that are groups of a flow's channels: `first, rest = FlowSplit(flow)(images)`.
 
     Args:
@@ -261,36 +263,33 @@ class FlowSplit(nn.Module):
     (torch.Size([4, 1, 8, 8]), torch.Size([4, 2, 8, 8]))
     """
 
+    bounded = False
+
     def __init__(self, flow: PixelFlow, split: str | Iterable[Iterable[int]] = "0-12") -> None:
         super().__init__()
-        self.flow, self.groups, self.wants, self.signed = (
-            flow,
-            groups_in(split, flow.channels),
-            flow.channels,
-            True,
-        )
-        self.channels, self.digest = tuple(len(group) for group in self.groups), ""
+        self.flow = flow
+        self.groups = groups_in(split, flow.channels)
+        self.in_channels = flow.channels
+        self.channels = tuple(len(group) for group in self.groups)
         self.readout = tuple(range(len(self.groups)))
 
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, C, H, W]`, uint8 or in [0, 1], to one view `[B, channels, H, W]` per group; nothing is drawn at random."""
-        check_images(images, "FlowSplit", channels=self.wants)
+    @classmethod
+    def from_dial(cls, dial: str) -> "FlowSplit":
+        """`flow:FILE`: the first channel of a learned flow against the others.
+
+        The flow is frozen, and `.digest` is the file's sha256.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a damaged file, or a flow of other than 3 channels; for those, and for other
+                splits, write FlowSplit(PixelFlow.load(file), split).
+        """
+        file = os.path.expanduser(dial)
+        views = cls(PixelFlow.load(file)).eval().requires_grad_(False)
+        views.digest = sha256(Path(file).read_bytes()).hexdigest()
+        return views
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
+        """One view `[B, channels, H, W]` a group; nothing is drawn at random."""
         planes = self.flow(images).unbind(1)
-        return tuple(
-            torch.stack([planes[channel] for channel in group], 1) for group in self.groups
-        )
-
-
-def learned(file: str) -> FlowSplit:
-    """The views of a learned flow, first channel against the others, from its file: what `flow:FILE` stands for.
-
-    It is frozen, and `.digest` is the file's sha256. Flows of other than 3 channels are a ValueError; for those and for other
-    splits write FlowSplit(PixelFlow.load(file), split).
-    """
-    file = os.path.expanduser(file)
-    views = FlowSplit(PixelFlow.load(file)).eval().requires_grad_(False)
-    views.digest = sha256(Path(file).read_bytes()).hexdigest()
-    return views
+        return tuple(torch.stack([planes[c] for c in group], 1) for group in self.groups)

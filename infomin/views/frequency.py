@@ -3,11 +3,11 @@
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..common.checks import check_images, check_positive, to_unit
+from ..common.checks import check_positive, to_unit
 from ..common.seeds import to_device
-from .base import door
+from .base import ImageView, Views, register
 
 
 def gaussian(n: int, sigma: float, like: Tensor) -> Tensor:
@@ -47,7 +47,11 @@ def low_pass(images: Tensor, sigma: float) -> Tensor:
     return gaussian(height, sigma, images) @ images @ gaussian(width, sigma, images).T
 
 
-class Frequency(nn.Module):
+@register(
+    "frequency",
+    dial="where the image is split into low and high frequencies, sigma in px: frequency:0.7, frequency:1-4",
+)
+class Frequency(ImageView):
     """Views that are bands of spatial frequency, from coarse to fine: `low, high = Frequency(1.0)(images)`.
 
     The low pass is a Gaussian blur, the high pass is what it takes away; with more sigmas, each band lies between two blurs. The
@@ -67,7 +71,9 @@ class Frequency(nn.Module):
     tensor(True)
     """
 
-    wants, signed = None, True
+    in_channels = None
+    bounded = False
+    checks_range = False
 
     def __init__(self, *sigmas: float) -> None:
         super().__init__()
@@ -82,15 +88,21 @@ class Frequency(nn.Module):
         self.channels = (3,) * (len(sigmas) + 1)
         self.readout = tuple(range(len(self.channels)))
 
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, C, H, W]`, uint8 or floating point, to one view of the same shape per band; nothing is drawn at random."""
-        check_images(images, f"Frequency({self.extra_repr()})", channels=None, unit=False)
+    @classmethod
+    def from_dial(cls, dial: str) -> "Frequency":
+        """`frequency:SIGMA` or several, joined by `-`."""
+        try:
+            sigmas = [float(sigma) for sigma in dial.split("-")]
+        except ValueError:
+            raise ValueError(f"got {dial!r}") from None
+        return cls(*sigmas)
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
+        """One view of the images' shape a band, from coarse to fine; nothing is drawn at random."""
         images = to_unit(images)
         blurred = [images, *(low_pass(images, sigma) for sigma in self.sigmas)]
-        return (blurred[-1], *(fine - coarse for fine, coarse in reversed(list(pairwise(blurred)))))
+        bands = [fine - coarse for fine, coarse in pairwise(blurred)]
+        return (blurred[-1], *reversed(bands))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{sigma:g}" for sigma in self.sigmas)

@@ -1,12 +1,13 @@
 """Patch views: two windows into one photograph. The dial: how far apart they are."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..common.checks import check_images, to_unit
+from ..common.checks import to_unit
 from ..common.seeds import to_device
 from ..data.windows import cut_windows as cut
-from .base import door
+from .base import Augmentation, Views, register
+from .dials import match_dial
 from .draws import check_integer, randint_below
 
 
@@ -35,7 +36,11 @@ def cut_patches(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     return images[image, channel, row, column]
 
 
-class PatchPair(nn.Module):
+@register(
+    "patch",
+    dial="the distance of two patches along the diagonal, and after a slash their side, in px: patch:64, patch:16/32",
+)
+class PatchPair(Augmentation[tuple[Tensor, Tensor]]):
     """Two patches of each image, `distance` pixels apart in both directions: at (x, y) and at (x + d, y + d).
 
     The place is drawn uniformly, per image, among those where both patches lie inside. The farther apart they are, the less
@@ -58,13 +63,18 @@ class PatchPair(nn.Module):
 
     channels = (3, 3)
     readout = (0, 1)
-    wants = None
-    augments = True
+    checks_range = False
 
     def __init__(self, distance: int, size: int = 64) -> None:
         super().__init__()
         self.distance = check_integer(distance, 0, 1e6, "PatchPair(distance)")
         self.size = check_integer(size, 1, 1e6, "PatchPair(size)")
+
+    @classmethod
+    def from_dial(cls, dial: str) -> "PatchPair":
+        """`patch:DISTANCE` or `patch:DISTANCE/SIDE`."""
+        distance, side = match_dial(dial, r"(\d+)(?:/(\d+))?").groups()
+        return cls(int(distance), int(side)) if side else cls(int(distance))
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
@@ -74,30 +84,15 @@ class PatchPair(nn.Module):
         row, column = randint_below((n, 2), room, generator).unbind(1)
         return row, column
 
-    def at(self, images: Tensor, draws: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The patches at these draws."""
+    def augment(self, images: Tensor, draws: tuple[Tensor, Tensor]) -> Views:
+        """The patches for given draws."""
         top, left = (to_device(place, images.device) for place in draws)
-        v1, v2 = (
-            to_unit(cut_patches(images, top + d, left + d, self.size)) for d in (0, self.distance)
-        )
-        return v1, v2
+        first = cut_patches(images, top, left, self.size)
+        second = cut_patches(images, top + self.distance, left + self.distance, self.size)
+        return to_unit(first), to_unit(second)
 
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Images `[B, C, H, W]`, uint8 or floating point, each side `size + distance` or more, to two `[B, C, size, size]`."""
-        name = f"PatchPair({self.extra_repr()})"
-        check_images(images, name, channels=None, unit=False)
-        least, (height, width) = self.size + self.distance, images.shape[2:]
-        if min(height, width) < least:
-            raise ValueError(
-                f"{name}: images must be {least} px or more on each side, got {height}x{width}; "
-                "use a smaller distance or larger images"
-            )
-        if not self.training:
-            return to_unit(images), to_unit(images)
-        return self.at(images, self.draw(len(images), height, width, generator))
+    def smallest_side(self) -> int:
+        return self.size + self.distance
 
     def extra_repr(self) -> str:
         return f"distance={self.distance}, size={self.size}"

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 
 from ..common.checks import check_positive, check_type, mark_validated
 from ..data.moving_mnist import (
@@ -14,12 +13,17 @@ from ..data.moving_mnist import (
     parse_clip_factors,
     positions,
     render_clips,
+    shared_clip_nats,
 )
-from ..data.moving_mnist import shared_clip_nats as clip_nats
 from ..data.scenes import Scenes, draw_partner, parse_factors, render_scenes, shared_nats
+from .base import View, Views, register
 
 
-class SharedFactors(nn.Module):
+@register(
+    "shared",
+    dial="the factors that both views show: shared:nothing, shared:digit%5, shared:digit-position, shared:all",
+)
+class SharedFactors(View):
     """v1 is a scene; v2 is another one that has the named factors in common with it, the rest being drawn anew.
 
     What the two views share is known exactly: `nats`. Only v1 shows the scene that the labels speak of, so `readout` is (0,).
@@ -44,35 +48,41 @@ class SharedFactors(nn.Module):
         parse_factors(share)
         self.share = share
 
-    def forward(
-        self, scenes: Scenes, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
         """`[B]` scenes -> two float32 `[B, 3, H, W]` in [0, 1].
 
         Raises:
-            TypeError: images came instead of scenes; their factors are not known, so they cannot be redrawn.
+            TypeError: images came instead of scenes; their factors are not known, so they cannot be
+                redrawn.
         """
-        if not isinstance(scenes, Scenes):
-            raise TypeError(
-                f"SharedFactors({self.share}): got {type(scenes).__name__}, wanted scenes.Scenes, whose factors can be "
-                "redrawn; draw them with scenes.draw, or use data='digits'"
-            )
+        scenes = self._check_scenes(batch)
         other = draw_partner(scenes, self.share, generator).tensors()
         both = {name: torch.cat([factor, other[name]]) for name, factor in scenes.tensors().items()}
-        v1, v2 = render_scenes(Scenes(scenes.world, **both)).chunk(
-            2
-        )  # drawn at once: half the calls
+        pictures = render_scenes(Scenes(scenes.world, **both))  # at once: half the calls
+        v1, v2 = pictures.chunk(2)
         return mark_validated(v1), mark_validated(v2)
 
-    def nats(self, scenes: Scenes) -> float:
-        """I(v1; v2) in closed form, in nats."""
-        return shared_nats(scenes, self.share)
+    def nats(self, batch: object) -> float:
+        """I(v1; v2) of `[B]` scenes in closed form, in nats."""
+        return shared_nats(self._check_scenes(batch), self.share)
+
+    def _check_scenes(self, batch: object) -> Scenes:
+        if not isinstance(batch, Scenes):
+            raise TypeError(
+                f"SharedFactors({self.share}): got {type(batch).__name__}, wanted scenes.Scenes, whose "
+                "factors can be redrawn; draw them with scenes.draw_scenes, or use data='digits'"
+            )
+        return batch
 
     def extra_repr(self) -> str:
         return self.share
 
 
-class SharedFrames(nn.Module):
+@register(
+    "frames",
+    dial="what the past of a clip shares with one image: frames:nothing, frames:digit, frames:digit-background, frames:all",
+)
+class SharedFrames(View):
     """v1 is the past of a clip, its frames stacked; v2 is one image that shares the named factors with a later frame.
 
     The rest of v2 is drawn anew. In eval mode v2 is that frame itself, all of it: a probe reads what the encoder of single images
@@ -92,7 +102,7 @@ class SharedFrames(nn.Module):
     """
 
     takes = "clips"
-    augments = True  # redraws in training, and shows images as they are in eval mode
+    augments = True
 
     def __init__(self, share: str, past: int = PAST, later: float = LATER) -> None:
         super().__init__()
@@ -102,22 +112,15 @@ class SharedFrames(nn.Module):
         self.share, self.past, self.later = share, past, later
         self.channels, self.readout, self.beside = (3 * past, 3), (1,), {"past": (0,)}
 
-    def forward(
-        self, clips: Clips, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
         """`[B]` clips -> uint8 `[B, 3 * past, H, W]` and `[B, 3, H, W]`."""
-        if not isinstance(clips, Clips) or clips.digit.shape[1] != 1:
-            got = (
-                f"{clips.digit.shape[1]} digits"
-                if isinstance(clips, Clips)
-                else type(clips).__name__
-            )
-            raise TypeError(
-                f"SharedFrames({self.share}): got {got}, wanted moving_mnist.Clips of a digit each; use data='clips'"
-            )
-        v1 = render_clips(clips, range(1, self.past + 1), dtype=torch.uint8).flatten(1, 2)
-        seen, time = (self.other(clips, generator), 0) if self.training else (clips, self.later)
-        return v1, render_clips(seen, [time], dtype=torch.uint8)[:, 0]
+        clips = self._check_clips(batch)
+        past = render_clips(clips, range(1, self.past + 1), dtype=torch.uint8).flatten(1, 2)
+        if self.training:
+            image = render_clips(self.other(clips, generator), [0], dtype=torch.uint8)
+        else:
+            image = render_clips(clips, [self.later], dtype=torch.uint8)
+        return past, image[:, 0]
 
     def other(self, clips: Clips, generator: torch.Generator | None = None) -> Clips:
         """Clips whose frame at time 0 has the shared factors in common with the later frame of `clips`."""
@@ -150,9 +153,18 @@ class SharedFrames(nn.Module):
             crop=kept.crop,
         )
 
-    def nats(self, clips: Clips) -> float:
-        """What the factors of both views share, in closed form, in nats; it bounds I(v1; v2) from above."""
-        return clip_nats(clips, self.share)
+    def nats(self, batch: object) -> float:
+        """What the factors of both views share, in closed form, in nats: an upper bound of I(v1; v2)."""
+        return shared_clip_nats(self._check_clips(batch), self.share)
+
+    def _check_clips(self, batch: object) -> Clips:
+        if isinstance(batch, Clips) and batch.digit.shape[1] == 1:
+            return batch
+        got = f"{batch.digit.shape[1]} digits" if isinstance(batch, Clips) else type(batch).__name__
+        raise TypeError(
+            f"SharedFrames({self.share}): got {got}, wanted moving_mnist.Clips of one digit each; use "
+            "data='clips'"
+        )
 
     def extra_repr(self) -> str:
         return f"{self.share}, past={self.past}, later={self.later}"

@@ -4,11 +4,12 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...common.checks import check_images, to_unit
+from ...common.checks import to_unit
 from ...common.seeds import to_device
-from ..base import door
+from ..base import Augmentation, Views, register
+from ..dials import read_number
 from ..draws import apply_where, bernoulli, check_interval, check_range, uniform
 
 
@@ -64,7 +65,8 @@ def _banded(weights: Tensor, size: int) -> Tensor:
     )
 
 
-class Blur(nn.Module):
+@register("blur", dial="the probability of a blur with sigma 0.1 to 2 px: blur:0.5")
+class Blur(Augmentation[BlurDraws]):
     """Gaussian blur of a random width with probability p; in eval mode images stay as they are.
 
     Args:
@@ -83,8 +85,7 @@ class Blur(nn.Module):
     (torch.Size([1, 1, 9, 9]), True)
     """
 
-    channels, readout, augments = (3,), (0,), True
-    wants: int | None = None
+    checks_range = False
 
     def __init__(
         self, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, kernel: float | None = None
@@ -110,30 +111,25 @@ class Blur(nn.Module):
             return 2 * min(math.ceil(3 * self.sigma[1]), side - 1) + 1
         return int(self.kernel) if self.kernel >= 1 else 2 * (int(self.kernel * side) // 2) + 1
 
+    @classmethod
+    def from_dial(cls, dial: str) -> "Blur":
+        """`blur:P`."""
+        return cls(p=read_number(dial))
+
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> BlurDraws:
         """A width for each of n images, and whether it is used."""
         return BlurDraws(uniform((n,), *self.sigma, generator), bernoulli((n,), self.p, generator))
 
-    def at(self, images: Tensor, draws: BlurDraws) -> Tensor:
-        """The view at these draws."""
+    def augment(self, images: Tensor, draws: BlurDraws) -> Views:
+        """The view for given draws."""
         kernel = self.size(min(images.shape[2:]))
-        return apply_where(
-            to_unit(images), draws.which, lambda some, rows: blur(some, draws.sigma[rows], kernel)
-        )
 
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, C, H, W]` to one view of the same shape."""
-        images = to_unit(check_images(images, "Blur", channels=None, unit=False))
-        if not self.training:
-            return (images,)
-        return (
-            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
-        )
+        def blurred(images: Tensor, rows: Tensor) -> Tensor:
+            return blur(images, draws.sigma[rows], kernel)
+
+        return (apply_where(to_unit(images), draws.which, blurred),)
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}, p={self.p}, kernel={self.kernel}"

@@ -8,11 +8,12 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...common.checks import check_images, to_unit
+from ...common.checks import to_unit
 from ...common.seeds import to_device
-from ..base import door
+from ..base import Augmentation, Views, register
+from ..dials import NUMBER, match_dial, read_number
 from ..draws import (
     Which,
     apply_where,
@@ -129,7 +130,11 @@ def _weights(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
     return negative.div_(negative.sum(2, keepdim=True))
 
 
-class Crop(nn.Module):
+@register(
+    "crop",
+    dial="the least share of the image, or the least and the greatest: crop:0.2, crop:0.2-0.9",
+)
+class Crop(Augmentation[Box]):
     """A random part of each image, scaled to one size; in eval mode the whole image, scaled if a size is given.
 
     Args:
@@ -147,8 +152,7 @@ class Crop(nn.Module):
     torch.Size([4, 3, 24, 24])
     """
 
-    channels, readout, augments = (3,), (0,), True
-    wants: int | None = None
+    checks_range = False
 
     def __init__(
         self,
@@ -161,34 +165,29 @@ class Crop(nn.Module):
         self.ratio = check_interval(ratio, 1e-3, 1e3, "Crop(ratio)")
         self.size = size if size is None else check_integer(size, 1, 1e6, "Crop(size)")
 
+    @classmethod
+    def from_dial(cls, dial: str) -> "Crop":
+        """`crop:LEAST` or `crop:LEAST-GREATEST`."""
+        low, high = match_dial(dial, f"{NUMBER}(?:-{NUMBER})?").groups()
+        return cls((float(low), float(high or 1)))
+
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> Box:
         """A box for each of n images."""
         return boxes(n, height, width, self.area, self.ratio, generator)
 
-    def at(self, images: Tensor, draws: Box) -> Tensor:
-        """The view at these draws."""
-        return crop(
-            images,
-            draws,
-            (self.size, self.size) if self.size else (images.shape[2], images.shape[3]),
-        )
+    def augment(self, images: Tensor, draws: Box) -> Views:
+        """The view for given draws."""
+        size = (self.size, self.size) if self.size else (images.shape[2], images.shape[3])
+        return (crop(images, draws, size),)
 
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, C, H, W]` to one view of as many channels."""
-        check_images(images, "Crop", channels=None, unit=False)
-        shape = (
-            images.shape[0],
-            images.shape[2],
-            images.shape[3],
-        )  # len() would fix the batch that torch.export leaves open
-        if self.training:
-            return (self.at(images, self.draw(*shape, generator)),)
-        return (self.at(images, whole(*shape)) if self.size else to_unit(images),)
+    def still(self, images: Tensor) -> Views:
+        """The whole images, scaled if a size is given."""
+        if not self.size:
+            return super().still(images)
+        n, _, height, width = images.shape
+        return self.augment(images, whole(n, height, width))
 
     def extra_repr(self) -> str:
         return (
@@ -210,7 +209,8 @@ def flip(images: Tensor, which: Tensor) -> Tensor:
     return apply_where(images, which, lambda some, rows: some.flip(3))
 
 
-class Flip(nn.Module):
+@register("flip", dial="the probability of a mirror image: flip:0.5")
+class Flip(Augmentation[Which]):
     """Each image mirrored left and right with probability p; in eval mode none is.
 
     Args:
@@ -224,12 +224,16 @@ class Flip(nn.Module):
     tensor([1., 0.])
     """
 
-    channels, readout, augments = (3,), (0,), True
-    wants: int | None = None
+    checks_range = False
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
         self.p = check_range(p, 0, 1, "Flip(p)")
+
+    @classmethod
+    def from_dial(cls, dial: str) -> "Flip":
+        """`flip:P`."""
+        return cls(read_number(dial))
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
@@ -237,21 +241,9 @@ class Flip(nn.Module):
         """Which of n images to mirror."""
         return Which(bernoulli((n,), self.p, generator))
 
-    def at(self, images: Tensor, draws: Which) -> Tensor:
-        """The view at these draws."""
-        return flip(to_unit(images), draws.which)
-
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, C, H, W]` to one view of as many channels."""
-        images = to_unit(check_images(images, "Flip", channels=None, unit=False))
-        if not self.training:
-            return (images,)
-        return (
-            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
-        )
+    def augment(self, images: Tensor, draws: Which) -> Views:
+        """The view for given draws."""
+        return (flip(to_unit(images), draws.which),)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...common.checks import check_images, to_unit
+from ...common.checks import to_unit
 from ...common.seeds import to_device
-from ..base import door
+from ..base import Augmentation, Views, register
+from ..dials import match_dial
 from ..draws import check_integer, permutations, randint_below
 
 SHARE = 64 / 85  # PIRL takes 64 px of each cell of 85
@@ -59,7 +60,8 @@ def assemble(parts: Tensor) -> Tensor:
     return grid.reshape(batch, channels, n * height, n * width)
 
 
-class Jigsaw(nn.Module):
+@register("jigsaw", dial="how many cells there are in a row and in a column: jigsaw:3")
+class Jigsaw(Augmentation[JigsawDraws]):
     """An image whose cells are cropped and shuffled; in eval mode it stays whole, at its own size.
 
     Args:
@@ -76,8 +78,7 @@ class Jigsaw(nn.Module):
     torch.Size([2, 3, 48, 48])
     """
 
-    channels, readout, augments = (3,), (0,), True
-    wants: int | None = None
+    checks_range = False
 
     def __init__(self, cells: int = 3, crop: int | None = None) -> None:
         super().__init__()
@@ -88,6 +89,11 @@ class Jigsaw(nn.Module):
         """Side in px of the square taken from each cell of an image."""
         cell = min(height, width) // self.cells
         return self.crop or max(1, round(SHARE * cell))
+
+    @classmethod
+    def from_dial(cls, dial: str) -> "Jigsaw":
+        """`jigsaw:CELLS`."""
+        return cls(int(match_dial(dial, r"\d+")[0]))
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
@@ -101,27 +107,16 @@ class Jigsaw(nn.Module):
             randint_below((n, count, 2), free, generator), permutations(n, count, generator)
         )
 
-    def at(self, images: Tensor, draws: JigsawDraws) -> Tensor:
-        """The view at these draws."""
+    def augment(self, images: Tensor, draws: JigsawDraws) -> Views:
+        """The view for given draws."""
         parts = cells(
             to_unit(images), self.cells, self.side(images.shape[2], images.shape[3]), draws.offsets
         )
         sample = torch.arange(len(images), device=images.device)[:, None]
-        return assemble(parts[sample, to_device(draws.order, images.device)])
+        return (assemble(parts[sample, to_device(draws.order, images.device)]),)
 
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, C, H, W]` to one view `[B, C, cells * crop, cells * crop]`."""
-        least = self.cells * (self.crop or 1)
-        who = f"Jigsaw(cells={self.cells}, crop={self.crop})"
-        images = to_unit(check_images(images, who, channels=None, smallest=least, unit=False))
-        if not self.training:
-            return (images,)
-        return (
-            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
-        )
+    def smallest_side(self) -> int:
+        return self.cells * (self.crop or 1)
 
     def extra_repr(self) -> str:
         return f"cells={self.cells}, crop={self.crop}"

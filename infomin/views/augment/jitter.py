@@ -5,11 +5,12 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...common.checks import check_images, to_unit
+from ...common.checks import to_unit
 from ...common.seeds import to_device
-from ..base import door
+from ..base import Augmentation, Views, register
+from ..dials import read_number
 from ..draws import (
     Change,
     Which,
@@ -138,7 +139,11 @@ def _nothing(images: Tensor, rows: Tensor) -> Tensor:
     return images
 
 
-class Jitter(nn.Module):
+@register(
+    "jitter",
+    dial="the strength x, 0.8x for brightness, contrast and saturation, 0.2x for hue (0.5 at most): jitter:1",
+)
+class Jitter(Augmentation[JitterDraws]):
     """Colour jitter, drawn for each sample; in eval mode images stay as they are.
 
     Args:
@@ -157,8 +162,7 @@ class Jitter(nn.Module):
     Jitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=1.0)
     """
 
-    channels, readout, augments = (3,), (0,), True
-    wants: int | None = 3
+    in_channels = 3
 
     def __init__(
         self,
@@ -181,6 +185,11 @@ class Jitter(nn.Module):
         most = 0.8 * check_range(strength, 0, 1e6, "Jitter.of(strength)")
         return cls(most, most, most, min(0.2 * strength, 0.5), p)
 
+    @classmethod
+    def from_dial(cls, dial: str) -> "Jitter":
+        """`jitter:STRENGTH`."""
+        return cls.of(read_number(dial))
+
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> JitterDraws:
@@ -193,26 +202,17 @@ class Jitter(nn.Module):
         order = torch.where(bernoulli((n, 1), self.p, generator), permutations(n, 4, generator), 4)
         return JitterDraws(bright, contrast, saturation, turn, order)
 
-    def at(self, images: Tensor, draws: JitterDraws) -> Tensor:
-        """The view at these draws."""
-        return jitter(to_unit(images), *draws)
-
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view of the same size."""
-        images = to_unit(check_images(images, "Jitter", channels=3))
-        if not self.training:
-            return (images,)
-        return (
-            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
-        )
+    def augment(self, images: Tensor, draws: JitterDraws) -> Views:
+        """The view for given draws."""
+        return (jitter(to_unit(images), *draws),)
 
     def extra_repr(self) -> str:
         parts = {
-            name: getattr(self, name)
-            for name in ("brightness", "contrast", "saturation", "hue", "p")
+            "brightness": self.brightness,
+            "contrast": self.contrast,
+            "saturation": self.saturation,
+            "hue": self.hue,
+            "p": self.p,
         }
         return ", ".join(
             f"{name}={value:.4g}" if name != "p" else f"p={value}" for name, value in parts.items()
@@ -230,7 +230,8 @@ def grey(images: Tensor, which: Tensor) -> Tensor:
     return apply_where(images, which, lambda some, rows: luma(some).repeat(1, 3, 1, 1))
 
 
-class Grey(nn.Module):
+@register("grey", dial="the probability of losing the colour: grey:0.2")
+class Grey(Augmentation[Which]):
     """Each image without its colour with probability p; in eval mode all keep it.
 
     Args:
@@ -244,12 +245,16 @@ class Grey(nn.Module):
     True
     """
 
-    channels, readout, augments = (3,), (0,), True
-    wants: int | None = 3
+    in_channels = 3
 
     def __init__(self, p: float = 0.2) -> None:
         super().__init__()
         self.p = check_range(p, 0, 1, "Grey(p)")
+
+    @classmethod
+    def from_dial(cls, dial: str) -> "Grey":
+        """`grey:P`."""
+        return cls(read_number(dial))
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
@@ -257,21 +262,9 @@ class Grey(nn.Module):
         """Which of n images lose their colour."""
         return Which(bernoulli((n,), self.p, generator))
 
-    def at(self, images: Tensor, draws: Which) -> Tensor:
-        """The view at these draws."""
-        return grey(to_unit(images), draws.which)
-
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view of the same size."""
-        images = to_unit(check_images(images, "Grey", channels=3))
-        if not self.training:
-            return (images,)
-        return (
-            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
-        )
+    def augment(self, images: Tensor, draws: Which) -> Views:
+        """The view for given draws."""
+        return (grey(to_unit(images), draws.which),)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...common.checks import check_images, to_unit
-from ..base import door
+from ...common.checks import to_unit
+from ..base import Augmentation, Views, register
+from ..dials import match_dial
 from ..draws import check_integer, check_interval
 from .crop import Box, boxes, crop, whole
 
 
-class MultiCrop(nn.Module):
+@register(
+    "multicrop", dial="how many crops of which side in px, large ones first: multicrop:2x32-4x16"
+)
+class MultiCrop(Augmentation[Box]):
     """Several crops of each image as so many views; in eval mode each is the whole image at its size.
 
     Args:
@@ -29,8 +33,8 @@ class MultiCrop(nn.Module):
     (6, torch.Size([8, 3, 32, 32]), torch.Size([8, 3, 16, 16]))
     """
 
-    readout, augments = (0,), True
-    wants: int | None = None
+    checks_range = False
+    channels: tuple[int, ...] = ()  # as many as there are crops
 
     def __init__(
         self,
@@ -54,6 +58,13 @@ class MultiCrop(nn.Module):
         ]
         self.channels = (3,) * len(self.kinds)
 
+    @classmethod
+    def from_dial(cls, dial: str) -> "MultiCrop":
+        """`multicrop:COUNTxSIZE-COUNTxSIZE`, large crops first."""
+        match_dial(dial, r"\d+x\d+(-\d+x\d+)*")
+        counts, sizes = zip(*[map(int, part.split("x")) for part in dial.split("-")], strict=True)
+        return cls(sizes, counts, ((0.14, 1.0), *[(0.05, 0.14)] * (len(sizes) - 1)))
+
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> Box:
@@ -61,25 +72,17 @@ class MultiCrop(nn.Module):
         drawn = [boxes(n, height, width, area, generator=generator) for _, area in self.kinds]
         return Box(*[torch.stack(field, 1) for field in zip(*drawn, strict=True)])
 
-    def at(self, images: Tensor, draws: Box) -> tuple[Tensor, ...]:
-        """The views at these draws."""
+    def augment(self, images: Tensor, draws: Box) -> Views:
+        """The views for given draws."""
+        images = to_unit(images)
         each = zip(self.kinds, *[field.unbind(1) for field in draws], strict=True)
         return tuple(crop(images, Box(*box), (size, size)) for (size, _), *box in each)
 
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, C, H, W]` to as many views as there are crops, each `[B, C, size, size]`."""
-        images = to_unit(check_images(images, "MultiCrop", channels=None, unit=False))
-        shape = (
-            images.shape[0],
-            images.shape[2],
-            images.shape[3],
-        )  # len() would fix the batch that torch.export leaves open
-        if self.training:
-            return self.at(images, self.draw(*shape, generator))
-        return tuple(crop(images, whole(*shape), (size, size)) for size, _ in self.kinds)
+    def still(self, images: Tensor) -> Views:
+        """The whole image at the size of each crop."""
+        n, _, height, width = images.shape
+        boxes = whole(n, height, width)
+        return tuple(crop(to_unit(images), boxes, (size, size)) for size, _ in self.kinds)
 
     def extra_repr(self) -> str:
         return f"sizes={self.sizes}, counts={self.counts}, areas={self.areas}"

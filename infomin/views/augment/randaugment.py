@@ -8,10 +8,11 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...common.checks import check_images, to_unit
-from ..base import door
+from ...common.checks import to_unit
+from ..base import Augmentation, Views, register
+from ..dials import read_number
 from ..draws import apply_in_sequence, bernoulli, check_integer, check_range, normal, randint_below
 from .jitter import adjust_brightness, adjust_contrast, adjust_saturation
 from .tone import (
@@ -108,7 +109,8 @@ def _move(operation: Tensor, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
     return warp(images, every[operation[rows] - len(TONES), torch.arange(len(rows), device="cpu")])
 
 
-class RandAugment(nn.Module):
+@register("randaugment", dial="the mean magnitude of two operations, 0 to 10: randaugment:10")
+class RandAugment(Augmentation[RandDraws]):
     """RandAugment with Gaussian magnitudes; in eval mode images stay as they are.
 
     With m as a share of 10, the operations are: AutoContrast, Equalize and Invert; Posterize to floor(4 m) bits, Solarize from
@@ -134,8 +136,7 @@ class RandAugment(nn.Module):
     torch.Size([4, 3, 16, 16])
     """
 
-    channels, readout, augments = (3,), (0,), True
-    wants: int | None = 3
+    in_channels = 3
 
     def __init__(
         self, n: int = 2, m: float = 10, std: float = 0.5, p: float = 0.5, color: bool = True
@@ -147,6 +148,11 @@ class RandAugment(nn.Module):
         self.p = check_range(p, 0, 1, "RandAugment(p)")
         self.color = color
         self.names = COLOR if color else NO_COLOR
+
+    @classmethod
+    def from_dial(cls, dial: str) -> "RandAugment":
+        """`randaugment:MAGNITUDE`."""
+        return cls(m=read_number(dial))
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
@@ -160,21 +166,9 @@ class RandAugment(nn.Module):
         magnitude = normal(size, self.m, self.std, generator).clamp(0, MOST)
         return RandDraws(operation, magnitude, 2.0 * bernoulli(size, 0.5, generator) - 1)
 
-    def at(self, images: Tensor, draws: RandDraws) -> Tensor:
-        """The view at these draws."""
-        return randaugment(to_unit(images), *draws)
-
-    @door
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, ...]:
-        """Images `[B, 3, H, W]`, uint8 or in [0, 1], to one view of the same size."""
-        images = to_unit(check_images(images, "RandAugment", channels=3))
-        if not self.training:
-            return (images,)
-        return (
-            self.at(images, self.draw(len(images), images.shape[2], images.shape[3], generator)),
-        )
+    def augment(self, images: Tensor, draws: RandDraws) -> Views:
+        """The view for given draws."""
+        return (randaugment(to_unit(images), *draws),)
 
     def extra_repr(self) -> str:
         return f"n={self.n}, m={self.m}, std={self.std}, p={self.p}, color={self.color}"
