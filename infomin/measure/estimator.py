@@ -1,4 +1,4 @@
-"""Held-out I_NCE between frozen features, by a critic trained for it: the instrument."""
+"""Held-out I_NCE between frozen features, by a critic trained on them."""
 
 import math
 from collections.abc import Sequence
@@ -15,87 +15,87 @@ from .bounds import infonce_symmetric
 from .critics import SeparableCritic
 from .regression import standardise
 
-CRITIC_STEPS, CRITIC_BATCH, CRITIC_RATE = (
-    300,
-    512,
-    3e-3,
-)  # for 4096 pairs; chosen on synthetic codes of known information
+# Chosen on synthetic codes of known information.
+CRITIC_STEPS = 300  # for 4096 pairs
+CRITIC_BATCH = 512
+CRITIC_RATE = 3e-3
 
 
 def nats(
     train: Sequence[Tensor], test: Sequence[Tensor], *, candidates: int = 1024, seed: int = 0
 ) -> float:
-    """Held-out I_NCE between the features of two views, by a critic of the probe's own; with more views, the mean over pairs.
+    """Held-out I_NCE between the features of two views; with more views, the mean over all pairs.
 
-    The same measure for every method, whatever it was trained with. A lower bound of the nats between the features, which bound
-    those between the views from below; never above log(candidates).
+    The critic is trained here, so the measure is the same whatever method trained the encoders. It
+    is a lower bound of the nats between the features, which in turn are at most the nats between
+    the views; never above log(candidates).
 
     Args:
-        train: one `[N, D]` a view: the pairs that the critic learns from.
-        test: one `[M, D]` a view: the pairs that it is read on, in blocks of `candidates`.
+        train: one `[N, D]` per view: the pairs that the critic is trained on.
+        test: one `[M, D]` per view: the pairs that it is evaluated on, in blocks of `candidates`.
         candidates: K, the positive included; 1 to M.
+        seed: of the critic's initial weights, dropout and batches.
 
     Returns:
-        nats; NaN for a single view, which there is nothing to hold against.
+        nats; NaN for a single view, which has no pair.
 
     Raises:
-        TypeError, ValueError: features of another type, shape or range, not as many of each view, candidates out of range.
+        TypeError, ValueError: features of another type, shape or range, different numbers of rows
+            or columns, candidates out of range.
     """
-    train, test = (
-        [checks.check_features(x, "probe.nats", "features of a view").float() for x in part]
-        for part in (train, test)
-    )
-    sizes = [[list(x.shape) for x in part] for part in (train, test)]
-    if (
-        any(len({n for n, _ in part}) > 1 for part in sizes)
-        or len({tuple(d for _, d in part) for part in sizes}) > 1
-    ):
+    train = [_checked(x) for x in train]
+    test = [_checked(x) for x in test]
+    train_shapes = [list(x.shape) for x in train]
+    test_shapes = [list(x.shape) for x in test]
+    equal_rows = all(len({n for n, _ in shapes}) <= 1 for shapes in (train_shapes, test_shapes))
+    if not equal_rows or [d for _, d in train_shapes] != [d for _, d in test_shapes]:
         raise ValueError(
-            f"probe.nats: got {sizes} to train and test, wanted rows and columns that agree; pass pairs"
+            "probe.nats: views must have equal rows, training and test data equal columns, "
+            f"got {train_shapes} to train and {test_shapes} to test; pass pairs"
         )
     if len(train) < 2:
         return math.nan
     if not 1 <= candidates <= len(test[0]):
         raise ValueError(
-            f"probe.nats: got {candidates} candidates, wanted 1 to the {len(test[0])} test images; change them"
+            f"probe.nats: got {candidates} candidates, wanted 1 to {len(test[0])}, "
+            "the number of test images"
         )
     pairs = combinations(zip(train, test, strict=True), 2)
     with full_precision(train[0].device.type), torch.enable_grad():
-        return sum(each := [_nats(a, b, candidates, seed) for a, b in pairs]) / len(each)
+        values = [_nats_of_pair(a, b, candidates, seed) for a, b in pairs]
+    return sum(values) / len(values)
 
 
-def _nats(
+def _checked(features: Tensor) -> Tensor:
+    return checks.check_features(features, "probe.nats", "features of a view").float()
+
+
+def _nats_of_pair(
     first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], candidates: int, seed: int
 ) -> float:
-    (x, x_test), (y, y_test) = (standardise(*parts) for parts in (first, second))
-    steps = max(
-        1, CRITIC_STEPS * len(x) // 4096
-    )  # a given number of passes: more of them learn the pairs by heart
+    """Nats between two views, each given as its (training, test) features."""
+    x, x_test = standardise(*first)
+    y, y_test = standardise(*second)
+    # A fixed number of passes over the pairs: more of them would memorise the pairs.
+    steps = max(1, CRITIC_STEPS * len(x) // 4096)
     draws = seeded_generator(seed, "critic")
-    with torch_seeded(draws.initial_seed(), x.device):  # the critic's first weights and its dropout
+    with torch_seeded(draws.initial_seed(), x.device):  # seeds initial weights and dropout
         critic = SeparableCritic(x.shape[1], y.shape[1]).to(x.device)
-        solver = build_optimizer("adamw", critic, CRITIC_RATE, weight_decay=0.01)
+        optimizer = build_optimizer("adamw", critic, CRITIC_RATE, weight_decay=0.01)
         for step in range(steps):
-            # of the weights alone: where much is shared a scale that comes to rest with them reads 0.3 nats less
-            solver.param_groups[0]["lr"] = CRITIC_RATE * rate_factor(
-                "cosine", step, steps, warmup=steps // 15
-            )
-            rows = to_device(
-                torch.randint(len(x), (CRITIC_BATCH,), generator=draws, device="cpu"), x.device
-            )
+            # Only the weights (group 0) follow the schedule: if the scale did as well, the critic
+            # would read 0.3 nats less where much is shared.
+            factor = rate_factor("cosine", step, steps, warmup=steps // 15)
+            optimizer.param_groups[0]["lr"] = CRITIC_RATE * factor
+            rows = torch.randint(len(x), (CRITIC_BATCH,), generator=draws, device="cpu")
+            rows = to_device(rows, x.device)
             loss = -infonce_symmetric(critic(x[rows], y[rows]))
-            solver.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            solver.step()
+            optimizer.step()
     critic.eval()
+    starts = range(0, len(x_test) - candidates + 1, candidates)
+    blocks = [slice(start, start + candidates) for start in starts]
     with torch.no_grad():
-        blocks = [
-            slice(i, i + candidates) for i in range(0, len(x_test) - candidates + 1, candidates)
-        ]
-        return (
-            torch.stack(
-                [infonce_symmetric(critic(x_test[block], y_test[block])) for block in blocks]
-            )
-            .mean()
-            .item()
-        )
+        values = [infonce_symmetric(critic(x_test[block], y_test[block])) for block in blocks]
+        return torch.stack(values).mean().item()

@@ -4,16 +4,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from operator import itemgetter
-from typing import Any
+from types import MappingProxyType
+from typing import Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..common import checks
 from ..common.precision import autocast, full_precision
 from ..common.seeds import seeded_generator
+from ..training.step import Learner
 from .estimator import CRITIC_BATCH, CRITIC_STEPS, nats
 from .regression import accuracy, fit_logistic, ridge_distance, standardise
 
@@ -25,11 +27,19 @@ PROTOCOL = (
 )
 
 
+class Inputs(Protocol):
+    """A data set of what a view takes: `len` and slices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice) -> object: ...
+
+
 @torch.no_grad()
 def extract_features(
-    method: Any,
-    view: Any,
-    inputs: Any,
+    method: Learner,
+    view: nn.Module,
+    inputs: Inputs,
     *,
     seed: int = 0,
     precision: str = "fp32",
@@ -39,13 +49,14 @@ def extract_features(
     """Features of every view, with the method in eval mode.
 
     Args:
-        method: with `features(views) -> tuple`; its mode is put back afterwards.
+        method: its mode is restored afterwards.
         view: `(batch, generator) -> (v1, v2, …)`.
-        inputs: `[N]` of what the view takes, sliceable.
-        seed: of the views' random draws; equal for all runs that are to be compared.
+        inputs: `[N]` of what the view takes.
+        seed: of the views' random draws; the same for all runs that are compared.
         precision: `fp32` or `bf16`, as in training.
         batch: images at a time.
-        draw: whether augmentations are drawn, as in training; otherwise they leave images as they are.
+        draw: whether augmentations are drawn, as in training; otherwise they leave images as they
+            are.
 
     Returns:
         one float32 `[N, D]` a view.
@@ -54,23 +65,25 @@ def extract_features(
         FloatingPointError: a feature is NaN or Inf, as after a last step that was too large.
     """
     modes = [(module, module.training) for module in (*method.modules(), *view.modules())]
-    method.eval(), view.train(draw)
-    parts = []
+    method.eval()
+    view.train(draw)
+    batches: list[list[Tensor]] = []
     try:
-        for i in range(0, len(inputs), batch):
-            drawn = view(inputs[i : i + batch], seeded_generator(seed, "probe", i))
-            views = [v.contiguous(memory_format=torch.channels_last) for v in drawn]
+        for start in range(0, len(inputs), batch):
+            views = view(inputs[start : start + batch], seeded_generator(seed, "probe", start))
+            views = [v.contiguous(memory_format=torch.channels_last) for v in views]
             with autocast(views[0].device.type, precision):
-                parts.append([h.flatten(1).float() for h in method.features(views)])
+                features = method.features(views)
+                batches.append([h.flatten(1).float() for h in features])
     finally:
         for module, mode in modes:
             module.training = mode
-    found = [torch.cat(column) for column in zip(*parts, strict=True)]
-    if not all(column.isfinite().all() for column in found):
+    columns = [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    if not all(column.isfinite().all() for column in columns):
         raise FloatingPointError(
             "features: got NaN or Inf from the encoders, wanted numbers; lower the learning rate"
         )
-    return found
+    return columns
 
 
 def linear(
@@ -182,92 +195,102 @@ def entropy(labels: Tensor) -> float:
     return float(-torch.xlogy(share, share).sum())
 
 
+Part: TypeAlias = tuple[
+    Inputs, Mapping[str, Tensor]
+]  # inputs `[N]` of the view, task -> labels `[N]`
+
+
 def evaluate(
-    method: Any,
-    view: Any,
-    train: tuple[Any, Mapping[str, Tensor]],
-    test: tuple[Any, Mapping[str, Tensor]],
+    method: Learner,
+    view: nn.Module,
+    train: Part,
+    test: Part,
     *,
     readout: Sequence[int],
-    beside: Mapping[str, Sequence[int]] | None = None,
+    beside: Mapping[str, Sequence[int]] = MappingProxyType({}),
+    augments: bool = False,
     candidates: int,
     precision: str = "fp32",
     bar: bool = False,
 ) -> dict[str, float]:
-    """Everything a row says of a trained method.
+    """Everything that a row says of a trained method.
 
-    I_NCE is measured on views as they are drawn in training, accuracy on features of images that are not augmented.
+    I_NCE is measured on views as they are drawn in training, accuracy on features of images that
+    are not augmented.
 
     Args:
         train, test: (inputs of the view, task -> labels).
         readout: the views whose features the linear probe and the neighbours read, concatenated.
-        beside: name -> other views to read as well; the name is put behind that of the task, as in `acc_digit_past`.
+        beside: name -> other views to read as well; the name follows that of the task, as in
+            `acc_digit_past`.
+        augments: whether the view is drawn at random in training and shows the whole input in eval
+            mode.
         candidates: K of the held-out I_NCE.
         bar: show progress and the time left.
 
     Returns:
-        `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1; not of a single class, which
-        tells nothing), `entropy_TASK` (H(y), nats);
-        of a task whose labels are floating-point places, `px_TASK` (pixels) instead.
+        `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1; not
+        where there is a single class) and `entropy_TASK` (H(y), nats); for a task whose labels are
+        coordinates `px_TASK` (pixels) instead.
     """
-    augments = any(getattr(module, "augments", False) for module in view.modules())
-    reads = {"": readout, **(beside or {})}
-    with tqdm(
-        total=(5 if augments else 3) + len(reads) * len(train[1]),
-        desc="probe",
-        unit="part",
-        disable=not bar,
-    ) as line:
+    readouts = {"": readout, **beside}
+    parts = (5 if augments else 3) + len(readouts) * len(train[1])
+    with tqdm(total=parts, desc="probe", unit="part", disable=not bar) as progress:
 
-        def of(inputs: Any, seed: int = 0, draw: bool = False) -> list[Tensor]:
-            found = extract_features(
+        def extract(inputs: Inputs, seed: int = 0, draw: bool = False) -> list[Tensor]:
+            features = extract_features(
                 method, view, inputs, seed=seed, precision=precision, draw=draw
             )
-            line.update()
-            return found
+            progress.update()
+            return features
 
-        plain = [of(part[0]) for part in (train, test)]
-        # Other draws for each part: of equal ones the critic would know those that it is read on.
-        drawn = (
-            [of(part[0], seed, draw=True) for seed, part in enumerate((train, test))]
-            if augments
-            else plain
-        )
+        plain, plain_test = extract(train[0]), extract(test[0])
+        drawn, drawn_test = plain, plain_test
+        if augments:  # with other draws for the test: the critic would know equal ones
+            drawn = extract(train[0], seed=0, draw=True)
+            drawn_test = extract(test[0], seed=1, draw=True)
         row: dict[str, float] = {
-            "i_nce": nats(*drawn, candidates=candidates),
+            "i_nce": nats(drawn, drawn_test, candidates=candidates),
             "candidates": candidates,
+            "ceiling": math.log(candidates),
         }
-        row["ceiling"] = math.log(candidates)
-        line.update()
-        for name, views in reads.items():
-            # two crops, not drawn, are one image twice; it is read once
-            told = [
-                i
-                for n, i in enumerate(views)
-                if not any(torch.equal(plain[0][i], plain[0][j]) for j in views[:n])
-            ]
-            x, x_test = (torch.cat([part[i] for i in told], 1) for part in plain)
-            end = f"_{name}" if name else ""
-            near = cache(partial(nearest_rows, x, x_test))  # the same whatever the task
+        progress.update()
+        for name, views in readouts.items():
+            distinct = _distinct(views, plain)
+            x = torch.cat([plain[i] for i in distinct], 1)
+            x_test = torch.cat([plain_test[i] for i in distinct], 1)
+            neighbours = cache(partial(nearest_rows, x, x_test))  # the same for all tasks
             for task, labels in train[1].items():
-                row |= {
-                    f"{what}_{task}{end}": value
-                    for what, value in _read(x, labels, x_test, test[1][task], near).items()
-                }
-                line.update()
+                scores = _score(x, labels, x_test, test[1][task], neighbours)
+                ending = f"{task}_{name}" if name else task
+                row |= {f"{measure}_{ending}": value for measure, value in scores.items()}
+                progress.update()
     return row
 
 
-def _read(
-    x: Tensor, labels: Tensor, x_test: Tensor, labels_test: Tensor, near: Callable[[], Tensor]
+def _distinct(views: Sequence[int], features: Sequence[Tensor]) -> list[int]:
+    """Views with features of their own: two crops that are not drawn are the same image twice."""
+    distinct: list[int] = []
+    for i in views:
+        if not any(torch.equal(features[i], features[j]) for j in distinct):
+            distinct.append(i)
+    return distinct
+
+
+def _score(
+    x: Tensor,
+    labels: Tensor,
+    x_test: Tensor,
+    labels_test: Tensor,
+    neighbours: Callable[[], Tensor],
 ) -> dict[str, float]:
-    """What features tell about one task; `near` gives each test image's neighbours."""
+    """What features tell about one task; `neighbours` gives each test image's nearest rows."""
     if labels.is_floating_point():
         return {"px": localisation(x, labels, x_test, labels_test)}
     if (labels == labels[0]).all():
         return {"entropy": 0.0}
-    found = {
+    return {
         "acc": linear(x, labels, x_test, labels_test),
-        "knn": _majority(labels[near()], labels_test),
+        "knn": _majority(labels[neighbours()], labels_test),
+        "entropy": entropy(labels),
     }
-    return found | {"entropy": entropy(labels)}

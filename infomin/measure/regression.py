@@ -1,4 +1,4 @@
-"""The regressions of the probes: logistic for classes, ridge for places. Products are not rounded, whatever surrounds them."""
+"""Regressions of the probes: logistic for classes, ridge for positions, in full precision."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,18 @@ from ..common.precision import full_precision
 def fit_logistic(
     x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 30
 ) -> Tensor:
-    """Weights `[classes, D + 1]`, bias last, that minimise mean cross entropy + penalty / 2 * |weights|^2, from `start`."""
+    """Minimise mean cross-entropy + penalty / 2 * |weights|^2 by L-BFGS.
+
+    Args:
+        x: features `[N, D]`.
+        y: classes, long `[N]`.
+        penalty: factor on the squared weights, biases excluded.
+        start: initial weights `[classes, D + 1]`, bias last.
+        iterations: the maximum number of L-BFGS iterations.
+
+    Returns:
+        weights `[classes, D + 1]`, bias last.
+    """
     weights = start.clone().requires_grad_()
     solver = torch.optim.LBFGS(
         [weights],
@@ -23,9 +34,8 @@ def fit_logistic(
 
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = (
-            F.cross_entropy(_scores(weights, x), y) + penalty / 2 * weights[:, :-1].square().sum()
-        )
+        loss = F.cross_entropy(_scores(weights, x), y)
+        loss = loss + penalty / 2 * weights[:, :-1].square().sum()
         loss.backward()
         return loss
 
@@ -35,36 +45,48 @@ def fit_logistic(
 
 
 def accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
-    """Share of the rows of `x` `[N, D]` that these weights put into their classes `y`, long `[N]`."""
+    """Fraction of the rows of `x` `[N, D]` that are assigned to their class in `y`, long `[N]`."""
     with full_precision(x.device.type):
         return (_scores(weights, x).argmax(1) == y).double().mean().item()
 
 
 def _scores(weights: Tensor, x: Tensor) -> Tensor:
-    """Scores `[N, classes]` of `x` `[N, D]`; weights before images, for a CPU takes a quarter of the time for that gradient."""
+    """Scores `[N, classes]` of `x` `[N, D]`.
+
+    As weights @ x.T: on a CPU its gradient takes a quarter of the time that x @ weights.T takes.
+    """
     return torch.addmm(weights[:, -1:], weights[:, :-1], x.T).T
 
 
 def ridge_distance(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, penalty: float) -> float:
-    """Mean distance between `y_test` `[M, P]` and what ridge regression of `y` `[N, P]` on `x` `[N, D]` reads off `x_test`."""
-    x, y, x_test, y_test = (values.double() for values in (x, y, x_test, y_test))
-    middle, mean = x.mean(0), y.mean(0)
-    x = x - middle
-    gram = x.T @ x / len(x)
-    gram.diagonal().add_(penalty)
-    weights = torch.linalg.solve(gram, x.T @ (y - mean) / len(x))
-    return (torch.addmm(mean, x_test - middle, weights) - y_test).norm(dim=1).mean().item()
+    """Mean distance between test targets and the predictions of a ridge regression.
 
+    Args:
+        x: training features `[N, D]`.
+        y: training targets `[N, P]`.
+        x_test: test features `[M, D]`.
+        y_test: test targets `[M, P]`.
+        penalty: factor on the squared weights, in units of the features' variance.
 
-import torch
-from torch import Tensor
+    Returns:
+        the mean Euclidean distance, in the unit of the targets.
+    """
+    x, x_test = x.double(), x_test.double()
+    y, y_test = y.double(), y_test.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x = x - x_mean
+    covariance = x.T @ x / len(x)
+    covariance.diagonal().add_(penalty)
+    weights = torch.linalg.solve(covariance, x.T @ (y - y_mean) / len(x))
+    predicted = torch.addmm(y_mean, x_test - x_mean, weights)
+    return (predicted - y_test).norm(dim=1).mean().item()
 
 
 def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Shift and scale columns, all `[N, D]`, so that those of `train` have mean 0 and deviation 1.
+    """Shift and scale columns, all `[N, D]`, to mean 0 and standard deviation 1 on `train`.
 
-    Those that hardly vary, less than a ten-thousandth as much as columns do on average, become 0: of what is constant, rounding
-    would be made large.
+    Columns whose deviation is below 1e-4 of the mean deviation become 0: they are constant up to
+    rounding errors, which would be magnified.
     """
     mean, deviation = train.mean(0), train.std(0)
     scale = torch.where(deviation > 1e-4 * deviation.mean(), 1 / deviation, 0)

@@ -1,14 +1,48 @@
-"""Axis 2: the methods. Each is a module: `forward(views, index, labels) -> Step`, `features(views) -> tuple`, `after_step()`.
+"""Axis 2: the methods. A method trains encoders on the views of images.
 
-A recipe makes `METHODS[name](channels, encoder, width, shared, dim, head, tau)`, as `InfoNCE` explains them. One that has the
-class attribute `needs_labels` is told `tasks=` as well, as `Supervised` explains, and trained on labelled images alone. What a
-method logs are tensors of one number without gradient; critic and bound are its own. A class put into METHODS is one like these.
+`base` has the contract and the words (`moco:queue=4096`). A new method is one file in this room: a
+class derived from `Method` and decorated with `@register("name")`. Every module here is imported, so
+nothing else has to be edited.
 """
 
+from .base import (
+    METHODS,
+    Batch,
+    Context,
+    Group,
+    Learner,
+    Method,
+    Step,
+    Task,
+    build_method,
+    method_class,
+    method_options,
+    method_word,
+    parse_method,
+    register,
+)
 from .game import Game
 from .infonce import InfoNCE
 from .supervised import Supervised
 
-METHODS = {"infonce": InfoNCE, "supervised": Supervised}
+__all__ = [
+    "METHODS",
+    "Batch",
+    "Context",
+    "Game",
+    "Group",
+    "InfoNCE",
+    "Learner",
+    "Method",
+    "Step",
+    "Supervised",
+    "Task",
+    "build_method",
+    "method_class",
+    "method_options",
+    "method_word",
+    "parse_method",
+    "register",
+]
 
-__all__ = ["METHODS", "Game", "InfoNCE", "Supervised"]
+METHODS.load_members(__name__, __path__)

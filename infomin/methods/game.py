@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from ..common.checks import check_choice, check_positive
 from ..measure.bounds import infonce_symmetric
 from ..measure.critics import cosine_scores
-from ..networks.encoders import build_encoder
+from ..networks.encoders import Encoder, build_encoder
 from ..networks.heads import Projection
-from .base import Step
+from ..training.step import Batch, Group, Learner, Step
+from ..views.base import View
 
 MODES = ("unsupervised", "supervised", "semi-supervised")
 
 
-class Game(nn.Module):
+class Game(Learner):
     """A generator against critics, and beside classifiers.
 
     unsupervised: min over the generator, max over the critics, of I_NCE(v1; v2). supervised: the generator and a classifier a
@@ -46,7 +47,7 @@ class Game(nn.Module):
 
     def __init__(
         self,
-        generator: Any,
+        generator: View,
         classes: int = 0,
         *,
         mode: str = "semi-supervised",
@@ -63,14 +64,15 @@ class Game(nn.Module):
         super().__init__()
         check_choice(mode, MODES, "Game(mode)")
         check_positive(weight, "Game(weight)", zero=True)
-        views = getattr(generator, "channels", None)
-        if not isinstance(views, Sequence):
+        if not isinstance(generator, View):
             raise TypeError(
-                f"Game: got a {type(generator).__name__}, wanted a generator of views, for example FlowSplit of a flow"
+                f"Game: the generator must be a View with parameters, such as the FlowSplit of a flow, got "
+                f"a {type(generator).__name__}"
             )
-        if len(views) != 2:
+        if len(generator.channels) != 2:
             raise ValueError(
-                f"Game: got a generator of {len(views)} views, wanted 2; split its channels otherwise"
+                f"Game: the generator must give 2 views, got {len(generator.channels)}; split its channels "
+                "otherwise"
             )
         if mode != "unsupervised" and classes < 2:
             raise ValueError(
@@ -87,51 +89,39 @@ class Game(nn.Module):
             )
         self.generator, self.mode, self.weight, self.task = generator, mode, weight, task
         self.tau, self.waits, self.sign = tau, waits, sign
-        encoders = (
-            []
-            if mode == "supervised"
-            else [build_encoder(encoder, channels, width) for channels in generator.channels]
-        )
-        self.encoders = nn.ModuleList(encoders)
-        self.heads = nn.ModuleList(Projection(e.features, dim, head) for e in encoders)
-        labelled = (
-            []
-            if mode == "unsupervised"
-            else [build_encoder(encoder, channels, width) for channels in generator.channels]
-        )
-        self.classifiers = nn.ModuleList(
-            nn.Sequential(e, nn.Linear(e.features, classes)) for e in labelled
-        )
+
+        def networks() -> list[Encoder]:
+            return [build_encoder(encoder, channels, width) for channels in generator.channels]
+
+        critics = [] if mode == "supervised" else networks()
+        self.encoders = nn.ModuleList(critics)
+        self.heads = nn.ModuleList(Projection(e.features, dim, head) for e in critics)
+        self.classifiers = nn.ModuleList()
+        for network in [] if mode == "unsupervised" else networks():
+            layer = nn.Linear(network.features, classes)
+            self.classifiers.append(nn.Sequential(network, layer))
         self.turn: Tensor
         self.register_buffer("turn", torch.zeros((), dtype=torch.long))
         self._waiting: list[
             nn.Parameter
         ] = []  # those of the critics while the generator has the move
 
-    def players(self) -> dict[str, list[nn.Parameter]]:
-        """Who has which parameters: critics, generator, classifiers; each may have a learning rate of its own."""
-        parts = {
-            "critics": (self.encoders, self.heads),
-            "generator": (self.generator,),
-            "classifiers": (self.classifiers,),
-        }
-        found = {
-            name: [p for module in modules for p in module.parameters()]
-            for name, modules in parts.items()
-        }
-        return {name: parameters for name, parameters in found.items() if parameters}
+    def groups(self) -> list[Group]:
+        """The players that there are: critics, generator, classifiers; weights of the generator do not decay."""
+        critics = [*self.encoders.parameters(), *self.heads.parameters()]
+        groups = [
+            Group("critics", critics),
+            Group("generator", list(self.generator.parameters()), decay=0.0),
+            Group("classifiers", list(self.classifiers.parameters())),
+        ]
+        return [group for group in groups if group.parameters]
 
-    def forward(
-        self,
-        views: Sequence[Tensor],
-        index: Tensor | None = None,
-        labels: Mapping[str, Tensor] | None = None,
-    ) -> Step:
+    def forward(self, views: Sequence[Tensor], batch: Batch) -> Step:
         """Two crops of images and labels -> the loss that all players go down, the generator's interest reversed.
 
         Args:
             views: two crops of each image, `[B, C, H, W]` each.
-            labels: task -> long `[B]`, -1 where none is known; not needed in an unsupervised game.
+            batch: its labels are long `[B]`, -1 where unknown; not needed in an unsupervised game.
 
         Returns:
             loss, and stats: `i_nce` in nats by the critics, `cross_entropy` in nats summed over both views, `right` the share in
@@ -144,9 +134,7 @@ class Game(nn.Module):
             i_nce = self._i_nce(v1, v2, moves)
             loss, stats = loss - i_nce, {"i_nce": i_nce.detach()}
         if self.mode != "unsupervised":
-            entropy, right = self._classify(
-                v1, v2, self._told({} if labels is None else labels), moves
-            )
+            entropy, right = self._classify(v1, v2, self._labels(batch.labels), moves)
             loss = loss + self.weight * entropy
             stats |= {"cross_entropy": entropy.detach(), "right": right}
         return Step(loss, {"loss": loss.detach(), **stats})
@@ -189,15 +177,11 @@ class Game(nn.Module):
             [(s.argmax(1) == labels[some]).float().mean() for s in scores]
         ).mean()
 
-    def _told(self, labels: Mapping[str, Tensor]) -> Tensor:
-        if isinstance(labels, Tensor):
-            raise TypeError(
-                f"Game: got labels as a tensor, wanted them by task; pass {{{self.task!r}: labels}}"
-            )
+    def _labels(self, labels: Mapping[str, Tensor]) -> Tensor:
         if self.task not in labels:
-            have = ", ".join(labels) or "nothing"
             raise ValueError(
-                f"Game: got labels of {have}, wanted those of task {self.task!r}; hand them on, or take another task"
+                f"Game: needs labels of task {self.task!r}, got {', '.join(labels) or 'none'}; take "
+                "another task"
             )
         return labels[self.task]
 
@@ -216,7 +200,7 @@ class Game(nn.Module):
         encoders = self.encoders or [next(classifier.children()) for classifier in self.classifiers]
         return tuple(encoder(v) for encoder, v in zip(encoders, self.split(views), strict=True))
 
-    def after_step(self) -> None:
+    def after_step(self, step: int) -> None:
         """Pass the turn on."""
         self._go_on()
         self.turn += 1

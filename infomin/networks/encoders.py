@@ -4,17 +4,22 @@ A network of your own is built by `ENCODERS[name](channels, width)`, and is an `
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..common.checks import check_choice, check_positive, to_unit
+from ..common.registry import Registry
 
 COLORS = (
     3  # channels up to which a convolution's own change of layout costs less than one before it
 )
+
+
+ENCODERS = Registry("encoder")
+register = ENCODERS.register
 
 
 class Encoder(nn.Module):
@@ -36,38 +41,56 @@ class Encoder(nn.Module):
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `[B, D]` of images `[B, C, H, W]`: floating point of any range, or bytes, which are brought to [0, 1].
+        """Features `[B, D]` of images `[B, C, H, W]`: floating point of any range, or bytes, scaled to [0, 1].
 
         Raises:
-            ValueError: a wrong shape, of the images or of what the body makes of them.
+            ValueError: a wrong shape, of the images or of what the body returns.
         """
+        features: Tensor = self.body(self._prepare(x))
+        if features.shape != (len(x), self.features):
+            raise ValueError(
+                f"{self.name}: the body must return [B, {self.features}], got {list(features.shape)} "
+                f"of {len(x)} images; flatten it, or state its features"
+            )
+        return features
+
+    def map(self, x: Tensor) -> Tensor:
+        """The feature map `[B, C', h, w]` of images `[B, C, H, W]`, before it is averaged over a grid.
+
+        Raises:
+            TypeError: the body is no sequence of layers with a `Grid` among them; override `map`.
+        """
+        x = self._prepare(x)
+        for layer in self.body if isinstance(self.body, nn.Sequential) else ():
+            if isinstance(layer, Grid):
+                return x
+            x = layer(x)
+        raise TypeError(
+            f"{self.name}: a feature map needs a body that is an nn.Sequential with a Grid, got a "
+            f"{type(self.body).__name__}; override map"
+        )
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        """Check images, and bring them to the layout and dtype that the first layer works in."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(
-                f"{self.name}: images must have the shape [B, {self.channels}, H, W], got {list(x.shape)}; "
-                "build the encoder with the channels of the view"
+                f"{self.name}: images must have the shape [B, {self.channels}, H, W], got "
+                f"{list(x.shape)}; build the encoder with the channels of the view"
             )
         if min(x.shape[2:]) < self.smallest:
             raise ValueError(
-                f"{self.name}: images must be {self.smallest} px or more on each side, "
-                f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
+                f"{self.name}: images must be {self.smallest} px or more on each side, got "
+                f"{x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
             )
-        if (
-            x.shape[1] > COLORS
-        ):  # once, while pixels may still be bytes; a convolution would do it again for its gradient
+        if x.shape[1] > COLORS:
+            # Once, while pixels may still be bytes: a convolution would do it again for its gradient.
             x = x.contiguous(memory_format=torch.channels_last)
-        if x.dtype == torch.uint8:  # straight to the dtype that the first layer will have
-            kind = x.device.type
-            mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-            x = to_unit(
-                x, torch.get_autocast_dtype(kind) if mixed else next(self.parameters()).dtype
-            )
-        features: Tensor = self.body(x)
-        if features.shape != (len(x), self.features):
-            raise ValueError(
-                f"{self.name}: the body must return [B, {self.features}], got {list(features.shape)} of {len(x)} images; "
-                "flatten it, or state its features"
-            )
-        return features
+        if x.dtype != torch.uint8:
+            return x
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            return to_unit(x, torch.get_autocast_dtype(device))
+        return to_unit(x, next(self.parameters()).dtype)
 
 
 class Grid(nn.Module):
@@ -93,6 +116,7 @@ class Grid(nn.Module):
         return torch.flatten(x.permute(0, 2, 3, 1), 1)
 
 
+@register("tiny")
 def tiny(channels: int = 3, width: float = 1.0) -> Encoder:
     """Four 3x3 convolutions of stride 2 with 16, 32, 64, 128 channels, then a 2x2 grid: 512 features, for 32 px on a CPU.
 
@@ -108,6 +132,7 @@ def tiny(channels: int = 3, width: float = 1.0) -> Encoder:
     return Encoder("tiny", channels, 4 * sizes[-1], 17, nn.Sequential(*layers, Grid(2)))
 
 
+@register("alexnet")
 def alexnet(channels: int = 3, width: float = 1.0) -> Encoder:
     """AlexNet for 64 px: 3x3 convolutions of 96, 192, 384, 384, 192 channels, two layers of 4096 features.
 
@@ -141,6 +166,7 @@ def alexnet(channels: int = 3, width: float = 1.0) -> Encoder:
     return Encoder("alexnet", channels, full, 63, body)
 
 
+@register("resnet18")
 def resnet18(channels: int = 3, width: float = 1.0) -> Encoder:
     """ResNet-18 for small images: 3x3 stem of stride 1, no max-pool, global average, 512 features.
 
@@ -157,6 +183,7 @@ def resnet18(channels: int = 3, width: float = 1.0) -> Encoder:
     return _resnet("resnet18", "BasicBlock", (2, 2, 2, 2), channels, width)
 
 
+@register("resnet50")
 def resnet50(channels: int = 3, width: float = 1.0) -> Encoder:
     """ResNet-50 for small images: as `resnet18`, with bottleneck blocks and 2048 features.
 
@@ -164,14 +191,6 @@ def resnet50(channels: int = 3, width: float = 1.0) -> Encoder:
     256
     """
     return _resnet("resnet50", "Bottleneck", (3, 4, 6, 3), channels, width)
-
-
-ENCODERS: dict[str, Callable[[int, float], Encoder]] = {
-    "tiny": tiny,
-    "alexnet": alexnet,
-    "resnet18": resnet18,
-    "resnet50": resnet50,
-}
 
 
 def build_encoder(name: str, channels: int, width: float = 1.0) -> Encoder:
@@ -191,54 +210,75 @@ def build_encoder(name: str, channels: int, width: float = 1.0) -> Encoder:
     """
     check_choice(name, ENCODERS, "encoder")
     check_positive(channels, f"{name}(channels)")
-    made = ENCODERS[name](channels, width)
-    if not isinstance(getattr(made, "features", None), int):
+    encoder = ENCODERS[name](channels, width)
+    if not isinstance(encoder, Encoder):
         raise TypeError(
-            f"encoder {name!r}: got a {type(made).__name__}, wanted an Encoder, which says how many features it has; "
-            f"put infomin.encoders.Encoder({name!r}, channels, features, smallest, body) around it"
+            f"encoder {name!r}: must be an infomin.networks.Encoder, got a {type(encoder).__name__}; "
+            f"write Encoder({name!r}, channels, features, smallest, body) around it"
         )
-    return made
+    return encoder
 
 
 class Encoders(nn.ModuleList):
-    """An encoder for each view, or one for all of them, which sees views of one shape as one batch (so does batch norm).
+    """An encoder for each view, or one for all of them.
+
+    A shared encoder sees views of one shape as one batch, and so does its batch norm.
 
     Args:
         channels: of each view.
         name: a key of `ENCODERS`.
         width: factor on the numbers of channels, above 0.
         shared: one encoder for all views.
+        tiles: how many images are stacked in the channels of each view; empty means one. An encoder
+            sees them one by one, and their features follow each other.
 
     Attributes:
-        features: D of each encoder.
+        features: D of each encoder, for one image.
 
     Raises:
         ValueError: views of different channels cannot share an encoder; or as `build_encoder`.
 
     >>> len(Encoders([1, 2], "tiny", 0.5)), len(Encoders([3, 3], "tiny", 0.5, shared=True))
     (2, 1)
+    >>> Encoders([3, 27], "tiny", 0.5, shared=True, tiles=[1, 9]).features
+    [256]
     """
 
     def __init__(
-        self, channels: Sequence[int], name: str, width: float = 1.0, shared: bool = False
+        self,
+        channels: Sequence[int],
+        name: str,
+        width: float = 1.0,
+        shared: bool = False,
+        tiles: Sequence[int] = (),
     ) -> None:
+        self.tiles = tuple(tiles) or (1,) * len(channels)
+        channels = [c // tile for c, tile in zip(channels, self.tiles, strict=True)]
         if shared and len(set(channels)) > 1:
             raise ValueError(
-                f"encoders: got views of {tuple(channels)} channels, wanted equal ones for a shared encoder; "
-                "give each view its own"
+                f"encoders: a shared encoder needs views of equally many channels, got "
+                f"{tuple(channels)}; give each view its own"
             )
         encoders = [build_encoder(name, c, width) for c in (channels[:1] if shared else channels)]
         super().__init__(encoders)
         self.features = [encoder.features for encoder in encoders]
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Views `[B, C, H, W]` each -> features `[B, D]` each."""
+        """Views `[B, C, H, W]` each -> features `[B, D]` each; of stacked images `[B, tiles * D]`."""
         if len(self) == 1 and len({(view.shape, view.dtype) for view in views}) == 1:
-            return self[0](torch.cat(list(views))).chunk(
-                len(views)
-            )  # keeps the cores busier than one pass each
+            together = torch.cat(list(views))  # keeps the cores busier than one pass each
+            return self._encode(self[0], together, self.tiles[0]).chunk(len(views))
         encoders = list(self) * (len(views) if len(self) == 1 else 1)
-        return tuple(encoder(view) for encoder, view in zip(encoders, views, strict=True))
+        parts = zip(encoders, views, self.tiles, strict=True)
+        return tuple(self._encode(encoder, view, tiles) for encoder, view, tiles in parts)
+
+    def _encode(self, encoder: nn.Module, view: Tensor, tiles: int) -> Tensor:
+        if tiles == 1:
+            features: Tensor = encoder(view)
+            return features
+        images = view.unflatten(1, (tiles, -1)).flatten(0, 1)
+        features = encoder(images)
+        return features.unflatten(0, (-1, tiles)).flatten(1)
 
 
 def _scaled(sizes: tuple[int, ...], width: float) -> list[int]:

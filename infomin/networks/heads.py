@@ -1,4 +1,4 @@
-"""Projection heads: what stands between an encoder's features and the embedding that a critic compares."""
+"""Projection heads: from an encoder's features to the embedding that the critic compares."""
 
 from collections.abc import Callable
 
@@ -7,28 +7,28 @@ from torch import nn
 from ..common.checks import check_choice
 
 
-def _none(features: int, dim: int) -> list[nn.Module]:
+def _no_head(features: int, dim: int) -> list[nn.Module]:
     if dim != features:
         raise ValueError(
-            f"Projection(head='none'): dim must equal the features, got dim={dim} and features={features}; "
-            f"use dim={features} or head='linear'"
+            "Projection(head='none'): dim must equal the features, "
+            f"got dim={dim} and features={features}; use dim={features} or head='linear'"
         )
     return []
 
 
+def _mlp(features: int, dim: int) -> list[nn.Module]:
+    return [nn.Linear(features, features), nn.ReLU(), nn.Linear(features, dim)]
+
+
 HEADS: dict[str, Callable[[int, int], list[nn.Module]]] = {
-    "none": _none,
+    "none": _no_head,
     "linear": lambda features, dim: [nn.Linear(features, dim)],
-    "mlp": lambda features, dim: [
-        nn.Linear(features, features),
-        nn.ReLU(),
-        nn.Linear(features, dim),
-    ],
+    "mlp": _mlp,
 }
 
 
 class Projection(nn.Sequential):
-    """The head between features and embedding: none, one linear layer, or one hidden layer as wide as the features.
+    """Projection head: none, one linear layer, or an MLP with one hidden layer of input width.
 
     Args:
         features: size of the input.
@@ -44,5 +44,6 @@ class Projection(nn.Sequential):
     """
 
     def __init__(self, features: int, dim: int = 128, head: str = "linear") -> None:
-        super().__init__(*HEADS[check_choice(head, HEADS, "Projection(head)")](features, dim))
+        make_layers = HEADS[check_choice(head, HEADS, "Projection(head)")]
+        super().__init__(*make_layers(features, dim))
         self.features = dim

@@ -1,7 +1,7 @@
 """Optimisers by name, and schedules as pure functions of the step: to go on after a stop needs no scheduler object."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..common.checks import check_choice, check_positive
+from .step import Group
 
 
 class LARS(Optimizer):
@@ -134,6 +135,44 @@ def build_optimizer(
         if ps
     ]
     return OPTIMIZERS[name](groups, lr=lr, momentum=momentum)
+
+
+def build_training(
+    groups: Sequence[Group],
+    name: str,
+    lr: float,
+    weight_decay: float,
+    schedule: str,
+    steps: int,
+    warmup: int,
+    momentum: float = 0.9,
+) -> tuple[Optimizer, Callable[[int], list[float]]]:
+    """One optimiser for groups of parameters, and its learning rates as a function of the step.
+
+    Args:
+        groups: each with its factors on `lr` and `weight_decay`, and its schedule.
+        name, lr, weight_decay, momentum: as for `build_optimizer`.
+        schedule: a key of `SCHEDULES`, for groups that name none.
+        steps, warmup: as for `rate_factor`.
+
+    Returns:
+        the optimiser, and step -> factor on the rate of each of its groups: what `fit` takes.
+    """
+    optimizers: list[Optimizer] = []
+    schedules: list[str] = []
+    for group in groups:
+        decay = weight_decay * group.decay
+        optimizers.append(build_optimizer(name, group.parameters, lr * group.rate, decay, momentum))
+        schedules += [group.schedule or schedule] * len(optimizers[-1].param_groups)
+    merged = optimizers[0]
+    for other in optimizers[1:]:
+        for param_group in other.param_groups:
+            merged.add_param_group(param_group)
+
+    def factors(step: int) -> list[float]:
+        return [rate_factor(schedule, step, steps, warmup) for schedule in schedules]
+
+    return merged, factors
 
 
 def cosine_decay(t: float) -> float:
