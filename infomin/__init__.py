@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from .measure.bounds import infonce
     from .report import gallery, plots
     from .report.rows import read_rows
+    from .runs.game_recipe import Learning
     from .runs.recipe import Recipe
     from .runs.single import run
     from .runs.sweeps import grid, sweep
     from .runs.trained import trained
-    from .runs.view_learning import Learning, learn
+    from .runs.view_learning import learn
 else:
     _MODULES = {
         "data": "data",
@@ -32,7 +33,7 @@ else:
         "views": "views",
     }
     _HOMES = {
-        "Learning": "runs.view_learning",
+        "Learning": "runs.game_recipe",
         "Recipe": "runs.recipe",
         "grid": "runs.sweeps",
         "infonce": "measure.bounds",

@@ -17,18 +17,17 @@ from .common.distributed import is_main_process, leave_processes
 from .experiment import demo, print_report, silence_stdout, tolerate_encoding
 from .report.gallery import view_sheet
 from .report.rows import read_rows
+from .runs.game_recipe import Learning
 from .runs.recipe import Recipe
 from .runs.single import run
 from .runs.sweeps import grid, sweep
-from .runs.view_learning import Learning, learn, writable
+from .runs.view_learning import check_view_path, learn
 from .version import __version__
-from .views import FAMILIES
-from .views.compose import DIALS
+from .views import VIEWS
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 FIELDS = [field.name for field in fields(Recipe)]
-UNUSED = {"method", "share_encoder", "probe_images"}  # fields of a recipe that a game does not use
-LEARNING = [field.name for field in fields(Learning) if field.name not in UNUSED]
+LEARNING = [field.name for field in fields(Learning)]
 
 
 class Parser(ArgumentParser):
@@ -96,23 +95,25 @@ def build() -> Parser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(title="commands")
     for name, (make, line) in {
-        "demo": (_demo, DEMO),
-        "run": (_run, RUN),
-        "sweep": (_sweep, SWEEP),
-        "plot": (_plot, PLOT),
-        "learn-views": (_learn, LEARN),
-        "views": (_views, VIEWS),
+        "demo": (_demo, DEMO_HELP),
+        "run": (_run, RUN_HELP),
+        "sweep": (_sweep, SWEEP_HELP),
+        "plot": (_plot, PLOT_HELP),
+        "learn-views": (_learn, LEARN_HELP),
+        "views": (_views, VIEWS_HELP),
     }.items():
         commands.add_subcommand(name, make(Parser(description=line)), help=line)
     return parser
 
 
-DEMO = "Draw the inverted U on data that are embedded: minutes on two cores, nothing is downloaded."
-RUN = "Carry out one recipe and print its row."
-SWEEP = "Carry out every combination of the values given, in parallel; the same command again goes on where it was cut."
-PLOT = "Draw the U-curve of folders of runs, or of .jsonl files of rows."
-LEARN = "Learn a generator of views in a game against critics, and keep it as one file for --view flow:FILE."
-VIEWS = "List the families of views with their dials, or draw the views of an image."
+DEMO_HELP = (
+    "Draw the inverted U on data that are embedded: minutes on two cores, nothing is downloaded."
+)
+RUN_HELP = "Carry out one recipe and print its row."
+SWEEP_HELP = "Carry out every combination of the values given, in parallel; the same command again goes on where it was cut."
+PLOT_HELP = "Draw the U-curve of folders of runs, or of .jsonl files of rows."
+LEARN_HELP = "Learn a generator of views in a game against critics, and keep it as one file for --view flow:FILE."
+VIEWS_HELP = "List the families of views with their dials, or draw the views of an image."
 
 
 def _demo(parser: Parser) -> Parser:
@@ -208,7 +209,7 @@ def _learn(parser: Parser) -> Parser:
         action="config",
         help="YAML file with any of the fields; --print_config writes one.",
     )
-    parser.add_class_arguments(Learning, skip=UNUSED)
+    parser.add_class_arguments(Learning)
     parser.add_argument(
         "--out",
         type=str,
@@ -279,29 +280,23 @@ def _do_plot(options: Namespace) -> None:
 
 
 def _do_learn(options: Namespace) -> None:
-    writable(options.save)
+    check_view_path(options.save)
     row = learn(
         Learning(**{name: options[name] for name in LEARNING}),
         options.out,
         bar=True,
         tensorboard=options.tensorboard,
     )
-    file = row["file"]
+    file = str(row["file"] or "")
     if file and options.save:
-        learned = Path(file).read_bytes()
+        generator = Path(file).read_bytes()
         with files.atomic_write(options.save) as copy:
-            copy.write(learned)
+            copy.write(generator)
         file = options.save
     print(json.dumps(files.to_plain(row), indent=2))
     print(f"\n{row['said']}")
-    use = [
-        "--data",
-        row["data"],
-        "--size",
-        str(row["size"]),
-        "--view",
-        f"{row['view']}+flow:{file}",
-    ]
+    view = f"{row['view']}+flow:{file}"
+    use = ["--data", str(row["data"]), "--size", str(row["size"]), "--view", view]
     if file and row["step_kept"] == 0:
         print("Kept are the views that it began with: nothing that was learned is better.")
     print(f"Use it: infomin run {shlex.join(use)}" if file else "No generator was worth keeping.")
@@ -323,8 +318,8 @@ def _do_views(options: Namespace) -> None:
     print(
         "Augmentations are drawn anew for each view; a slash and a number fix how often: crop:0.2/1+color:lab is one crop.\n"
     )
-    for family in FAMILIES:
-        print(f"{family:12} {DIALS.get(family, 'your own')}")
+    for family in VIEWS:
+        print(f"{family:12} {VIEWS.dial(family) or 'your own'}")
 
 
 ACTIONS: dict[str, Callable[[Namespace], Any]] = {

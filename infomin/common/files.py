@@ -1,8 +1,9 @@
-"""Rows on disk that survive a crash: whole files, logs, locks, and the table that gathers them.
+"""Files that survive a crash: atomic writes, JSON, append-only logs and folder locks.
 
-Every whole file is written beside its final place, flushed and renamed: a reader sees the older file or the newer one, never a
-part. Only the log is appended to, and its reader forgives the one line that a crash can tear. JSON has no NaN or Inf: null stands
-in their place (the `status` of a diverged run says why), and finite floats come back bit by bit.
+Whole files are written under a temporary name, flushed and renamed: a reader sees the old file or
+the new one, never a part. Only logs are appended to, and their reader ignores the one line that a
+crash can cut short. JSON has no NaN or Inf; they become null (the `status` of a diverged run says
+why). Finite floats keep every bit.
 """
 
 import errno
@@ -14,48 +15,48 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 try:
     import fcntl
-except ImportError:  # Windows, where `lock` says so; views and their files need none
+except ImportError:  # Windows: only `lock` needs it, and raises an error there
     fcntl = None  # type: ignore[assignment]
 
 PathLike = str | os.PathLike[str]
+Row: TypeAlias = dict[str, str | float | int | bool | None]  # of a table
 
 
 class Locked(RuntimeError):
-    """Another holder has the folder."""
+    """Somebody else holds the lock of the folder."""
 
 
 @contextmanager
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
-    """Yield a binary file whose bytes stand at `path`, all of them, once the block ends; if it fails the older file is as it was.
+    """Yield a binary file that replaces `path` when the block ends; if it fails, nothing changes.
 
     Args:
-        path: the file to write; its folder is made if missing.
+        path: the file to write; its folder is created if missing.
 
     Raises:
-        OSError: the disk is full, read-only or not there; the message says what to do, and no temporary file is left.
+        OSError: the disk is full, read-only or missing; the message says what to do, and no
+            temporary file is left behind.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):
-            part.unlink()
+            temporary.unlink()
         if isinstance(error, OSError):
-            raise _unwritten(error, path) from error
+            raise _write_error(error, path) from error
         raise
-    with suppress(
-        OSError
-    ):  # the file is in its place, and some network file systems cannot flush a folder
+    with suppress(OSError):  # the file is complete; some network file systems cannot sync a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -63,17 +64,26 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
             os.close(folder)
 
 
-def _unwritten(error: OSError, path: Path) -> OSError:
-    space = "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        space = "there is a file where a folder is wanted; "
-    do = f"{space}choose a folder that can be written, then run the same command again"
-    said = f"cannot write {path.name} in {path.parent}: {error.strerror or error}; what was there is as it was; {do}"
-    return OSError(error.errno or errno.EIO, said)
+def _write_error(error: OSError, path: Path) -> OSError:
+    hint = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space or "
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+        hint = "there is a file where a folder is needed; "
+    message = (
+        f"cannot write {path.name} in {path.parent}: {error.strerror or error}; "
+        f"existing files are unchanged; {hint}choose a folder that can be written, "
+        "then run the same command again"
+    )
+    return OSError(error.errno or errno.EIO, message)
 
 
 def to_plain(x: Any, whole: bool = False) -> Any:
-    """Numbers of numpy and torch as Python's own, tuples as lists, NaN and Inf as None; with `whole` also 1.0 as 1."""
+    """Convert a value to plain JSON types.
+
+    Numbers and arrays of numpy and torch become Python's, tuples become lists, NaN and Inf become
+    None; with `whole`, 1.0 becomes 1.
+    """
     if isinstance(x, Mapping):
         return {str(name): to_plain(value, whole) for name, value in x.items()}
     if isinstance(x, list | tuple):
@@ -85,16 +95,16 @@ def to_plain(x: Any, whole: bool = False) -> Any:
     return int(x) if whole and isinstance(x, float) and x.is_integer() else x
 
 
-def _line(x: Any) -> bytes:
+def _jsonl_line(x: Any) -> bytes:
     return json.dumps(to_plain(x), allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def write_json(path: PathLike, obj: Any) -> None:
-    """Write one JSON file atomically; NaN and Inf become null, numpy and torch numbers become plain ones.
+    """Write one JSON file atomically; `to_plain` says what becomes of its values.
 
     Raises:
-        OSError: it cannot be written; an older file is as it was.
-        TypeError: `obj` holds something that JSON has no word for.
+        OSError: the file cannot be written; an older one is unchanged.
+        TypeError: `obj` holds something that JSON cannot represent.
     """
     text = json.dumps(to_plain(obj), allow_nan=False, indent=2)
     with atomic_write(path) as file:
@@ -102,19 +112,23 @@ def write_json(path: PathLike, obj: Any) -> None:
 
 
 def read_json(path: PathLike) -> Any:
-    """Read one JSON file; a truncated one is a ValueError that says what to do."""
+    """Read one JSON file; raise a ValueError that says what to do if it is truncated."""
     try:
         return json.loads(Path(path).read_bytes())
     except ValueError as error:  # a JSONDecodeError or a UnicodeDecodeError
         raise ValueError(
-            f"{path}: wanted a whole JSON file, got {error}; delete it and run the same command again, this run will be repeated"
+            f"{path}: wanted a whole JSON file, got {error}; "
+            "delete it and run the same command again to repeat this run"
         ) from error
 
 
 def write_jsonl(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows into one .jsonl file atomically, one JSON object a line, in the order given; `report.rows.read_rows` takes the file back."""
+    """Write rows to one .jsonl file atomically, one JSON object per line, in the given order.
+
+    `report.rows.read_rows` reads the file.
+    """
     with atomic_write(path) as file:
-        file.writelines(map(_line, rows))
+        file.writelines(map(_jsonl_line, rows))
 
 
 def key(recipe: Mapping[str, Any]) -> str:
@@ -132,46 +146,61 @@ def key(recipe: Mapping[str, Any]) -> str:
 
 
 def append_jsonl(path: PathLike, row: Mapping[str, Any]) -> None:
-    """Append one JSON object to a log, in one write: a killed process loses nothing, a power cut the last few lines."""
-    line = _line(row)
+    """Append one JSON object to a log with a single write.
+
+    Nothing is lost if the process is killed, and the last few lines at most in a power cut.
+    """
+    line = _jsonl_line(row)
     try:
         with open(path, "ab", buffering=0) as file:
             if file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise _unwritten(error, Path(path)) from error
+        raise _write_error(error, Path(path)) from error
 
 
 def read_log(path: PathLike, upto_step: int | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a log up to a step; a torn last line is left out, no file is an empty log, another bad line an error."""
+    """Return the rows of a log up to a step.
+
+    An incomplete last line is skipped; a missing file is an empty log.
+
+    Raises:
+        ValueError: another line is not a JSON object.
+    """
     if not Path(path).exists():
         return []
     lines = read_lines(path)
-    if bad := [number for number, row in lines[:-1] if row is None]:
-        raise ValueError(
-            f"{path}: wanted one JSON object a line, got something else in line {bad[0]}; "
-            "delete that line, or the folder of this run to repeat it"
-        )
+    for number, row in lines[:-1]:
+        if row is None:
+            raise ValueError(
+                f"{path}: wanted one JSON object per line, got something else in line {number}; "
+                "delete the line, or delete the folder of this run to repeat it"
+            )
     rows = [row for _, row in lines if row is not None]
     return [row for row in rows if upto_step is None or row.get("step", 0) <= upto_step]
 
 
 def truncate_log(path: PathLike, step: int) -> None:
-    """Drop, atomically, the lines later than `step`: a run that goes on from its checkpoint will write them again.
+    """Atomically drop the lines after `step`, which a run resumed from its checkpoint rewrites.
 
-    A torn last line goes too, or the next would be joined to it. A missing log stays missing.
+    An incomplete last line is dropped too, since the next line would be appended to it. A missing
+    log stays missing.
     """
     if Path(path).exists():
         write_jsonl(path, read_log(path, step))
 
 
 def read_lines(path: PathLike) -> list[tuple[int, dict[str, Any] | None]]:
-    """The lines of a .jsonl file: each one's number, from 1, and its row, None where it is not a JSON object."""
+    """Return (number from 1, row) of every line of a .jsonl file that is not blank.
+
+    The row is None if the line is not a JSON object.
+    """
     lines = enumerate(Path(path).read_bytes().split(b"\n"), start=1)
     return [(number, read_object(line)) for number, line in lines if line.strip()]
 
 
 def read_object(text: bytes | Path) -> dict[str, Any] | None:
+    """Parse a JSON object from bytes or a file; None if it is unreadable or something else."""
     try:
         row = json.loads(text.read_bytes() if isinstance(text, Path) else text)
     except (OSError, ValueError):
@@ -181,14 +210,15 @@ def read_object(text: bytes | Path) -> dict[str, Any] | None:
 
 @contextmanager
 def lock(folder: PathLike) -> Iterator[None]:
-    """Hold a folder for this block alone; the kernel lets go of it when the process ends, kill -9 included.
+    """Hold an exclusive lock on a folder; the kernel releases it when the process ends or dies.
 
-    The file `.lock` stays behind on purpose: if it were deleted, a process that had opened the old file and one that made a
-    new file could each lock its own and both believe to be alone. What a killed writer left half-written in the folder goes.
+    The file `.lock` stays behind on purpose: if it were deleted, a process that had opened the old
+    file and one that created a new file could each lock its own. Taking the lock also deletes the
+    temporary files that killed writers left in the folder.
 
     Raises:
-        Locked: it is held, by another process or by this one.
-        OSError: it cannot be written, or this system has no flock.
+        Locked: another process, or this one, holds the lock.
+        OSError: the folder cannot be written, or the system has no flock.
     """
     if fcntl is None:
         raise OSError(
@@ -198,46 +228,45 @@ def lock(folder: PathLike) -> Iterator[None]:
     folder, owner = Path(folder), os.getpid()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(
-            folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666
-        )  # programs started from here do not inherit it
+        # os.open: child programs do not inherit the handle, so they cannot keep the lock
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise _unwritten(error, folder / ".lock") from error
+        raise _write_error(error, folder / ".lock") from error
     try:
-        _take(handle, folder)
+        _acquire(handle, folder)
         yield
     finally:
-        if (
-            os.getpid() == owner
-        ):  # a forked child shares the lock: it may leave this block too, and must not unlock ours
+        if os.getpid() == owner:  # a forked child may leave the block too, but must not unlock
             fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 
-def _take(handle: int, folder: Path) -> None:
-    me = f"process {os.getpid()} on {socket.gethostname()}"
+def _acquire(handle: int, folder: Path) -> None:
+    """Lock an open `.lock` file, write this process's name into it, and delete leftover files."""
+    this_process = f"process {os.getpid()} on {socket.gethostname()}"
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(handle, 0)
-        os.pwrite(handle, me.encode(), 0)
+        os.pwrite(handle, this_process.encode(), 0)
     except BlockingIOError as error:
         holder = os.pread(handle, 300, 0).decode(errors="replace") or "another process"
-        raise Locked(
-            f"{folder} is in use by {holder}{' (this very process)' * (holder == me)}; wait, or choose another folder"
-        ) from error
+        if holder == this_process:
+            holder += " (this process)"
+        raise Locked(f"{folder} is in use by {holder}; wait, or choose another folder") from error
     except OSError as error:
-        raise _unwritten(error, folder / ".lock") from error
-    for part in folder.glob(".*.[0-9]*.tmp"):  # a table or a figure may be written without the lock
-        if not _lives(part.suffixes[-2][1:]):
-            part.unlink(missing_ok=True)
+        raise _write_error(error, folder / ".lock") from error
+    for temporary in folder.glob(".*.[0-9]*.tmp"):
+        # a running process may be writing a table or a figure here without the lock
+        if not _is_running(temporary.suffixes[-2][1:]):
+            temporary.unlink(missing_ok=True)
 
 
-def _lives(process: str) -> bool:
-    """Whether there is such a process on this machine; one that has ended stays listed until it is reaped."""
+def _is_running(process_id: str) -> bool:
+    """Whether a process with this ID is running on this machine; a zombie does not count."""
     try:
-        os.kill(int(process), 0)
+        os.kill(int(process_id), 0)
     except (OSError, OverflowError, ValueError) as error:
-        return isinstance(error, PermissionError)  # another user's
-    with suppress(OSError):  # no Linux, or gone by now
-        return b") Z" not in Path(f"/proc/{process}/stat").read_bytes()
+        return isinstance(error, PermissionError)  # it belongs to another user
+    with suppress(OSError):  # not Linux, or it has just ended
+        return b") Z" not in Path(f"/proc/{process_id}/stat").read_bytes()
     return True

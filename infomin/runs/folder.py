@@ -1,7 +1,8 @@
 """A run's folder: its recipe, its log, its row. What is there already is not done again."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +12,89 @@ from tqdm import tqdm
 from ..common import files
 from ..common.distributed import barrier, is_main_process
 from ..common.precision import full_precision
+from .recipe import BaseRecipe, changed_fields
 
 
-def load_or_run(
-    key: str,
-    recipe: Mapping[str, Any],
-    out: str | Path | None,
-    work: Callable[[Path | None], dict[str, Any]],
-) -> dict[str, Any]:
-    """The row of a recipe: read from `out/<key>` if it is there, otherwise worked out and written there.
+class RunFolder:
+    """The folder `out/key` of a run or a game: recipe.json, context.json, log.jsonl, checkpoint.pt, row.json.
+
+    Of several processes the main one alone writes.
 
     Args:
-        key: name of the run's folder.
-        recipe: what `recipe.json` says.
-        out: folder of runs; None writes nothing.
-        work: from the run's folder, or None, to the row.
+        out: folder of runs; None keeps nothing.
+        key: of the recipe.
+        recipe: what is carried out.
 
-    Raises:
-        ValueError: torch is set so that no training can be done.
-        files.Locked: another process is at this very run.
+    Attributes:
+        path: the folder; None if nothing is kept.
     """
-    if out is None:
-        with default_torch_state():
-            return work(None)
-    folder = Path(out) / key
-    if (
-        folder / "row.json"
-    ).exists():  # asked before the lock, by all processes alike: rows are written whole
-        return files.read_json(folder / "row.json")
-    writes = is_main_process()
-    with files.lock(folder) if writes else nullcontext():
-        if writes:
-            files.write_json(folder / "recipe.json", recipe)
-        with default_torch_state():
-            row = work(folder)
-        if writes:
-            files.write_json(folder / "row.json", row)
-    barrier()  # a process that asked for this row again before it is written would start anew, alone
-    return row
+
+    def __init__(self, out: files.PathLike | None, key: str, recipe: BaseRecipe) -> None:
+        self.path = None if out is None else Path(out) / key
+        self._recipe = recipe
+
+    def finished_row(self) -> files.Row | None:
+        """The row, if the run is finished. All processes ask before one of them takes the lock.
+
+        Raises:
+            ValueError: the folder holds another recipe of the same key, or is damaged.
+        """
+        if self.path is None or not (self.path / "row.json").exists():
+            return None
+        self._check_recipe(self.path)
+        row: files.Row = files.read_json(self.path / "row.json")
+        return row
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this block, and write the recipe into it.
+
+        Raises:
+            files.Locked: another process is at this very run.
+            ValueError: the folder holds another recipe of the same key.
+        """
+        if self.path is None or not is_main_process():
+            yield
+            return
+        with files.lock(self.path):
+            self._check_recipe(self.path)
+            files.write_json(self.path / "recipe.json", asdict(self._recipe))
+            yield
+
+    def save_context(self, context: Mapping[str, object]) -> None:
+        """Write what the run depends on beside its recipe, or compare it on resume.
+
+        Raises:
+            ValueError: it has changed since the run was cut.
+        """
+        if self.path is None or not is_main_process():
+            return
+        path = self.path / "context.json"
+        if path.exists() and (self.path / "checkpoint.pt").exists():
+            stored, given = files.read_json(path), files.to_plain(context)
+            changed = [name for name in given if stored.get(name) != given[name]]
+            if changed:
+                was, now = (facts[changed[0]] for facts in (stored, given))
+                raise ValueError(
+                    f"{self.path}: this run was begun with {changed[0]}={was}, got {now}; resume it with "
+                    "the same, or choose another folder"
+                )
+        files.write_json(path, context)
+
+    def save_row(self, row: Mapping[str, object]) -> None:
+        """Write the row; processes wait for each other, so that none asks for it too early."""
+        if self.path is not None and is_main_process():
+            files.write_json(self.path / "row.json", row)
+        barrier()
+
+    def _check_recipe(self, path: Path) -> None:
+        if not (path / "recipe.json").exists():
+            return
+        if changed := changed_fields(self._recipe, files.read_json(path / "recipe.json")):
+            raise ValueError(
+                f"{path}: holds the run of another recipe, which differs in {', '.join(changed)}; choose "
+                "another folder"
+            )
 
 
 @contextmanager

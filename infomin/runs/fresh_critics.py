@@ -2,21 +2,21 @@
 
 import copy
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..common.precision import autocast
-from ..common.seeds import seeded_generator as seeded
-from ..common.seeds import torch_seeded
+from ..common.seeds import seeded_generator, torch_seeded
 from ..data.batches import Part, batches_by_step
 from ..data.datasets import Split
-from ..training.loop import fit
+from ..methods import Game, Method
+from ..training.loop import BatchesByStep, fit
 from ..training.optim import build_optimizer, rate_factor
-from ..views import Then
+from ..training.step import make_batch
+from ..views import Then, View
 
 AT_A_TIME = 256  # images
 
@@ -51,11 +51,11 @@ def divide_rows(split: Split, task: str, labels: int, candidates: int) -> Rows:
         ValueError: fewer than 10 images with labels, or hardly any would be left to learn from.
     """
     known = torch.nonzero(split.labels[task] >= 0)[:, 0]
-    chosen = known[torch.randperm(len(known), generator=seeded(0, "labelled"))[:labels]]
+    chosen = known[torch.randperm(len(known), generator=seeded_generator(0, "labelled"))[:labels]]
     rest = torch.ones(len(split), dtype=torch.bool)
     rest[chosen] = False
     others = torch.nonzero(rest)[:, 0]
-    others = others[torch.randperm(len(others), generator=seeded(0, "held"))]
+    others = others[torch.randperm(len(others), generator=seeded_generator(0, "held"))]
     labelled, judged = chosen[: len(chosen) * 4 // 5], chosen[len(chosen) * 4 // 5 :]
     more = max(0, candidates - len(judged))
     if len(chosen) < 10 or len(others) < 2 * more:
@@ -70,43 +70,57 @@ def divide_rows(split: Split, task: str, labels: int, candidates: int) -> Rows:
 
 def mixed_batches(
     part: Part, rows: Rows, batch: int, labelled: int, *, plays: bool, steps: int, seed: int
-) -> Callable[[int], tuple[Any, Tensor, dict[str, Tensor]]]:
-    """What `fit` asks for: images whose `label` is hidden, and behind them some with theirs; as many more without if none plays.
+) -> BatchesByStep:
+    """Batches for `fit`: images whose `label` is hidden, then `labelled` images that show theirs.
 
-    No image is there twice, for it would be its own negative, unless fewer than a batch are without a label.
+    No image is there twice, where it would be its own negative, unless fewer than a batch have no
+    label.
+
+    Args:
+        plays: whether classifiers play; without them the batch has as many more images without
+            labels.
     """
-    others = rows.pool[len(rows.labelled) :]
-    pool = others if plays and len(others) >= batch else rows.pool
-    ask: Any = {"steps": steps, "seed": seed, "device": part[1]["label"].device}
-    many = batches_by_step(part, batch + (0 if plays else labelled), rows=pool, **ask)
-    few = batches_by_step(part, labelled, rows=rows.labelled, **ask) if plays else None
+    unlabelled = rows.pool[len(rows.labelled) :]
+    pool = unlabelled if plays and len(unlabelled) >= batch else rows.pool
+    device = part[1]["label"].device
+    hidden = batches_by_step(
+        part,
+        batch if plays else batch + labelled,
+        steps=steps,
+        seed=seed,
+        device=device,
+        rows=pool,
+    )
+    shown = batches_by_step(
+        part, labelled, steps=steps, seed=seed, device=device, rows=rows.labelled
+    )
 
-    def at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
-        images, index, labels = many(step)
+    def batch_at(step: int) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        images, index, labels = hidden(step)
         unknown = torch.full_like(labels["label"], -1)
-        if few is None:
+        if not plays:
             return images, index, {"label": unknown}
-        more, indices, labels = few(step)
+        more, more_index, more_labels = shown(step)
         return (
             torch.cat([images, more]),
-            torch.cat([index, indices]),
-            {"label": torch.cat([unknown, labels["label"]])},
+            torch.cat([index, more_index]),
+            {"label": torch.cat([unknown, more_labels["label"]])},
         )
 
-    return at
+    return batch_at
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """What generators are measured with; everything is drawn from one seed, so that two of them differ in themselves alone.
+    """What generators are measured with. All is drawn from one seed: two of them differ in themselves alone.
 
     Args:
         part: images and labels of the training set.
         pool: rows that fresh critics learn from.
-        crops: what is drawn of an image before the generator: two views.
-        held: `[M, C, H, W]`, held out: where I_NCE is read, M candidates or more.
-        labels: long, of the first held images.
-        critics: number of channels of each view -> critics that know nothing.
+        crops: draws two views of an image before the generator.
+        held: held-out images `[M, C, H, W]`, on which I_NCE is read; M is `candidates` or more.
+        labels: long, of the first held-out images.
+        critics: makes untrained critics for views of these channels.
         steps, batch, lr: of their training.
         candidates: K of I_NCE.
         precision: `fp32` or `bf16`.
@@ -115,10 +129,10 @@ class Evaluator:
 
     part: Part
     pool: Tensor
-    crops: Any
+    crops: View
     held: Tensor
     labels: Tensor
-    critics: Callable[[Sequence[int]], nn.Module]
+    critics: Callable[[Sequence[int]], Method]
     steps: int
     batch: int
     lr: float
@@ -127,62 +141,69 @@ class Evaluator:
     seed: int
 
 
-def fresh_i_nce(generator: nn.Module, stand: Evaluator) -> float:
-    """I_NCE (nats) on held-out images by critics that start anew and meet a generator that stands still.
+def fresh_i_nce(generator: View, evaluator: Evaluator) -> float:
+    """I_NCE in nats on held-out images, by untrained critics that learn from a fixed generator.
 
-    They are read as they are: no further critic learns from their features, as the probe's does for a row.
+    The critics are read themselves: no further critic learns from their features, as the probe's
+    does for a row.
     """
-    view: Any = Then(stand.crops, copy.deepcopy(generator).requires_grad_(False).eval())
-    with torch_seeded(seeded(stand.seed, "fresh").initial_seed()):
-        critics = (
-            stand.critics(view.channels).to(stand.held.device).to(memory_format=torch.channels_last)
-        )
+    seed, device = evaluator.seed, evaluator.held.device
+    frozen = copy.deepcopy(generator).requires_grad_(False).eval()
+    view = Then(evaluator.crops, frozen)
+    with torch_seeded(seeded_generator(seed, "fresh").initial_seed()):
+        critics = evaluator.critics(view.channels).to(device)
+    critics = critics.to(memory_format=torch.channels_last)
     steps = fit(
         critics,
         view,
         batches_by_step(
-            stand.part,
-            stand.batch,
-            rows=stand.pool,
-            steps=stand.steps,
-            seed=stand.seed,
-            device=stand.held.device,
+            evaluator.part,
+            evaluator.batch,
+            steps=evaluator.steps,
+            seed=seed,
+            device=device,
+            rows=evaluator.pool,
         ),
-        steps=stand.steps,
-        seed=stand.seed,
-        precision=stand.precision,
-        optimizer=build_optimizer("adamw", critics, stand.lr),
-        rate=lambda step: rate_factor("cosine", step, stand.steps, stand.steps // 20),
+        steps=evaluator.steps,
+        seed=seed,
+        precision=evaluator.precision,
+        optimizer=build_optimizer("adamw", critics, evaluator.lr),
+        rate=lambda step: rate_factor("cosine", step, evaluator.steps, evaluator.steps // 20),
     )
-    deque(steps, maxlen=0)  # the statistics are not needed
+    deque(steps, maxlen=0)  # run to the end; the stats are not needed
     critics.eval()
-    blocks = range(0, len(stand.held) - stand.candidates + 1, stand.candidates)
-    with torch.no_grad(), autocast(stand.held.device.type, stand.precision):
-        found = [
-            critics(
-                view(stand.held[i : i + stand.candidates], seeded(stand.seed, "held", i))
-            ).stats["i_nce"]
-            for i in blocks
-        ]
-    return float(torch.stack(found).mean())
+    candidates = evaluator.candidates
+    values = []
+    with torch.no_grad(), autocast(device.type, evaluator.precision):
+        for start in range(0, len(evaluator.held) - candidates + 1, candidates):
+            images = evaluator.held[start : start + candidates]
+            views = view(images, seeded_generator(seed, "held", start))
+            step = critics(views, make_batch(candidates))
+            values.append(step.stats["i_nce"])
+    return float(torch.stack(values).mean())
 
 
 @torch.no_grad()
-def classifier_scores(game: Any, stand: Evaluator) -> dict[str, float]:
-    """How well a game's classifiers do on held-out images: `cross_entropy_held` (nats, over both views), `right_held` (0..1)."""
+def classifier_scores(game: Game, evaluator: Evaluator) -> dict[str, float]:
+    """How well a game's classifiers do on held-out images.
+
+    Returns:
+        `cross_entropy_held` (nats, over both views) and `right_held` (0..1); nothing without
+        classifiers.
+    """
     if not game.classifiers:
         return {}
     training = game.training
     game.eval()
-    found = {"cross_entropy": 0.0, "right": 0.0}
-    for i in range(0, len(stand.labels), AT_A_TIME):
-        labels = stand.labels[i : i + AT_A_TIME]
-        views = stand.crops(stand.held[i : i + len(labels)], seeded(stand.seed, "judged", i))
-        with autocast(labels.device.type, stand.precision):
-            stats = game(views, None, {game.task: labels}).stats
-        found = {
-            name: total + float(stats[name]) * len(labels) / len(stand.labels)
-            for name, total in found.items()
-        }
+    scores = {"cross_entropy": 0.0, "right": 0.0}
+    count = len(evaluator.labels)
+    for start in range(0, count, AT_A_TIME):
+        labels = evaluator.labels[start : start + AT_A_TIME]
+        images = evaluator.held[start : start + len(labels)]
+        views = evaluator.crops(images, seeded_generator(evaluator.seed, "judged", start))
+        with autocast(labels.device.type, evaluator.precision):
+            stats = game(views, make_batch(len(labels), {game.task: labels})).stats
+        for name in scores:
+            scores[name] += float(stats[name]) * len(labels) / count
     game.train(training)
-    return {f"{name}_held": value for name, value in found.items()}
+    return {f"{name}_held": value for name, value in scores.items()}

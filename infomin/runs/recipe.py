@@ -1,36 +1,40 @@
-"""The recipe of a run: all that a row depends on."""
+"""Recipes: all that a row depends on. A run's key hashes its recipe, not the source code."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar, NamedTuple, get_type_hints
 
 import numpy as np
 import torch
 
-from ..common import files
 from ..common.checks import check_choice, check_positive, check_type
+from ..common.files import key as hash_json
+from ..common.files import to_plain
 from ..data.datasets import check_data_name
 from ..data.digests import data_digest
 from ..measure.probe import NEIGHBOURS
-from ..methods import METHODS
+from ..methods import method_word
 from ..networks.encoders import ENCODERS
 from ..networks.heads import HEADS
 from ..training.optim import OPTIMIZERS, SCHEDULES
-from ..views import parse
+from ..views import View, parse
 from .provenance import fast_bf16
 
 LOG_EVERY = 10  # steps
+# Keys leave defaults out. A new name whenever a default or what is measured changes: old rows stay
+# what they are, and new ones get keys of their own.
+PROTOCOL_NAME = "1"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that a row depends on. Two runs that differ in one field differ in that alone."""
+class BaseRecipe:
+    """What runs and games have in common."""
+
+    kind: ClassVar[str]
+    """`run` or `game`: a run and a game with the same fields have different keys."""
 
     view: str = "shared:digit"
     """How the views are made, as family:dial, parts joined by +; `infomin views` lists the families."""
-    method: str = "infonce"
-    """How the encoders learn from the views: infonce contrasts them; supervised is told the labels, for comparison."""
     data: str = "digits"
     """What views are made from: digits (handwriting over photographs), photos (patches of those), clips (moving digits),
     clips:DIGITS@BACKGROUNDS (of other pictures: clips:mnist@stl10), stl10, cifar10, folder:PATH."""
@@ -41,8 +45,6 @@ class Recipe:
     """The network: tiny (17 px and more), alexnet (63 px and more), resnet18 or resnet50."""
     width: float = 1.0
     """Factor on the encoder's channels; 0.5 makes half a network for each of two views."""
-    share_encoder: bool = False
-    """Whether one encoder serves all views; they must then have equally many channels."""
     dim: int = 64
     """Size of the embedding that the critic compares."""
     head: str = "linear"
@@ -70,58 +72,54 @@ class Recipe:
     """Where to compute: cpu, cuda, or auto: cuda if there is one."""
     candidates: int = 1024
     """Candidates K of the held-out I_NCE, the true partner among them; its ceiling is log K."""
-    probe_images: int = 4096
-    """Images that the probe learns from, and as many other ones that it is tested on."""
     seed: int = 0
     """Seed of weights, batches and views; the data and the probe are the same for all seeds."""
 
     def __post_init__(self) -> None:
-        for name, wanted in get_type_hints(type(self)).items():
-            if isinstance(getattr(self, name), np.generic):  # of a numpy range, say
-                object.__setattr__(self, name, getattr(self, name).item())
-            check_type(getattr(self, name), wanted, f"recipe: {name}")
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # of a numpy range, say
+                value = value.item()
+                object.__setattr__(self, field.name, value)
+            check_type(value, hints[field.name], f"recipe: {field.name}")
         for name, names in self.choices().items():
             check_choice(getattr(self, name), names, f"recipe: {name}")
         check_data_name(self.data, "recipe: data")
-        for name in ("size", "width", "dim", "tau", "batch", "lr", "candidates", "probe_images"):
+        for name in ("size", "width", "dim", "tau", "batch", "lr", "candidates"):
             check_positive(getattr(self, name), f"recipe: {name}")
         for name in ("steps", "weight_decay", "warmup", "seed"):
             check_positive(getattr(self, name), f"recipe: {name}", zero=True)
         if self.seed >= 2**63:
-            raise ValueError(
-                f"recipe: seed: got {self.seed}, wanted one below 2**63; take a smaller one"
-            )
+            raise ValueError(f"recipe: seed: must be below 2**63, got {self.seed}")
         if self.warmup > 1:
             raise ValueError(
-                f"recipe: warmup: got {self.warmup}, wanted a share of the steps, 0 to 1; change it"
+                f"recipe: warmup: must be a share of the steps, 0 to 1, got {self.warmup}"
             )
-        self.check_candidates()
+        if self.candidates < 2:
+            raise ValueError(f"recipe: candidates: must be 2 or more, got {self.candidates}")
         parse(self.view)
-
-    def check_candidates(self) -> None:
-        """Raise a ValueError unless the probe's images are enough for its candidates and neighbours."""
-        if not 2 <= self.candidates <= self.probe_images:
-            raise ValueError(
-                f"recipe: candidates: got {self.candidates}, wanted 2 to {self.probe_images}, the probe_images; change one"
-            )
-        if self.probe_images < NEIGHBOURS:
-            raise ValueError(
-                f"recipe: probe_images: got {self.probe_images}, wanted {NEIGHBOURS} neighbours or more; use more"
-            )
 
     @classmethod
     def choices(cls) -> dict[str, Iterable[str]]:
         """The names that fields may have, by field."""
-        return _CHOICES
+        return {
+            "encoder": ENCODERS,
+            "head": HEADS,
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "precision": ("auto", "fp32", "bf16"),
+            "device": ("auto", "cpu", "cuda"),
+        }
 
-    @cached_property
+    @property
     def key(self) -> str:
-        """12 hex digits that name the run's folder; of learned views and data on disk the files count, not only their names.
+        """12 hex digits that name the run's folder.
 
-        They are looked at when they are first asked for, and anew by each `run` and `sweep`.
+        Of learned views and of data on disk the files count, not only their names; they are read
+        each time.
         """
-        found = [told for told in (*view_digests(parse(self.view)), self.files) if told]
-        return files.key(asdict(self) | ({"files": found} if found else {}))
+        return recipe_key(self, FileDigests.of(self, parse(self.view)))
 
     @property
     def warmup_steps(self) -> int:
@@ -130,43 +128,90 @@ class Recipe:
 
     def precision_on(self, device: torch.device) -> str:
         """`fp32` or `bf16`: what `auto` means on this device."""
-        return (
-            self.precision if self.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
-        )
-
-    @cached_property
-    def files(self) -> str:
-        """What tells data on disk from what they were; empty for other data."""
-        return data_digest(self.data)
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if fast_bf16(device) else "fp32"
 
 
-Some = TypeVar("Some", bound=Recipe)
-_CHOICES: dict[str, Iterable[str]] = {
-    "method": METHODS,
-    "encoder": ENCODERS,
-    "head": HEADS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "precision": ("auto", "fp32", "bf16"),
-    "device": ("auto", "cpu", "cuda"),
-}
+@dataclass(frozen=True)
+class Recipe(BaseRecipe):
+    """All that a row depends on. Two runs that differ in one field differ in that alone."""
+
+    kind = "run"
+
+    method: str = "infonce"
+    """How the encoders learn from the views: infonce contrasts them; supervised is told the labels, for comparison."""
+    share_encoder: bool = False
+    """Whether one encoder serves all views; they must then have equally many channels."""
+    probe_images: int = 4096
+    """Images that the probe learns from, and as many other ones that it is tested on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "method", method_word(self.method))
+        check_positive(self.probe_images, "recipe: probe_images")
+        if self.candidates > self.probe_images:
+            raise ValueError(
+                f"recipe: candidates: must be 2 to {self.probe_images}, the probe_images, got "
+                f"{self.candidates}"
+            )
+        if self.probe_images < NEIGHBOURS:
+            raise ValueError(
+                f"recipe: probe_images: must be at least the {NEIGHBOURS} neighbours of the probe, got "
+                f"{self.probe_images}"
+            )
 
 
-def view_digests(view: Any) -> list[str]:
-    """What tells parts of a view that come from files from what they were."""
-    return [module.digest for module in view.modules() if getattr(module, "digest", "")]
+class FileDigests(NamedTuple):
+    """What the files were that a recipe names by their paths.
+
+    Attributes:
+        data: digest of data on disk; empty for other data.
+        views: digests of learned views, in the order of the view's parts.
+    """
+
+    data: str
+    views: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recipe: BaseRecipe, view: View, data: str | None = None) -> "FileDigests":
+        """Read the files of a recipe, whose view this is; `data` is their digest if it is known."""
+        parts = [part.digest for part in view.modules() if isinstance(part, View) and part.digest]
+        return cls(data_digest(recipe.data) if data is None else data, tuple(parts))
+
+    def columns(self) -> dict[str, str]:
+        """What a row says of the files: `files` and `learned`, where there are any."""
+        columns = {"files": self.data[:12], "learned": "+".join(d[:12] for d in self.views)}
+        return {name: value for name, value in columns.items() if value}
 
 
-def refresh_digests(recipes: Iterable[Some]) -> list[Some]:
-    """The recipes, without what they remember of files; those that several name are looked at once, for they may be many."""
-    recipes = list(recipes)
-    if wrong := [type(recipe).__name__ for recipe in recipes if not isinstance(recipe, Recipe)]:
-        raise TypeError(
-            f"recipe: got a {wrong[0]}, wanted a Recipe; write for example Recipe(view='color:lab')"
-        )
-    found, told = [replace(recipe) for recipe in recipes], dict[str, str]()
-    for recipe in found:
-        vars(recipe)["files"] = (
-            told[recipe.data] if recipe.data in told else told.setdefault(recipe.data, recipe.files)
-        )
-    return found
+def recipe_key(recipe: BaseRecipe, digests: FileDigests) -> str:
+    """12 hex digits: a hash of the kind, the protocol, the files and the fields that differ from their defaults.
+
+    A new field changes no old key. A method's word has its options sorted and without defaults.
+    """
+    defaults = {field.name: field.default for field in fields(recipe)}
+    changed = {name: v for name, v in asdict(recipe).items() if v != defaults[name]}
+    files = [digest for digest in (*digests.views, digests.data) if digest]
+    content = {"kind": recipe.kind, "protocol": PROTOCOL_NAME, "files": files, "fields": changed}
+    return hash_json(content)
+
+
+def recipe_keys(recipes: Sequence[BaseRecipe]) -> list[str]:
+    """The keys of recipes; data that several of them name are read once."""
+    data: dict[str, str] = {}
+    keys = []
+    for recipe in recipes:
+        if recipe.data not in data:
+            data[recipe.data] = data_digest(recipe.data)
+        digests = FileDigests.of(recipe, parse(recipe.view), data[recipe.data])
+        keys.append(recipe_key(recipe, digests))
+    return keys
+
+
+def changed_fields(recipe: BaseRecipe, stored: Mapping[str, object]) -> list[str]:
+    """Fields in which a stored recipe differs from this one; it has defaults for fields it lacks."""
+    defaults = {field.name: field.default for field in fields(recipe)}
+    given = to_plain(asdict(recipe))
+    stored = {**defaults, **stored}
+    return [name for name in {**given, **stored} if given.get(name) != stored.get(name)]

@@ -7,11 +7,11 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -20,138 +20,159 @@ from tqdm import tqdm
 
 from ..common import files
 from ..common.checks import check_choice, check_positive
+from ..common.registry import Entry
 from ..methods import METHODS
-from ..networks.encoders import ENCODERS
-from ..views import FAMILIES
-from .recipe import LOG_EVERY, Recipe, refresh_digests
+from ..networks import ENCODERS
+from ..views import VIEWS
+from .recipe import LOG_EVERY, BaseRecipe, recipe_keys
 from .single import run
 
-REGISTRIES: tuple[dict[str, Any], ...] = (FAMILIES, METHODS, ENCODERS)  # to which users add
-BUILT_IN = tuple(dict(registry) for registry in REGISTRIES)
+REGISTRIES = (VIEWS, METHODS, ENCODERS)
 PROBE = 100  # steps of the default recipe that take about as long as its probe
 
+R = TypeVar("R", bound=BaseRecipe)
+Work: TypeAlias = Callable[[Any, str | Path], files.Row]
 
-def grid(base: Recipe, **axes: Sequence[Any]) -> list[Recipe]:
+
+def grid(base: R, **axes: Iterable[object]) -> list[R]:
     """Every combination of the given values, the last axis running fastest.
 
+    >>> from infomin import Recipe
     >>> [recipe.seed for recipe in grid(Recipe(), view=["color:lab", "color:rgb"], seed=[0, 1])]
     [0, 1, 0, 1]
     """
+    names = [field.name for field in fields(base)]
     for name, values in axes.items():
-        check_choice(name, [field.name for field in fields(base)], "grid: axis")
+        check_choice(name, names, "grid: axis")
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise TypeError(
-                f"grid: got {name}={values!r}, wanted a list of values; write {name}=[{values!r}]"
+                f"grid: {name} must be a list of values, got {values!r}; write {name}=[{values!r}]"
             )
-    return [
-        replace(base, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())
-    ]
+    combinations = product(*axes.values())
+    changes: list[dict[str, Any]] = [dict(zip(axes, c, strict=True)) for c in combinations]
+    return [replace(base, **change) for change in changes]
 
 
 def sweep(
-    recipes: Sequence[Recipe],
+    recipes: Sequence[BaseRecipe],
     out: str | Path,
     *,
     jobs: int | None = None,
     bar: bool = True,
-    work: Callable[[Any, str | Path], dict[str, Any]] | None = None,
-) -> list[dict[str, Any]]:
-    """Carry out recipes and return their rows, in the order given.
+    work: Work | None = None,
+) -> list[files.Row]:
+    """Carry out recipes in parallel and return their rows, in the order given.
 
-    Run the same command again after a crash: rows that exist are read, runs that were cut go on, with the same result. A run that
-    diverges gives a row that says so, and the others go on.
+    Run the same command again after a crash: finished rows are read, runs that were cut resume, with
+    the same result. A run that diverges gives a row that says so, and the others go on.
 
     Args:
         recipes: what to do.
         out: folder; every run writes into `out/<key>`.
-        jobs: processes at a time; by default one per core, or one if a GPU is to be used. Cores are shared out among them;
-            another number of jobs can mean another number of threads each, and so other roundings. OMP_NUM_THREADS has no say.
+        jobs: processes at a time; by default one per core, or one if a GPU is used. They share the
+            cores; another number of jobs can mean another number of threads each, and so other
+            rounding. OMP_NUM_THREADS is ignored.
         bar: show progress and the time left.
-        work: what carries out a recipe, from it and `out` to a row, for example `learn`; by default `run`. Of what is done, it
-            gives the row.
+        work: carries out one recipe: recipe and `out` -> row, for example `learn`; by default `run`.
+            For a finished run it returns the row.
 
     Raises:
+        TypeError: not a list of recipes.
         ChildProcessError: a process was killed from outside.
-        ValueError: some runs failed, after all others were carried out; the message has the first one's reason.
+        ValueError: some runs failed, after all others were carried out; the message has the first
+            reason.
         files.Locked: another sweep is writing into the folder.
     """
     check_positive(jobs or 0, "sweep: jobs", zero=True)
-    if isinstance(recipes, Recipe):
-        raise TypeError("sweep: got a Recipe, wanted a list of them; write [recipe], or take grid")
-    recipes = refresh_digests(recipes)
+    recipes = _check_recipes(recipes)
     gpu = torch.cuda.is_available() and any(recipe.device != "cpu" for recipe in recipes)
     cores = cpu_count()  # of this process, as its affinity and its container have it
     jobs = min(jobs or (1 if gpu else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)
-    with files.lock(out), _progress(recipes, Path(out), bar):
-        todo = [
-            recipe
-            for recipe in dict.fromkeys(recipes)
-            if not (Path(out) / recipe.key / "row.json").exists()
-        ]
-        own = [
-            {
-                name: make for name, make in now.items() if before.get(name) is not make
-            }  # workers do not know them
-            for now, before in zip(REGISTRIES, BUILT_IN, strict=True)
-        ]
+    folders = [Path(out) / key for key in recipe_keys(recipes)]
+    with files.lock(out), _progress(recipes, folders, bar):
+        wanted = dict(zip(recipes, folders, strict=True))  # each once
+        todo = [r for r, folder in wanted.items() if not (folder / "row.json").exists()]
+        own = [registry.own() for registry in REGISTRIES]
         try:
             with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-                said = Parallel()(
-                    delayed(_one)(recipe, out, threads, os.getpid(), work, own) for recipe in todo
+                errors = Parallel()(
+                    delayed(_carry_out)(recipe, out, threads, os.getpid(), work, own)
+                    for recipe in todo
                 )
-            if (
-                jobs > 1
-            ):  # workers would do the next call's work too, in the folder and the environment that they began in
+            if jobs > 1:
+                # Workers would do the next call's work in the folder and environment they began in.
                 get_reusable_executor().shutdown()
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                f"{out}: a process was killed, most likely for want of memory; what was done is kept: run the same command "
-                f"again, with fewer than {jobs} jobs if it happens again"
+                f"{out}: a process was killed, most likely for lack of memory; finished work is kept: run the "
+                f"same command again, with fewer than {jobs} jobs if it happens again"
             ) from error
-        if failed := [
-            f"{_called(r, recipes)}: {reason}"
-            for r, reason in zip(todo, said, strict=True)
-            if reason is not None
-        ]:
-            others = "none is done" if len(failed) == len(recipes) else "the others are done"
-            raise ValueError(
-                f"{len(failed)} of {len(recipes)} runs failed, {others}; first, {failed[0]}"
+        _raise_first(todo, errors, recipes)
+        if work:
+            return [work(recipe, out) for recipe in recipes]
+        return [files.read_json(folder / "row.json") for folder in folders]
+
+
+def _check_recipes(recipes: Sequence[BaseRecipe]) -> list[BaseRecipe]:
+    if isinstance(recipes, BaseRecipe):
+        raise TypeError(
+            "sweep: needs a list of recipes, got one Recipe; write [recipe], or use grid"
+        )
+    recipes = list(recipes)
+    for recipe in recipes:
+        if not isinstance(recipe, BaseRecipe):
+            raise TypeError(
+                f"sweep: got a {type(recipe).__name__}, wanted a Recipe, for example "
+                "Recipe(view='color:lab')"
             )
-        return [
-            work(r, out) if work else files.read_json(Path(out) / r.key / "row.json")
-            for r in recipes
-        ]
+    return recipes
 
 
-def _called(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
-    others = [field.name for field in fields(recipe) if field.name not in ("view", "seed")]
-    varied = [name for name in others if len({getattr(other, name, None) for other in recipes}) > 1]
-    return f"{recipe.view} with seed {recipe.seed}" + "".join(
-        f", {name}={getattr(recipe, name)}" for name in varied
-    )
+def _raise_first(
+    todo: Sequence[BaseRecipe], errors: Sequence[str | None], recipes: Sequence[BaseRecipe]
+) -> None:
+    """Raise a ValueError with the first reason why a run failed, if any did."""
+    failed = [(r, reason) for r, reason in zip(todo, errors, strict=True) if reason is not None]
+    if failed:
+        others = "none is done" if len(failed) == len(recipes) else "the others are done"
+        recipe, reason = failed[0]
+        raise ValueError(
+            f"{len(failed)} of {len(recipes)} runs failed, {others}; first, "
+            f"{_describe(recipe, recipes)}: {reason}"
+        )
 
 
-def _one(
-    recipe: Recipe,
+def _describe(recipe: BaseRecipe, recipes: Sequence[BaseRecipe]) -> str:
+    """A recipe by its view, its seed and what else varies among the recipes."""
+    values = asdict(recipe)
+    others = [asdict(other) for other in recipes]
+    varied = [
+        f", {name}={value}"
+        for name, value in values.items()
+        if name not in ("view", "seed") and len({other.get(name) for other in others}) > 1
+    ]
+    return f"{recipe.view} with seed {recipe.seed}" + "".join(varied)
+
+
+def _carry_out(
+    recipe: Any,
     out: str | Path,
     threads: int,
     parent: int,
-    work: Any,
-    own: Iterable[Mapping[str, Any]],
+    work: Work | None,
+    own: Sequence[Mapping[str, Entry]],
 ) -> str | None:
-    """Carry out one recipe in a worker; what goes wrong with it is said once the others are done."""
+    """Carry out one recipe in a worker; return what went wrong, to be raised once the others are done."""
     _leave_with(parent)
-    for registry, more in zip(REGISTRIES, own, strict=True):
-        registry.update(more)
+    for registry, entries in zip(REGISTRIES, own, strict=True):
+        registry.add_entries(entries)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         (work or run)(recipe, out)
     except Exception as error:
-        if not isinstance(
-            error, ValueError | TypeError | OSError | files.Locked
-        ):  # nobody foresaw it
+        if not isinstance(error, ValueError | TypeError | OSError | files.Locked):  # unforeseen
             traceback.print_exc()
         return str(error) or type(error).__name__
     finally:
@@ -173,38 +194,36 @@ def _leave_with(parent: int) -> None:
 
 
 @contextmanager
-def _progress(recipes: Sequence[Recipe], out: Path, bar: bool) -> Iterator[None]:
-    """A bar over all steps of all runs, read off their logs: the runs themselves are in other processes."""
-    logs = {out / recipe.key: recipe.steps for recipe in recipes}
+def _progress(recipes: Sequence[BaseRecipe], folders: Sequence[Path], bar: bool) -> Iterator[None]:
+    """A bar over all steps of all runs, read from their logs: the runs are in other processes."""
+    steps = {folder: recipe.steps for recipe, folder in zip(recipes, folders, strict=True)}
 
-    def look() -> tuple[int, str]:
-        done, finished, ending = 0, 0, 0
-        for folder, steps in logs.items():
+    def count() -> tuple[int, str]:
+        """Steps done, and how many runs are finished."""
+        done = finished = probing = 0
+        for folder, total in steps.items():
             if (folder / "row.json").exists():
-                done, finished = done + steps + PROBE, finished + 1
+                done += total + PROBE
+                finished += 1
             elif (folder / "log.jsonl").exists():
-                made = min(steps, len((folder / "log.jsonl").read_bytes().splitlines()) * LOG_EVERY)
-                done, ending = done + made, ending + (made == steps)
-        return done, f"{finished} done" + (f", {ending} finishing" if ending else "")
+                lines = len((folder / "log.jsonl").read_bytes().splitlines())
+                trained = min(total, lines * LOG_EVERY)
+                done += trained
+                probing += trained == total
+        return done, f"{finished} done" + (f", {probing} finishing" if probing else "")
 
-    stop, (before, _) = (
-        threading.Event(),
-        look(),
-    )  # what was done before took no time of this command
-    steps = sum(steps + PROBE for steps in logs.values())
+    stop = threading.Event()
+    before, _ = count()  # took no time of this command
+    total = sum(steps.values()) + PROBE * len(steps)
+    name = f"{len(steps)} runs"
     with tqdm(
-        total=steps,
-        initial=before,
-        unit="step",
-        disable=not bar,
-        smoothing=0.05,
-        desc=f"{len(logs)} runs",
+        total=total, initial=before, unit="step", disable=not bar, smoothing=0.05, desc=name
     ) as line:
 
         def show() -> None:
-            done, said = look()
+            done, state = count()
             line.update(done - line.n)
-            line.set_postfix_str(said)
+            line.set_postfix_str(state)
 
         def watch() -> None:
             while not stop.wait(1.0):

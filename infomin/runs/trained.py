@@ -1,57 +1,54 @@
 """What a run leaves for further use: its networks and its view."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..common import checkpoint, files
-from ..data.datasets import load
-from ..methods import METHODS
+from ..methods import Context, Method
+from ..views import View, parse
 from .folder import default_torch_state
-from .recipe import Recipe, view_digests
-from .single import method_of, view_of
+from .recipe import FileDigests, Recipe
+from .single import build_seeded_method, encoder_factory
 
 
-def trained(folder: str | Path) -> tuple[Any, Any]:
+def trained(folder: str | Path) -> tuple[Method, View]:
     """The networks of a finished run, and its view; both in eval mode, on the CPU.
 
-    `method.features(view(images))` is what the probe read: `[B, D]` for each view. What the recipe names of your own has to be
-    registered, and a file of a learned flow to be where it was; of data that a method needs to know the classes of, the data.
+    `method.features(view(images))` is what the probe read: `[B, D]` for each view. No data set is
+    loaded. Views, methods and encoders of your own have to be registered, and the file of a learned
+    flow has to be where it was.
 
     Args:
         folder: of the run, `out/<key>`.
 
     Raises:
         FileNotFoundError: no finished run is there.
-        ValueError: it diverged, is that of a view game or damaged, or what it names is not what it was.
+        ValueError: it diverged, is a view game or damaged, or what it names has changed.
     """
     folder = Path(folder)
     if not (folder / "row.json").exists():
         raise FileNotFoundError(
-            f"trained: got {folder}, wanted the folder of a run that has its row, OUT/KEY; run it to its end"
+            f"trained: got {folder}, wanted the folder of a finished run, OUT/KEY; run it to its end"
         )
-    told, row = files.read_json(folder / "recipe.json"), files.read_json(folder / "row.json")
-    if told.keys() != asdict(Recipe()).keys():
+    stored, row = files.read_json(folder / "recipe.json"), files.read_json(folder / "row.json")
+    if unknown := [name for name in stored if name not in Recipe.__dataclass_fields__]:
         raise ValueError(
-            f"trained: got {folder}, whose recipe has other fields than a Recipe; views of games are flow:FILE"
+            f"trained: got {folder}, whose recipe has fields that a Recipe has not ({unknown[0]}); views of "
+            "games are flow:FILE"
         )
     if row["status"] != "done":
-        raise ValueError(
-            f"trained: got {folder}, a run that {row['status']}, wanted one that is done; lower its learning rate"
-        )
-    recipe = Recipe(**told)
+        raise ValueError(f"trained: the run in {folder} {row['status']}; lower its learning rate")
+    recipe = Recipe(**stored)
     with default_torch_state("trained"):
-        view, needs_labels = (
-            view_of(recipe.view),
-            getattr(METHODS[recipe.method], "needs_labels", False),
-        )
-        if "+".join(digest[:12] for digest in view_digests(view)) != row.get("learned", ""):
+        view = parse(recipe.view)
+        learned = FileDigests.of(recipe, view, data="").columns().get("learned", "")
+        if learned != row.get("learned", ""):
             raise ValueError(
-                f"trained: got {recipe.view!r}, whose file is not that of the run in {folder}; put that one back"
+                f"trained: the file of {recipe.view!r} is not that of the run in {folder}; put that one back"
             )
-        method: Any = method_of(
-            recipe, view.channels, load(recipe.data, recipe.size)[0].labels if needs_labels else {}
-        )
+        plain = files.read_json(folder / "context.json")
+        context = Context.from_json(plain, encoder_factory(recipe, view))
+        method = build_seeded_method(recipe, context)
         if recipe.steps:
-            checkpoint.load(folder / "checkpoint.pt", {"method": method, "view": view}, part=True)
+            state = {"method": method, "view": view}
+            checkpoint.load(folder / "checkpoint.pt", state, part=True)
     return method.eval(), view.eval()
