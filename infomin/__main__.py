@@ -1,4 +1,4 @@
-"""The command `infomin`: demo, run, sweep, plot, learn-views, views. Its help is the sentences under Recipe's fields."""
+"""The command `infomin`. The help of a recipe's options are the sentences under its fields."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -14,11 +15,12 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from .common import files
 from .common.distributed import is_main_process, leave_processes
-from .experiment import demo, print_report, silence_stdout, tolerate_encoding
+from .experiment import exit_status, experiment, print_report, tolerate_encoding
 from .report.gallery import view_sheet
 from .report.rows import read_rows
 from .runs.game_recipe import Learning
-from .runs.recipe import Recipe
+from .runs.presets import U_CURVE
+from .runs.recipe import BaseRecipe, Recipe
 from .runs.single import run
 from .runs.sweeps import grid, sweep
 from .runs.view_learning import check_view_path, learn
@@ -31,36 +33,35 @@ LEARNING = [field.name for field in fields(Learning)]
 
 
 class Parser(ArgumentParser):
-    """Says what was wrong in one line, and where to look, instead of printing all options."""
+    """Prints a mistake in one line that says where to look, instead of all options."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Exit with status 2."""
-        lacks = re.search(r"required: ([\w-]+)\.", message)
-        within = (
-            re.match(r"Subcommand '([\w-]+)'", message) or lacks
-        )  # what is found by the parser above
-        commands: Any = next(
-            (action.choices for action in self._actions if isinstance(action.choices, dict)), {}
-        )
-        parser, who = (
-            (commands[within[1]], f"infomin {within[1]}")
-            if within
-            else (self, self.prog.replace("[options] ", ""))
-        )
-        usual = ("help", "config", "print_config")
-        names = [
-            action.option_strings[-1]
-            for action in parser._actions
-            if action.option_strings and action.dest not in usual
-        ]
-        about = (
-            f"; wanted one of {', '.join(names)}"
-            if "nrecognized" in message or (within and not lacks)
-            else ""
-        )
-        said = message.replace(f"{lacks[1]}.", "") if lacks else message
-        print(f"infomin: {' '.join(said.split())}{about}; see {who} --help", file=sys.stderr)
+        missing = re.search(r"required: ([\w-]+)\.", message)
+        subcommand = re.match(r"Subcommand '([\w-]+)'", message) or missing
+        parser: ArgumentParser = self
+        name = self.prog.replace("[options] ", "")
+        if subcommand:  # the parser above reports it
+            parser, name = self._subparsers_by_name()[subcommand[1]], f"infomin {subcommand[1]}"
+        known = ""
+        if "nrecognized" in message or (subcommand and not missing):
+            known = f"; wanted one of {', '.join(_option_names(parser))}"
+        if missing:
+            message = message.replace(f"{missing[1]}.", "")
+        print(f"infomin: {' '.join(message.split())}{known}; see {name} --help", file=sys.stderr)
         self.exit(2)
+
+    def _subparsers_by_name(self) -> dict[str, ArgumentParser]:
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                return action.choices
+        return {}
+
+
+def _option_names(parser: ArgumentParser) -> list[str]:
+    usual = ("help", "config", "print_config")
+    actions = [a for a in parser._actions if a.option_strings and a.dest not in usual]
+    return [action.option_strings[-1] for action in actions]
 
 
 class Several:
@@ -70,64 +71,66 @@ class Several:
         self.kind = kind
 
     def __call__(self, words: Any) -> list[Any]:
-        """The values; those of a YAML file are read like words of the command line, so 1.5 is no whole number in either."""
-        return [
-            self.one(str(word).strip())
-            for word in (words if isinstance(words, list) else str(words).split(","))
-        ]
+        """The values; in a YAML file they mean what they mean on the command line."""
+        words = words if isinstance(words, list) else str(words).split(",")
+        return [self.read(str(word).strip()) for word in words]
 
-    def one(self, word: str) -> Any:
+    def read(self, word: str) -> Any:
         """A single value."""
-        if self.kind is bool and word.lower() not in ("true", "false"):
+        if self.kind is not bool:
+            return self.kind(word)
+        if word.lower() not in ("true", "false"):
             raise ValueError(f"got {word!r}, wanted true or false")
-        return word.lower() == "true" if self.kind is bool else self.kind(word)
+        return word.lower() == "true"
 
     def __repr__(self) -> str:
         return f"{self.kind.__name__}, …"
 
 
+HELP = {
+    "demo": "Draw the inverted U on bundled data: minutes on two cores, nothing is downloaded.",
+    "run": "Carry out one recipe and print its row.",
+    "sweep": "Carry out all combinations of the given values in parallel; run it again to resume.",
+    "plot": "Draw the U-curve of folders of runs, or of .jsonl files of rows.",
+    "learn-views": "Learn a generator of views in a game against critics, for --view flow:FILE.",
+    "views": "List the families of views with their dials, or draw the views of an image.",
+}
+
+
 def build() -> Parser:
-    """The parser, without having read anything."""
+    """The parser of the command line."""
     parser = Parser(
         prog="infomin",
-        description="What makes good views? Vary the view, hold everything else fixed, read nats and accuracy.",
+        description="What makes good views? Vary the view, hold everything else fixed, read nats "
+        "and accuracy.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(title="commands")
-    for name, (make, line) in {
-        "demo": (_demo, DEMO_HELP),
-        "run": (_run, RUN_HELP),
-        "sweep": (_sweep, SWEEP_HELP),
-        "plot": (_plot, PLOT_HELP),
-        "learn-views": (_learn, LEARN_HELP),
-        "views": (_views, VIEWS_HELP),
-    }.items():
-        commands.add_subcommand(name, make(Parser(description=line)), help=line)
+    makers = {
+        "demo": _demo,
+        "run": _run,
+        "sweep": _sweep,
+        "plot": _plot,
+        "learn-views": _learn,
+        "views": _views,
+    }
+    for name, make in makers.items():
+        commands.add_subcommand(name, make(Parser(description=HELP[name])), help=HELP[name])
     return parser
-
-
-DEMO_HELP = (
-    "Draw the inverted U on data that are embedded: minutes on two cores, nothing is downloaded."
-)
-RUN_HELP = "Carry out one recipe and print its row."
-SWEEP_HELP = "Carry out every combination of the values given, in parallel; the same command again goes on where it was cut."
-PLOT_HELP = "Draw the U-curve of folders of runs, or of .jsonl files of rows."
-LEARN_HELP = "Learn a generator of views in a game against critics, and keep it as one file for --view flow:FILE."
-VIEWS_HELP = "List the families of views with their dials, or draw the views of an image."
 
 
 def _demo(parser: Parser) -> Parser:
     parser.add_argument(
-        "--out", type=str, default="runs/demo", help="Folder that runs, table and figure go to."
+        "--out", type=str, default="runs/demo", help="Folder for runs, table and figure."
     )
     parser.add_argument(
         "--preset",
         type=Literal["tiny", "quick"],
         default="quick",
-        help="Budget: tiny only shows that it runs.",
+        help="Budget: tiny is a smoke test.",
     )
     parser.add_argument(
-        "--jobs", type=int, default=0, help="Processes at a time; 0 means one per core."
+        "--jobs", type=int, default=0, help="Runs in parallel; 0 means one per core."
     )
     return parser
 
@@ -143,7 +146,7 @@ def _run(parser: Parser) -> Parser:
         "--out",
         type=str,
         default="runs/run",
-        help="Folder of runs; this one writes into a folder of its own there.",
+        help="Folder of runs; this one gets a subfolder of its own.",
     )
     parser.add_argument(
         "--tensorboard",
@@ -160,7 +163,7 @@ def _sweep(parser: Parser) -> Parser:
         action="config",
         help="YAML file with any of the fields, lists allowed; --print_config writes one.",
     )
-    sentences = {p.arg_name: p.description for p in parse_from_object(Recipe).params}
+    sentences = _field_help(Recipe)
     kinds = get_type_hints(Recipe)
     for field in fields(Recipe):
         parser.add_argument(
@@ -173,12 +176,19 @@ def _sweep(parser: Parser) -> Parser:
         "--out",
         type=str,
         default="runs/sweep",
-        help="Folder that every run writes a folder of its own into.",
+        help="Folder of runs; each gets a subfolder of its own.",
     )
     parser.add_argument(
-        "--jobs", type=int, default=0, help="Processes at a time; 0 means one per core."
+        "--jobs", type=int, default=0, help="Runs in parallel; 0 means one per core."
     )
     return parser
+
+
+def _field_help(recipe: type[BaseRecipe]) -> dict[str, str]:
+    """The sentence under each field of a recipe, those of its base included."""
+    parsed = [parse_from_object(base) for base in recipe.__mro__ if issubclass(base, BaseRecipe)]
+    described = [parameter for docstring in reversed(parsed) for parameter in docstring.params]
+    return {parameter.arg_name: parameter.description or "" for parameter in described}
 
 
 def _plot(parser: Parser) -> Parser:
@@ -186,7 +196,7 @@ def _plot(parser: Parser) -> Parser:
         "rows",
         type=str,
         nargs="+",
-        help="Folders of runs, or .jsonl files of rows; several are drawn together, a run once.",
+        help="Folders of runs, or .jsonl files of rows; several go into one figure.",
     )
     parser.add_argument(
         "--task",
@@ -198,7 +208,7 @@ def _plot(parser: Parser) -> Parser:
         "--out",
         type=str,
         default="",
-        help="Folder for table and figure; by default that of the rows, of several the first; for a file one of its name.",
+        help="Folder for table and figure; by default that of the rows, or the file's name.",
     )
     return parser
 
@@ -214,7 +224,7 @@ def _learn(parser: Parser) -> Parser:
         "--out",
         type=str,
         default="runs/learn",
-        help="Folder of games; this one writes into a folder of its own.",
+        help="Folder of games; this one gets a subfolder of its own.",
     )
     parser.add_argument(
         "--save",
@@ -248,10 +258,14 @@ def _views(parser: Parser) -> Parser:
         "--out", type=str, default="views.png", help="Picture to write: .png, .pdf or .svg."
     )
     parser.add_argument(
-        "--draws", type=int, default=3, help="How often a view is drawn that is drawn at random."
+        "--draws", type=int, default=3, help="How many draws of a random view to show."
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draws.")
     return parser
+
+
+def _do_demo(options: Namespace) -> None:
+    experiment(U_CURVE, options.preset, options.out, jobs=options.jobs)
 
 
 def _do_run(options: Namespace) -> None:
@@ -305,25 +319,22 @@ def _do_learn(options: Namespace) -> None:
 def _do_views(options: Namespace) -> None:
     if options.image and not options.show:
         raise ValueError(
-            "--image: got an image and no views to draw of it; add --show, for example --show color:lab"
+            "--image: got an image and no views to draw; add --show, for example --show color:lab"
         )
     if options.show:
-        print(
-            f"figure: {view_sheet(options.show, options.out, options.image, options.draws, options.seed)}"
-        )
+        picture = view_sheet(options.show, options.out, options.image, options.draws, options.seed)
+        print(f"figure: {picture}")
         return
     print(
-        "A view is written family:dial; parts joined by + are applied one after the other, parts joined by | side by side."
+        "A view is written family:dial; + joins parts that follow each other, | parts side by side."
     )
-    print(
-        "Augmentations are drawn anew for each view; a slash and a number fix how often: crop:0.2/1+color:lab is one crop.\n"
-    )
+    print("Augmentations are drawn anew for each view; crop:0.2/1+color:lab is one crop.\n")
     for family in VIEWS:
         print(f"{family:12} {VIEWS.dial(family) or 'your own'}")
 
 
-ACTIONS: dict[str, Callable[[Namespace], Any]] = {
-    "demo": lambda options: demo(options.out, options.preset, options.jobs),
+ACTIONS: dict[str, Callable[[Namespace], None]] = {
+    "demo": _do_demo,
     "run": _do_run,
     "sweep": _do_sweep,
     "plot": _do_plot,
@@ -333,34 +344,24 @@ ACTIONS: dict[str, Callable[[Namespace], Any]] = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Carry out a command line; returns 0 when done, 2 for a mistake that the message explains, 130 when interrupted."""
+    """Carry out a command line; return its exit status, see `exit_status`."""
     tolerate_encoding()
-    name = ""
+    words = sys.argv[1:] if words is None else list(words)
+    command = words[0] if words and words[0] in ACTIONS else ""
     try:
-        parsed = build().parse_args(words)
-        name, options = f" {parsed.subcommand}", parsed[parsed.subcommand]
-        ACTIONS[parsed.subcommand](options)
-    except UnicodeDecodeError as error:
-        print(
-            f"infomin{name}: config: got a file that is not text ({error}), wanted YAML; see --print_config",
-            file=sys.stderr,
-        )
-        return 2
-    except BrokenPipeError:  # who read the output has gone, as `head` does
-        silence_stdout()
-        return 141
-    except (ValueError, TypeError, OSError, files.Locked) as error:
-        print(f"infomin{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            f"\ninfomin{name}: stopped; run the same command again to go on where it was cut",
-            file=sys.stderr,
-        )
-        return 130
+        return exit_status(partial(_execute, words), f"infomin {command}".strip())
     finally:
         leave_processes()
-    return 0
+
+
+def _execute(words: Sequence[str]) -> None:
+    try:
+        parsed = build().parse_args(words)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"config: needs a YAML file, got one that is not text ({error}); see --print_config"
+        ) from error
+    ACTIONS[parsed.subcommand](parsed[parsed.subcommand])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""An experiment: one base recipe, the views to try, some seeds; out come a table, a figure and a sentence."""
+"""What experiments/ and `infomin demo` share: a sweep over views, its report, the exit status."""
 
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,10 +14,10 @@ from jsonargparse import auto_cli
 
 from .common import files
 from .common.checks import check_choice
+from .common.files import Row
 from .data.datasets import tasks
 from .report import plots
 from .report.shape import by_dial
-from .runs.presets import TINY
 from .runs.recipe import Recipe
 from .runs.sweeps import grid, sweep
 
@@ -30,38 +31,48 @@ def experiment(
     jobs: int = 0,
     save: str | Path = "",
     **overrides: Any,
-) -> list[dict[str, Any]]:
-    """Carry out a preset and report it; the same call again goes on where it was cut.
+) -> list[Row]:
+    """Carry out a preset, trained and untrained, and report it; call it again to resume.
 
     Args:
-        presets: budget -> fields of the recipe, and with them `views` (what is varied), `seeds` (how many) and `task` (what
-            accuracy is measured on).
+        presets: budget -> fields of the recipe, and with them `views` (what is varied), `seeds`
+            (how many) and `task` (what accuracy is measured on).
         preset: a key of `presets`.
         out: folder of runs, table and figure.
-        dial: what the views' dial is, with its unit, if it is a number.
+        dial: the name of the views' dial, with its unit, if it is a number.
         jobs: processes at a time; 0 means one per core.
         save: where to put rows and figure as well, without a suffix.
-        overrides: entries that take the place of the preset's, unless they are empty.
+        overrides: entries that replace the preset's, unless they are empty.
 
     Returns:
         the rows.
     """
-    fields = {
-        **presets[check_choice(preset, presets, "preset")],
-        **{name: value for name, value in overrides.items() if value not in ("", None)},
-    }
-    views, seeds, task = (fields.pop(name) for name in ("views", "seeds", "task"))
-    recipes = grid(Recipe(**fields), seed=range(seeds), view=views)
-    check_choice(
-        task, tasks(recipes[0].data), "task"
-    )  # now: hours later, the rows would have to be reported again
-    rows = sweep([*recipes, *untrained(recipes)], out, jobs=jobs)
+    fields = _preset_fields(presets, preset, overrides)
+    planned = recipes(presets, preset, **overrides)
+    task = check_choice(fields["task"], tasks(planned[0].data), "task")  # now, not hours later
+    rows = sweep([*planned, *untrained(planned)], out, jobs=jobs)
     print_report(rows, out, task, dial, save)
     return rows
 
 
+def recipes(
+    presets: Mapping[str, Mapping[str, Any]], preset: str, **overrides: Any
+) -> list[Recipe]:
+    """The recipes of a preset, every view over all seeds; arguments as for `experiment`."""
+    fields = _preset_fields(presets, preset, overrides)
+    views, seeds, _ = (fields.pop(name) for name in ("views", "seeds", "task"))
+    return grid(Recipe(**fields), seed=range(seeds), view=views)
+
+
+def _preset_fields(
+    presets: Mapping[str, Mapping[str, Any]], preset: str, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    given = {name: value for name, value in overrides.items() if value not in ("", None)}
+    return {**presets[check_choice(preset, presets, "preset")], **given}
+
+
 def untrained(recipes: Iterable[Recipe]) -> list[Recipe]:
-    """The same recipes without a step of training: what a curve has to rise above before its views have taught a task."""
+    """The same recipes without training: what a curve has to rise above."""
     return [replace(recipe, steps=0) for recipe in recipes]
 
 
@@ -72,8 +83,8 @@ def command(
 
     Args:
         presets: as for `experiment`.
-        name: of the script; runs go to `runs/NAME`, and what is saved is called so.
-        dial: what the views' dial is, with its unit.
+        name: of the script; runs go to `runs/NAME`, and what is saved has this name.
+        dial: the name of the views' dial, with its unit.
         about: as for `run_script`.
     """
 
@@ -88,11 +99,12 @@ def command(
         """Carry out the experiment.
 
         Args:
-            preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-            data: What the views are made from, if not the preset's: digits, photos, clips, clips:DIGITS@BACKGROUNDS,
-                stl10, cifar10 or folder:PATH.
+            preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a
+                GPU.
+            data: What the views are made from, if not the preset's: digits, photos, clips,
+                clips:DIGITS@BACKGROUNDS, stl10, cifar10 or folder:PATH.
             task: What accuracy is measured on, if not the preset's.
-            out: Folder of runs; the same command again goes on where it was cut.
+            out: Folder of runs; the same command again resumes an interrupted one.
             jobs: Processes at a time; 0 means one per core.
             save: Folder to put rows (.jsonl) and figure (.png) into as well.
         """
@@ -103,37 +115,48 @@ def command(
 
 
 def run_script(main: Callable[..., int | None], about: str | None) -> NoReturn:
-    """Run a script: its arguments are those of `main`, a mistake is told in one line, and the process ends.
-
-    The exit status is what `main` returns, 0 for None; 2 for a mistake, 130 when interrupted, 141 when nobody reads the output.
+    """Run a script and end the process: its command line has the arguments of `main`.
 
     Args:
-        main: with a docstring that says what each argument is for.
-        about: the script's docstring, which its `--help` shows, but for the commands in it, which are indented.
+        main: with a docstring that says what each argument is for; returns the exit status, None
+            for 0.
+        about: the script's docstring; `--help` shows it without the indented commands.
     """
     tolerate_encoding()
-    file = Path(sys.argv[0]).name
-    said = " ".join(part for part in (about or "").split("\n\n") if not part.startswith(" "))
+    paragraphs = (about or "").split("\n\n")
+    description = " ".join(text for text in paragraphs if not text.startswith(" "))
+    script = partial(auto_cli, main, description=description)
+    sys.exit(exit_status(script, Path(sys.argv[0]).name))
+
+
+def exit_status(action: Callable[[], Any], name: str) -> int:
+    """Carry out a command; a mistake is printed in one line.
+
+    Args:
+        action: returns its exit status, None for 0.
+        name: of the command, which opens the line.
+
+    Returns:
+        what `action` returns; 2 for a mistake, 130 when interrupted, 141 when nobody reads the
+        output.
+    """
     try:
-        sys.exit(auto_cli(main, description=said))
-    except BrokenPipeError:  # who read the output has gone, as `head` does
+        return action() or 0
+    except BrokenPipeError:  # the reader has gone, as `head` does
         silence_stdout()
-        sys.exit(141)
+        return 141
     except (ValueError, TypeError, OSError, files.Locked) as error:
-        print(f"{file}: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print(
-            f"\n{file}: stopped; run the same command again to go on where it was cut",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+        print(f"\n{name}: interrupted; run the same command again to resume", file=sys.stderr)
+        return 130
 
 
 def tolerate_encoding() -> None:
-    """Let what standard output cannot write, such as the ± of a table where all has to be ASCII, become a question mark.
+    """Replace characters that the output cannot encode, such as ±, by a question mark.
 
-    And let what is told on the standard error of a process that has none be told to nobody.
+    A process without standard error gets one that is discarded.
     """
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 it stays open
     for stream in (sys.stdout, sys.stderr):
@@ -142,12 +165,12 @@ def tolerate_encoding() -> None:
 
 
 def silence_stdout() -> None:
-    """Send the rest of the output nowhere: to flush it at the end would fail once more."""
+    """Discard the rest of the output: flushing it at exit would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_report(
-    rows: Sequence[dict[str, Any]] | pd.DataFrame,
+    rows: Sequence[Row] | pd.DataFrame,
     out: str | Path,
     task: str = "",
     dial: str = "",
@@ -159,111 +182,72 @@ def print_report(
         rows: as `run` returns them.
         out: folder for `table.csv` and `u_curve.png`.
         task: what accuracy is measured on; by default the first task of the rows.
-        dial: what the views' dial is, with its unit; the figure is then `dial_curve.png`, along the dial.
+        dial: the name of the views' dial, with its unit; the figure is then `dial_curve.png`, along
+            the dial.
         save: where to put rows and figure as well, without a suffix: `.jsonl` and `.png` are added.
+
+    Raises:
+        ValueError: rows without view, seed or status, or none that can be shown.
     """
     frame = pd.DataFrame(rows)
-    if lacking := {"view", "seed", "status"} - set(frame):
-        raise ValueError(
-            f"rows: got rows without {', '.join(sorted(lacking))}, wanted those of infomin run or sweep; name another file"
-        )
-    bad = frame[frame["status"] == "diverged"]
-    lost = (
-        f"{len(bad)} of {len(frame)} runs diverged; first, {bad['view'].iloc[0]}: {bad['reason'].iloc[0]}"
-        if len(bad)
-        else ""
-    )
-    if len(frame) == len(bad):
-        raise ValueError(
-            f"rows: got none that can be shown, wanted some; {lost or 'there are no rows at all'}"
-        )
-    tasks = [name[4:] for name in frame if name.startswith("acc_")]
-    task = task or next(
-        (name for name in tasks if frame[f"acc_{name}"].notna().sum() == len(frame) - len(bad)),
-        *tasks[:1] or [""],
-    )
-    at = plots.points(rows, task)
-    at = by_dial(at, rows) if dial else at
-    with files.atomic_write(Path(out) / "table.csv") as file:
-        file.write(
-            at.to_csv(index=False).encode(errors="surrogateescape")
-        )  # a path in a view may be any bytes
+    diverged = _check_rows(frame)
+    task = task or _first_task(frame)
+    points = plots.points(rows, task)
+    points = by_dial(points, rows) if dial else points
+    table = Path(out) / "table.csv"
+    with files.atomic_write(table) as file:  # a path in a view may have any bytes
+        file.write(points.to_csv(index=False).encode(errors="surrogateescape"))
 
     def draw(path: Path) -> Path:
         return plots.dial_curve(rows, path, task, dial) if dial else plots.u_curve(rows, path, task)
 
-    picture = draw(Path(out) / ("dial_curve.png" if dial else "u_curve.png"))
+    figure = draw(Path(out) / ("dial_curve.png" if dial else "u_curve.png"))
     if save:
-        files.write_jsonl(
-            Path(f"{save}.jsonl"),
-            frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows,
-        )
+        records = frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+        files.write_jsonl(Path(f"{save}.jsonl"), records)
         draw(Path(f"{save}.png"))
-    print(
-        at.drop(columns=["spread"])
-        .rename(columns=lambda name: name.removesuffix("_mean"))
-        .to_string(index=False, float_format="%.3f", na_rep="")
-    )
-    print(
-        f"\nfigure: {picture}\ntable:  {Path(out) / 'table.csv'}\n\n{plots.verdict(rows, task, dial=bool(dial))}"
-    )
-    if lost:
-        print(lost)
-    if "protocol" in frame and (ways := frame["protocol"].nunique()) > 1:
+    shown = points.drop(columns=["spread"]).rename(columns=lambda name: name.removesuffix("_mean"))
+    print(shown.to_string(index=False, float_format="%.3f", na_rep=""))
+    print(f"\nfigure: {figure}\ntable:  {table}\n")
+    print(plots.verdict(rows, task, dial=bool(dial)))
+    if diverged:
+        print(diverged)
+    _warn_of_mixtures(frame)
+
+
+def _check_rows(frame: pd.DataFrame) -> str:
+    """Return a sentence on rows that diverged; raise a ValueError if there is nothing to show."""
+    if missing := {"view", "seed", "status"} - set(frame):
+        raise ValueError(
+            f"rows: need the columns of infomin run or sweep, got none named "
+            f"{', '.join(sorted(missing))}; name another file"
+        )
+    bad = frame[frame["status"] == "diverged"]
+    sentence = ""
+    if len(bad):
+        first = f"{bad['view'].iloc[0]}: {bad['reason'].iloc[0]}"
+        sentence = f"{len(bad)} of {len(frame)} runs diverged; first, {first}"
+    if len(bad) == len(frame):
+        raise ValueError(f"rows: nothing to show; {sentence or 'there are no rows at all'}")
+    return sentence
+
+
+def _first_task(frame: pd.DataFrame) -> str:
+    """The first task that all rows know, or else the first."""
+    done = frame[frame["status"] != "diverged"]
+    tasks = [name.removeprefix("acc_") for name in frame if name.startswith("acc_")]
+    complete = [name for name in tasks if done[f"acc_{name}"].notna().all()]
+    return next(iter([*complete, *tasks]), "")
+
+
+def _warn_of_mixtures(frame: pd.DataFrame) -> None:
+    if "protocol" in frame and frame["protocol"].nunique() > 1:
         print(
-            f"The rows were measured in {ways} ways (see their protocol); to compare them to the last digit, run older ones anew."
+            f"The rows were measured by {frame['protocol'].nunique()} protocols (see their column "
+            "protocol); to compare them to the last digit, run the older ones again."
         )
     if "files" in frame and (frame.groupby("data")["files"].nunique() > 1).any():
         print(
-            "The files of the data were not the same for all rows (see their files); keep rows apart by their folder."
+            "The data files were not the same for all rows (see their column files); keep such "
+            "rows in separate folders."
         )
-
-
-TASK = "digit"
-VIEWS = (
-    "shared:nothing",
-    "shared:digit%2",
-    "shared:digit%5",
-    "shared:digit",
-    "shared:digit-position",
-    "shared:digit-position-background",
-    "shared:digit-position-background_image",
-    "shared:all",
-)
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {**TINY, "seeds": 1},
-    "quick": {"seeds": 3},
-}
-
-
-def recipes(preset: str = "quick", views: Sequence[str] = VIEWS) -> list[Recipe]:
-    """The sweep: every view, over seeds; all else is equal.
-
-    Args:
-        preset: a key of `PRESETS`.
-        views: of scenes, both parts seen by one encoder.
-
-    Raises:
-        ValueError: an unknown preset.
-    """
-    fields = dict(PRESETS[check_choice(preset, PRESETS, "preset")])
-    seeds = range(fields.pop("seeds"))
-    return grid(Recipe(share_encoder=True, **fields), seed=seeds, view=views)
-
-
-def demo(
-    out: str | Path = "runs/demo", preset: str = "quick", jobs: int | None = None
-) -> list[dict[str, Any]]:
-    """Carry out the sweep, write `table.csv` and `u_curve.png` beside its runs, and print what they say.
-
-    Args:
-        out: folder of runs; the same command again goes on where it was cut.
-        preset: `tiny` (seconds, says nothing) or `quick` (minutes on two cores).
-        jobs: processes at a time; by default one per core.
-
-    Returns:
-        the rows.
-    """
-    rows = sweep([*recipes(preset), *untrained(recipes(preset))], out, jobs=jobs)
-    print_report(rows, out, TASK)
-    return rows

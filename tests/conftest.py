@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from infomin.common.registry import Entry
 from infomin.report import panels, plots
 
 torch.set_num_threads(1)
@@ -21,3 +22,13 @@ def drawn(monkeypatch):
     for module in (plots, panels):
         monkeypatch.setattr(module, "save_figure", keep)
     return figures
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Give a view, a method or an encoder a name for the length of a test."""
+
+    def register(registry, name, make):
+        monkeypatch.setitem(registry._entries, name, Entry(make, ""))
+
+    return register

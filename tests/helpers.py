@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as c10d
 
 import infomin
+from infomin.methods import Context
+from infomin.networks import Encoders
 
 GAME = {"data": "digits", "size": 24, "view": "crop:0.7", "mode": "semi-supervised", "steps": 12, "batch": 32, "width": 0.25,
         "dim": 16, "hidden": 4, "couplings": 3, "candidates": 64, "labels": 100, "labelled": 16, "weight": 1.0,
@@ -70,3 +73,18 @@ def cut_after(monkeypatch, calls, owner, name):
         return act(*args, **options)
 
     monkeypatch.setattr(owner, name, acting)
+
+
+def context(channels, encoder="tiny", width=1.0, shared=False, dim=64, head="linear", tau=0.1, **more):
+    """What a method is built from, for views of these channels; `more` takes the place of the rest."""
+    facts = {
+        "shapes": tuple((c, 32, 32) for c in channels),
+        "tiles": (1,) * len(channels),
+        "encoders": partial(Encoders, channels, encoder, width, shared),
+        "images": 256,
+        "batch": 32,
+        "steps": 10,
+        "processes": 1,
+        "tasks": {},
+    }
+    return Context(**facts | {"dim": dim, "head": head, "tau": tau} | more)

@@ -1,21 +1,22 @@
-"""Memory that a step has freed is there for the next one.
+"""Keep freed memory in the process, so that the next training step can reuse it.
 
-The allocator of glibc hands large blocks back to the system as soon as they are freed, and has every page of the next ones made
-anew, filled with zeros. A training step frees and allocates the same sizes over and over; on virtual machines, where a new page
-is dear, that costs more than many of its operations.
+By default glibc returns large blocks to the system as soon as they are freed, and every new block
+is faulted in page by page, filled with zeros. A training step frees and allocates the same sizes
+over and over. On virtual machines, where page faults are expensive, this costs more than many of
+the step's operations.
 """
 
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of glibc's malloc.h, without the M_
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of glibc's malloc.h
 
 
 def keep_memory() -> bool:
-    """Have this process keep what it frees, up to the most it ever held at once; True where that could be done.
+    """Let this process keep freed memory, up to its peak usage; return True if that worked.
 
-    A setting of the process, all libraries in it included, from now on to its end; runs and games make it. No number changes.
-    Where the C library is not glibc nothing is done.
+    The setting applies to the whole process, including all its libraries, until it ends. Runs and
+    games make it. It changes no result. Without glibc this does nothing.
     """
     if not sys.platform.startswith("linux"):
         return False

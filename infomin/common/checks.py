@@ -55,7 +55,8 @@ def check_tensor(x: object, who: str, channels: int | None = 3) -> Tensor:
     """Return a tensor, or raise a TypeError that says what images have to be."""
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"{who}: images must be a torch.Tensor [B, {channels or 'C'}, H, W], got {type(x).__name__}; "
+            f"{who}: images must be a torch.Tensor [B, {channels or 'C'}, H, W], got "
+            f"{type(x).__name__}; "
             "convert it first, for example with torchvision.transforms.v2.functional.to_image"
         )
     return x

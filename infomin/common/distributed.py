@@ -133,10 +133,10 @@ def sync_batch_norm(method: Module, device: torch.device) -> Module:
 
 
 def average_gradients(method: nn.Module) -> nn.Module:
-    """Wrap a module so that its gradients are averaged over all processes; with one, it is returned.
+    """Wrap a module so that its gradients are averaged over processes; unchanged with one process.
 
-    Buffers are not broadcast: those that a method updates from gathered batches, such as queues, are
-    equal in all processes, and can be large.
+    Buffers are not broadcast: those that a method updates from gathered batches, such as queues,
+    are equal in all processes and can be large.
     """
     if world_size() == 1:
         return method

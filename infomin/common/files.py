@@ -131,16 +131,16 @@ def write_jsonl(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(map(_jsonl_line, rows))
 
 
-def key(recipe: Mapping[str, Any]) -> str:
-    """Return the name of a recipe: 12 hex digits of the sha256 of its canonical JSON (sorted keys, no spaces).
+def hash_json(content: Mapping[str, Any]) -> str:
+    """12 hex digits: the start of the sha256 of canonical JSON (sorted keys, no spaces).
 
-    Equal recipes have equal keys: the order of the fields, lists or tuples, and 1 or 1.0 make no difference.
+    The order of fields, lists or tuples, and 1 or 1.0 make no difference.
 
-    >>> key({"view": "color:lab", "tau": 1}) == key({"tau": 1.0, "view": "color:lab"})
+    >>> hash_json({"view": "color:lab", "tau": 1}) == hash_json({"tau": 1.0, "view": "color:lab"})
     True
     """
     text = json.dumps(
-        to_plain(recipe, whole=True), allow_nan=False, sort_keys=True, separators=(",", ":")
+        to_plain(content, whole=True), allow_nan=False, sort_keys=True, separators=(",", ":")
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""Products of float32 that are what they say, whatever a program has allowed torch to round."""
+"""Full-precision float32 products, even where the program lets torch round their factors."""
 
 import os
 import threading
@@ -9,20 +9,21 @@ from typing import Any
 import torch
 
 _LOCK = threading.Lock()
-_INSIDE: list[object] = []  # those whom the settings serve, of all threads
-_BEFORE: list[tuple[Any, str]] = []  # what was rounded when the first of them came, and how
+_ACTIVE: list[object] = []  # one token per open `full_precision` context, over all threads
+_SAVED: list[tuple[Any, str]] = []  # backends and their settings before the first context opened
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of the threads that could let go of the lock
+if hasattr(os, "register_at_fork"):  # the thread that holds the lock does not exist in the child
     os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.Lock()))
 
 
 @contextmanager
 def autocast(device: str, precision: str) -> Iterator[None]:
-    """torch's autocast to bfloat16 if the precision is `bf16`; each rounds the weights anew.
+    """Autocast to bfloat16 if the precision is `bf16`; the weights are cast once per context.
 
-    torch forgets what it has rounded when the outermost autocast ends. Within another one, as a run is, it would go on with the
-    first weights for ever, whatever an optimiser makes of them.
+    torch drops its cache of cast weights only when the outermost autocast ends. A context nested
+    in another one, as in a run, would keep using the weights of the first step whatever the
+    optimiser does.
     """
     try:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
@@ -32,52 +33,59 @@ def autocast(device: str, precision: str) -> Iterator[None]:
 
 
 def full_precision(device: str) -> AbstractContextManager[None]:
-    """A context without autocast, and without products of float32 with rounded factors, as "high" and "medium" precision have.
+    """Context without autocast and with float32 products of unrounded factors.
 
-    Pixels would be rounded to three digits, and what a flow did with them could not be undone; similarities as well, before a
-    temperature makes them larger. In code that torch.compile traces the products are as torch is set.
+    With "high" or "medium" precision torch rounds the factors to about three digits. That makes
+    a flow impossible to invert, and distorts similarities before a temperature magnifies them.
+    Code that torch.compile traces keeps torch's setting.
 
-    torch has these settings once for a process: in other threads, too, no product is rounded as long as it lasts.
+    torch has one such setting per process, so other threads also compute unrounded products while
+    the context is open.
     """
-    plain: Any = (
+    no_autocast: Any = (
         torch.autocast(device, enabled=False)
         if torch.amp.is_autocast_available(device)
         else nullcontext()
     )
-    return plain if torch.compiler.is_compiling() else _unrounded(plain)
+    return no_autocast if torch.compiler.is_compiling() else _unrounded(no_autocast)
 
 
 @contextmanager
-def _unrounded(plain: AbstractContextManager[None]) -> Iterator[None]:
-    """The first to come notes the settings, the last to leave puts them back: if each did, one would round what others do."""
-    me = object()
+def _unrounded(no_autocast: AbstractContextManager[None]) -> Iterator[None]:
+    """Save torch's settings when the first context opens, restore them when the last one closes.
+
+    If each context restored them, it would turn rounding on again inside the others.
+    """
+    token = object()
     with _LOCK:
-        found = _rounding()
-        _BEFORE.extend([] if _INSIDE else found)
-        _INSIDE.append(me)
-        for kind, _ in found:
-            kind.fp32_precision = "ieee"
+        rounding = _rounding_backends()
+        if not _ACTIVE:
+            _SAVED.extend(rounding)
+        _ACTIVE.append(token)
+        for backend, _ in rounding:
+            backend.fp32_precision = "ieee"
     try:
-        with plain:
+        with no_autocast:
             yield
     finally:
         with _LOCK:
-            _INSIDE.remove(me)
-            while _BEFORE and not _INSIDE:
-                kind, precision = _BEFORE.pop()
-                kind.fp32_precision = precision
+            _ACTIVE.remove(token)
+            while _SAVED and not _ACTIVE:
+                backend, precision = _SAVED.pop()
+                backend.fp32_precision = precision
 
 
-def _rounding() -> list[tuple[Any, str]]:
-    """The products that may round their factors, and how they are set."""
+def _rounding_backends() -> list[tuple[Any, str]]:
+    """The matrix-product backends that may round their factors, each with the value to restore.
+
+    A backend whose setting equals the global one is assumed to inherit it, and is restored to
+    "none" (inherit): restored by value, it would stop following the global setting.
+    """
     backends: Any = torch.backends
-    # What equals the setting above it is taken to come from there, and goes on doing so: put back by value it would stay.
-    above = backends.fp32_precision
-    kinds = [
-        kind
-        for kind in (backends.cuda.matmul, backends.mkldnn.matmul)
-        if kind.fp32_precision != "ieee"
-    ]
-    return [
-        (kind, "none" if kind.fp32_precision == above else kind.fp32_precision) for kind in kinds
-    ]
+    inherited = backends.fp32_precision
+    rounding = []
+    for backend in (backends.cuda.matmul, backends.mkldnn.matmul):
+        precision = backend.fp32_precision
+        if precision != "ieee":
+            rounding.append((backend, "none" if precision == inherited else precision))
+    return rounding

@@ -1,4 +1,4 @@
-"""Random numbers that are a function of what they are for, so that nothing has to be remembered between runs."""
+"""Random numbers determined by a seed and a purpose, so that no generator state has to be saved."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,65 +10,86 @@ from torch import Tensor
 
 
 def seeded_generator(seed: int, *purpose: int | str) -> torch.Generator:
-    """A CPU generator that depends on its arguments alone: the same bits after any restart, whatever device computes.
+    """Return a CPU generator that depends only on the arguments.
+
+    It gives the same bits after every restart and for every compute device.
 
     Args:
         seed: the experiment's seed, 0 or more.
-        purpose: words and whole numbers, for example `("views", step, rank)`; different purposes give independent streams.
+        purpose: words and whole numbers of 0 or more, for example `("views", step, rank)`;
+            different purposes give independent streams.
+
+    Raises:
+        ValueError: a negative number or a fraction.
 
     >>> a, b = seeded_generator(0, "views", 7), seeded_generator(0, "views", 7)
     >>> torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b))
     True
     """
     parts = (seed, *purpose)
-    if not all(
-        isinstance(part, str) or (isinstance(part, Integral) and part >= 0) for part in parts
-    ):
-        raise ValueError(f"seed: got {list(parts)}, wanted whole numbers of 0 or more; change it")
-    words = [part if isinstance(part, str) else int(part) for part in parts]
-    digest = hashlib.sha256(
-        repr(words).encode()
-    ).digest()  # a list's text tells words from numbers and (a, 0) from (a)
+    for part in parts:
+        if not (isinstance(part, str) or (isinstance(part, Integral) and part >= 0)):
+            raise ValueError(f"seed: got {list(parts)}, wanted whole numbers of 0 or more")
+    # the repr of a list keeps words and numbers apart, and ("a", 0) apart from ("a",)
+    words = repr([part if isinstance(part, str) else int(part) for part in parts])
+    digest = hashlib.sha256(words.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def uniform_at(counters: Tensor, seed: int, *purpose: int | str) -> Tensor:
-    """Numbers uniform in [0, 1), float64 of any shape, each a function of its counter (long), the seed and the purpose alone.
+    """Uniform numbers in [0, 1), each determined by its counter, the seed and the purpose.
 
-    Nothing has to be stepped, and any part of the sequence is made by itself: output number `counter` of SplitMix64 (Steele, Lea
-    and Flood, 2014), of which the top 53 bits are kept. Whole numbers of 64 bits, which overflow alike everywhere.
+    Any part of the sequence can be computed without the rest. Element i is output number
+    `counters[i]` of SplitMix64 (Steele, Lea and Flood, 2014), of which the top 53 bits are kept;
+    64-bit integer overflow makes it the same on every device.
 
-    >>> torch.equal(uniform_at(torch.arange(9), 0, "clips")[5:], uniform_at(torch.arange(5, 9), 0, "clips"))
+    Args:
+        counters: long, any shape, 0 or more.
+        seed: the experiment's seed, 0 or more.
+        purpose: as in `seeded_generator`.
+
+    Returns:
+        float64 of the shape of `counters`.
+
+    >>> whole = uniform_at(torch.arange(9), 0, "clips")
+    >>> torch.equal(whole[5:], uniform_at(torch.arange(5, 9), 0, "clips"))
     True
     """
-    word = seeded_generator(seed, *purpose).initial_seed() + counters * (0x9E3779B97F4A7C15 - 2**64)
+    start = seeded_generator(seed, *purpose).initial_seed()
+    word = start + counters * (0x9E3779B97F4A7C15 - 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        word = (word ^ _right(word, shift)) * (factor - 2**64)  # the same bits, as a signed number
-    return _right(word ^ _right(word, 31), 11).double() * 2.0**-53
+        signed_factor = factor - 2**64  # the same 64 bits, as torch's signed long
+        word = (word ^ _shift_right(word, shift)) * signed_factor
+    return _shift_right(word ^ _shift_right(word, 31), 11).double() * 2.0**-53
 
 
-def _right(word: Tensor, shift: int) -> Tensor:
-    """Bits moved to the right with zeros after them: torch moves the sign in."""
+def _shift_right(word: Tensor, shift: int) -> Tensor:
+    """Logical right shift: fills with zeros, where torch's `>>` repeats the sign bit."""
     return (word >> shift) & (2 ** (64 - shift) - 1)
 
 
 def to_device(made: Tensor, like: Tensor | torch.device | str) -> Tensor:
-    """Bring what was made on the CPU to a device (to that of a tensor, and to its dtype) without waiting for work queued there.
+    """Copy a CPU tensor to a device without waiting for the work queued there.
 
-    A copy in the other direction is waited for: it could be read before it has arrived.
+    Copies in the other direction do wait: the result could be read before it has arrived.
+
+    Args:
+        made: the tensor to copy.
+        like: the target device, or a tensor whose device and dtype are taken.
 
     >>> to_device(torch.ones(2, dtype=torch.float64), torch.zeros(1)).dtype
     torch.float32
     """
-    there = like.device if isinstance(like, Tensor) else torch.device(like)
-    # Apple's GPUs read the memory when they come to it, which may be freed by then (issue 139550 of pytorch).
-    return made.to(like, non_blocking=made.device.type == "cpu" and there.type != "mps")
+    device = like.device if isinstance(like, Tensor) else torch.device(like)
+    # MPS reads the source only when it gets to the copy: it may be freed by then (pytorch #139550)
+    return made.to(like, non_blocking=made.device.type == "cpu" and device.type != "mps")
 
 
 @contextmanager
 def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Inside, the random numbers that torch draws by itself, on the CPU and the device, start at the seed; the caller's go on
-    afterwards as if nothing had happened.
+    """Seed torch's global generators of the CPU and the device for one block.
+
+    Afterwards the caller's random streams continue as if the block had not run.
 
     >>> before = torch.get_rng_state()
     >>> with torch_seeded(0):
@@ -77,15 +98,12 @@ def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None
     True
     """
     device = torch.device(device)
-    others = (
-        [torch.cuda.current_device() if device.index is None else device.index]
-        if device.type == "cuda"
-        else []
-    )
-    with torch.random.fork_rng(devices=others):
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would seed every device, and nothing would undo it
-        for index in others:
+    gpus = []
+    if device.type == "cuda":
+        gpus = [torch.cuda.current_device() if device.index is None else device.index]
+    with torch.random.fork_rng(devices=gpus):
+        # not torch.manual_seed: it would seed every device, and only these are restored
+        torch.default_generator.manual_seed(seed)
+        for index in gpus:
             torch.cuda.default_generators[index].manual_seed(seed)
         yield

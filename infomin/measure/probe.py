@@ -1,4 +1,8 @@
-"""What a representation is worth: linear probe, nearest neighbours, and the nats its views share, all on frozen features."""
+"""What a representation is worth, measured on frozen features.
+
+A linear probe, nearest neighbours, a ridge regression for coordinates, and the nats that the views
+share.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,20 +23,26 @@ from ..training.step import Learner
 from .estimator import CRITIC_BATCH, CRITIC_STEPS, nats
 from .regression import accuracy, fit_logistic, ridge_distance, standardise
 
-PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the linear probe chooses from
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the probes choose from
 NEIGHBOURS = 10
 PROTOCOL = (
-    f"linear: LBFGS, standardised, penalty chosen on 1/5 of train; knn: cosine, {NEIGHBOURS}; nats: separable critic, "
-    f"{CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, augmentations drawn anew for test"
+    "linear: LBFGS, standardised, penalty chosen on 1/5 of train; "
+    f"knn: cosine, {NEIGHBOURS}; "
+    f"nats: separable critic, {CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, "
+    "augmentations drawn anew for test"
 )
 
 
 class Inputs(Protocol):
-    """A data set of what a view takes: `len` and slices."""
+    """The inputs of a view: anything with `len` and slices."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: slice) -> object: ...
+
+
+# (inputs of the view `[N]`, labels `[N]` by task)
+Part: TypeAlias = tuple[Inputs, Mapping[str, Tensor]]
 
 
 @torch.no_grad()
@@ -46,23 +56,22 @@ def extract_features(
     batch: int = 512,
     draw: bool = False,
 ) -> list[Tensor]:
-    """Features of every view, with the method in eval mode.
+    """Extract the features of every view, with the method in eval mode.
 
     Args:
-        method: its mode is restored afterwards.
+        method: run in eval mode; its mode is restored afterwards.
         view: `(batch, generator) -> (v1, v2, …)`.
-        inputs: `[N]` of what the view takes.
-        seed: of the views' random draws; the same for all runs that are compared.
+        inputs: the view's inputs, N of them.
+        seed: seed of the views' random draws; use the same one for all runs you compare.
         precision: `fp32` or `bf16`, as in training.
-        batch: images at a time.
-        draw: whether augmentations are drawn, as in training; otherwise they leave images as they
-            are.
+        batch: images per forward pass.
+        draw: True augments the images as in training; False shows them whole.
 
     Returns:
-        one float32 `[N, D]` a view.
+        one float32 `[N, D]` per view.
 
     Raises:
-        FloatingPointError: a feature is NaN or Inf, as after a last step that was too large.
+        FloatingPointError: a feature is NaN or Inf, for example after too large a last step.
     """
     modes = [(module, module.training) for module in (*method.modules(), *view.modules())]
     method.eval()
@@ -81,7 +90,8 @@ def extract_features(
     columns = [torch.cat(parts) for parts in zip(*batches, strict=True)]
     if not all(column.isfinite().all() for column in columns):
         raise FloatingPointError(
-            "features: got NaN or Inf from the encoders, wanted numbers; lower the learning rate"
+            "features: got NaN or Inf from the encoders, wanted finite numbers; "
+            "lower the learning rate"
         )
     return columns
 
@@ -93,17 +103,20 @@ def linear(
     test_labels: Tensor,
     penalties: Sequence[float] = PENALTIES,
 ) -> float:
-    """Accuracy (0..1) of a linear probe: multinomial logistic regression by LBFGS on standardised features.
+    """Accuracy (0..1) of a linear probe.
 
-    The penalty is the one that does best on the last fifth of the training set; the probe is then fitted to all of it.
+    Multinomial logistic regression by L-BFGS on standardised features. The penalty is chosen on the
+    last fifth of the training set; the probe is then fitted to the whole training set.
 
     Args:
-        train: `[N, D]` in random order, at least 5; labels: whole numbers `[N]`, 0 or more.
-        test: `[M, D]`; test_labels: whole numbers `[M]`; classes that training lacks count as errors.
-        penalties: candidates for the factor on the squared weights, half of it per image as in ridge regression.
+        train: training features `[N, D]` in random order; N is 5 or more.
+        labels: training classes `[N]`, whole numbers of 0 or more.
+        test: test features `[M, D]`.
+        test_labels: test classes `[M]`; a class without training images always counts as an error.
+        penalties: candidate factors on half the sum of squared weights, added to the mean loss.
 
     Raises:
-        TypeError, ValueError: features or labels are of another type, shape or range, or not as many.
+        TypeError, ValueError: features or labels of the wrong type, shape, range or number.
     """
     train, labels, test, test_labels = checks.check_probe_inputs(
         "probe.linear", checks.check_classes, train, labels, test, test_labels, least=5
@@ -112,9 +125,8 @@ def linear(
     classes, cut = int(labels.max()) + 1, len(train) * 4 // 5
     weights = train.new_zeros(classes, train.shape[1] + 1)
     fits = []
-    for penalty in sorted(
-        penalties, reverse=True
-    ):  # from stiff to loose, each starting where the last one ended
+    # From strong to weak, each fit starting from the weights of the one before.
+    for penalty in sorted(penalties, reverse=True):
         weights = fit_logistic(train[:cut], labels[:cut], penalty, weights)
         fits.append((accuracy(weights, train[cut:], labels[cut:]), penalty, weights))
     _, penalty, weights = max(fits, key=itemgetter(0))
@@ -124,30 +136,48 @@ def linear(
 def knn(
     train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = NEIGHBOURS
 ) -> float:
-    """Accuracy (0..1) of the majority among the nearest neighbours by cosine similarity; arguments and errors as in `linear`."""
+    """Accuracy (0..1) of k-nearest-neighbour classification by cosine similarity.
+
+    Args:
+        train: training features `[N, D]`.
+        labels: training classes `[N]`, whole numbers of 0 or more.
+        test: test features `[M, D]`.
+        test_labels: test classes `[M]`.
+        neighbours: k; all N vote if there are fewer.
+
+    Raises:
+        TypeError, ValueError: features or labels of the wrong type, shape, range or number.
+    """
     checks.check_positive(neighbours, "probe.knn(neighbours)")
     train, labels, test, test_labels = checks.check_probe_inputs(
         "probe.knn", checks.check_classes, train, labels, test, test_labels
     )
-    return _majority(labels[nearest_rows(train, test, neighbours)], test_labels)
+    return _majority_accuracy(labels[nearest_rows(train, test, neighbours)], test_labels)
 
 
 def nearest_rows(train: Tensor, test: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
-    """Rows of the training set nearest to each test image by cosine of standardised features, long `[M, min(neighbours, N)]`."""
-    train, test = (F.normalize(x, dim=1) for x in standardise(train, test))
+    """The training rows nearest to each test row, by cosine similarity of standardised features.
+
+    Args:
+        train: training features `[N, D]`.
+        test: test features `[M, D]`.
+        neighbours: k.
+
+    Returns:
+        long `[M, min(k, N)]`.
+    """
+    train, test = standardise(train, test)
+    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
+    k = min(neighbours, len(train))
     with full_precision(train.device.type):
-        return torch.cat(
-            [
-                (part @ train.T).topk(min(neighbours, len(train))).indices
-                for part in test.split(1024)
-            ]
-        )
+        nearest = [(block @ train.T).topk(k).indices for block in test.split(1024)]
+    return torch.cat(nearest)
 
 
-def _majority(found: Tensor, test_labels: Tensor) -> float:
-    votes = found.new_zeros(len(found), int(found.max()) + 1).scatter_add_(
-        1, found, torch.ones_like(found)
-    )
+def _majority_accuracy(neighbour_labels: Tensor, test_labels: Tensor) -> float:
+    """Accuracy of majority votes: labels of the neighbours `[M, k]`, test labels `[M]`."""
+    votes = neighbour_labels.new_zeros(len(neighbour_labels), int(neighbour_labels.max()) + 1)
+    votes.scatter_add_(1, neighbour_labels, torch.ones_like(neighbour_labels))
     return (votes.argmax(1) == test_labels).double().mean().item()
 
 
@@ -158,46 +188,42 @@ def localisation(
     test_places: Tensor,
     penalties: Sequence[float] = PENALTIES,
 ) -> float:
-    """Mean distance in pixels between true places and those that ridge regression reads off standardised features.
+    """Mean distance in pixels between true positions and those predicted from features.
 
-    The penalty is the one that does best on the last fifth of the training set; the regression is then fitted to all of it.
+    Ridge regression on standardised features. The penalty is chosen on the last fifth of the
+    training set; the regression is then fitted to the whole training set.
 
     Args:
-        train: `[N, D]` in random order, at least 5; places: `[N, P]`, pixels along each axis.
-        test: `[M, D]`; test_places: `[M, P]`.
-        penalties: candidates for the factor on the squared weights, in units of the features' variance.
+        train: training features `[N, D]` in random order; N is 5 or more.
+        places: training positions `[N, P]`, in pixels along each axis.
+        test: test features `[M, D]`.
+        test_places: test positions `[M, P]`, in pixels.
+        penalties: candidate factors on the squared weights, in units of the features' variance.
 
     Raises:
-        TypeError, ValueError: features or places are of another type or shape, or not as many.
+        TypeError, ValueError: features or positions of the wrong type, shape or number.
     """
     train, places, test, test_places = checks.check_probe_inputs(
         "probe.localisation", checks.check_features, train, places, test, test_places, least=5
     )
     train, test = standardise(train, test)
     cut = len(train) * 4 // 5
-    halves = train[:cut], places[:cut], train[cut:], places[cut:]
-    return ridge_distance(
-        train,
-        places,
-        test,
-        test_places,
-        min(penalties, key=lambda penalty: ridge_distance(*halves, penalty)),
-    )
+
+    def held_out_distance(penalty: float) -> float:
+        return ridge_distance(train[:cut], places[:cut], train[cut:], places[cut:], penalty)
+
+    penalty = min(penalties, key=held_out_distance)
+    return ridge_distance(train, places, test, test_places, penalty)
 
 
 def entropy(labels: Tensor) -> float:
-    """H(y) in nats of long labels `[N]`, from their frequencies.
+    """H(y) in nats of labels, long `[N]`, from their frequencies.
 
     >>> round(entropy(torch.arange(10)), 3)
     2.303
     """
     share = labels.bincount().double() / len(labels)
     return float(-torch.xlogy(share, share).sum())
-
-
-Part: TypeAlias = tuple[
-    Inputs, Mapping[str, Tensor]
-]  # inputs `[N]` of the view, task -> labels `[N]`
 
 
 def evaluate(
@@ -213,25 +239,27 @@ def evaluate(
     precision: str = "fp32",
     bar: bool = False,
 ) -> dict[str, float]:
-    """Everything that a row says of a trained method.
+    """Every number that a row reports about a trained method.
 
-    I_NCE is measured on views as they are drawn in training, accuracy on features of images that
-    are not augmented.
+    I_NCE is measured on views as in training, accuracy on features of unaugmented images.
 
     Args:
-        train, test: (inputs of the view, task -> labels).
-        readout: the views whose features the linear probe and the neighbours read, concatenated.
-        beside: name -> other views to read as well; the name follows that of the task, as in
-            `acc_digit_past`.
+        method: the trained method.
+        view: `(batch, generator) -> (v1, v2, …)`.
+        train: training set: (inputs of the view, labels by task).
+        test: test set, likewise.
+        readout: indices of the views whose features, concatenated, the probes read.
+        beside: further views to probe, by the name appended to the task's, as in `acc_digit_past`.
         augments: whether the view is drawn at random in training and shows the whole input in eval
             mode.
         candidates: K of the held-out I_NCE.
+        precision: `fp32` or `bf16`, as in training.
         bar: show progress and the time left.
 
     Returns:
-        `i_nce` (nats), `candidates`, `ceiling` (nats), and by task `acc_TASK`, `knn_TASK` (0..1; not
-        where there is a single class) and `entropy_TASK` (H(y), nats); for a task whose labels are
-        coordinates `px_TASK` (pixels) instead.
+        `i_nce` (nats), `candidates` and `ceiling` (nats). For each task with classes `acc_TASK`,
+        `knn_TASK` (0..1; left out if there is a single class) and `entropy_TASK` (H(y), nats); for
+        each task with coordinates `px_TASK` (pixels).
     """
     readouts = {"": readout, **beside}
     parts = (5 if augments else 3) + len(readouts) * len(train[1])
@@ -246,7 +274,8 @@ def evaluate(
 
         plain, plain_test = extract(train[0]), extract(test[0])
         drawn, drawn_test = plain, plain_test
-        if augments:  # with other draws for the test: the critic would know equal ones
+        if augments:
+            # Another seed for the test views: the critic would recognise draws of its training.
             drawn = extract(train[0], seed=0, draw=True)
             drawn_test = extract(test[0], seed=1, draw=True)
         row: dict[str, float] = {
@@ -259,17 +288,17 @@ def evaluate(
             distinct = _distinct(views, plain)
             x = torch.cat([plain[i] for i in distinct], 1)
             x_test = torch.cat([plain_test[i] for i in distinct], 1)
-            neighbours = cache(partial(nearest_rows, x, x_test))  # the same for all tasks
+            neighbours = cache(partial(nearest_rows, x, x_test))  # found once, for all tasks
             for task, labels in train[1].items():
                 scores = _score(x, labels, x_test, test[1][task], neighbours)
-                ending = f"{task}_{name}" if name else task
-                row |= {f"{measure}_{ending}": value for measure, value in scores.items()}
+                suffix = f"{task}_{name}" if name else task
+                row |= {f"{measure}_{suffix}": value for measure, value in scores.items()}
                 progress.update()
     return row
 
 
 def _distinct(views: Sequence[int], features: Sequence[Tensor]) -> list[int]:
-    """Views with features of their own: two crops that are not drawn are the same image twice."""
+    """The views whose features differ: unaugmented, two crops are the same image twice."""
     distinct: list[int] = []
     for i in views:
         if not any(torch.equal(features[i], features[j]) for j in distinct):
@@ -284,13 +313,13 @@ def _score(
     labels_test: Tensor,
     neighbours: Callable[[], Tensor],
 ) -> dict[str, float]:
-    """What features tell about one task; `neighbours` gives each test image's nearest rows."""
+    """The scores of one task; `neighbours()` returns the nearest training rows of each test row."""
     if labels.is_floating_point():
         return {"px": localisation(x, labels, x_test, labels_test)}
     if (labels == labels[0]).all():
         return {"entropy": 0.0}
     return {
         "acc": linear(x, labels, x_test, labels_test),
-        "knn": _majority(labels[neighbours()], labels_test),
+        "knn": _majority_accuracy(labels[neighbours()], labels_test),
         "entropy": entropy(labels),
     }

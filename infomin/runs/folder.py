@@ -16,7 +16,7 @@ from .recipe import BaseRecipe, changed_fields
 
 
 class RunFolder:
-    """The folder `out/key` of a run or a game: recipe.json, context.json, log.jsonl, checkpoint.pt, row.json.
+    """The folder `out/key` of a run or a game, which holds its recipe, log, checkpoint and row.
 
     Of several processes the main one alone writes.
 
@@ -76,8 +76,8 @@ class RunFolder:
             if changed:
                 was, now = (facts[changed[0]] for facts in (stored, given))
                 raise ValueError(
-                    f"{self.path}: this run was begun with {changed[0]}={was}, got {now}; resume it with "
-                    "the same, or choose another folder"
+                    f"{self.path}: this run was begun with {changed[0]}={was}, got {now}; "
+                    "resume it with the same, or choose another folder"
                 )
         files.write_json(path, context)
 
@@ -92,14 +92,18 @@ class RunFolder:
             return
         if changed := changed_fields(self._recipe, files.read_json(path / "recipe.json")):
             raise ValueError(
-                f"{path}: holds the run of another recipe, which differs in {', '.join(changed)}; choose "
-                "another folder"
+                f"{path}: holds the run of another recipe, which differs in "
+                f"{', '.join(changed)}; choose another folder"
             )
 
 
 @contextmanager
 def default_torch_state(who: str = "run") -> Iterator[None]:
-    """A run's numbers are those of its recipe: what is set around it would change them, and not the key that they are kept by."""
+    """Keep a caller's settings from changing the numbers of a run: its key does not know them.
+
+    Raises:
+        ValueError: settings that cannot be undone from inside.
+    """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     odd = {
         "inference mode": torch.is_inference_mode_enabled(),
@@ -108,7 +112,8 @@ def default_torch_state(who: str = "run") -> Iterator[None]:
     }
     for name in (name for name, is_set in odd.items() if is_set):
         raise ValueError(
-            f"{who}: got {name}, wanted torch as it is when it is imported; call it outside, or set that back"
+            f"{who}: got {name}, wanted torch as it is when it is imported; call it outside, or "
+            "set that back"
         )
     with torch.enable_grad(), full_precision("cpu"), full_precision("cuda"):
         yield
@@ -133,38 +138,36 @@ def log_training(
         bar: show progress, the time left and I_NCE.
         tensorboard: also write events.
     """
-    log, first = folder / "log.jsonl" if folder and is_main_process() else None, True
-    with (
-        tqdm(total=total, desc=name, unit="step", disable=not (bar and is_main_process())) as line,
-        ExitStack() as ends,
-    ):
-        writer, events = _writer() if tensorboard and log else None, None
+    log = folder / "log.jsonl" if folder and is_main_process() else None
+    shown = bar and is_main_process()
+    with tqdm(total=total, desc=name, unit="step", disable=not shown) as line, ExitStack() as ends:
+        writer = _summary_writer() if tensorboard and log else None
+        events = None
+        first = True
         for step, stats in steps:
-            if log and first:  # lines later than the checkpoint that this run goes on from
-                files.truncate_log(log, step - 1)
-                line.initial = line.n = max(
-                    (row["step"] for row in files.read_log(log)), default=0
-                )  # took no time of this one
-            if writer and first:
-                events = ends.enter_context(
-                    writer(str(folder), purge_step=step)
-                )  # of what is there, those later do not count
+            if log and first:
+                files.truncate_log(log, step - 1)  # lines later than the checkpoint
+                logged = [row["step"] for row in files.read_log(log)]
+                line.initial = line.n = max(logged, default=0)  # took no time of this command
+            if writer and first:  # events from this step on are those of a run that was cut
+                events = ends.enter_context(writer(str(folder), purge_step=step))
             first = False
             if log:
                 files.append_jsonl(log, {"step": step, **stats})
             if events:
-                for name, value in stats.items():
-                    events.add_scalar(name, value, step)
+                for stat, value in stats.items():
+                    events.add_scalar(stat, value, step)
             line.update(step - line.n)
             if "i_nce_ema" in stats:
                 line.set_postfix_str(f"I_NCE {stats['i_nce_ema']:.2f} nats")
 
 
-def _writer() -> Any:
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
-            "tensorboard: it is not installed; run pip install 'infomin[tensorboard]', or leave the option out"
+            "tensorboard: it is not installed; run pip install 'infomin[tensorboard]', or leave "
+            "the option out"
         ) from error
     return SummaryWriter

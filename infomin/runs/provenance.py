@@ -21,12 +21,11 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def describe_provenance(device: torch.device) -> dict[str, Any]:
-    """What a row says of where it comes from: `device_used`, `threads`, `processes`, `host`, `commit` and versions."""
-    chip = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else torch.cpu.get_capabilities().get("cpu_name", platform.machine())
-    )
+    """Where a row comes from: `device_used`, `threads`, `processes`, `host`, `commit`, versions."""
+    if device.type == "cuda":
+        chip = torch.cuda.get_device_name(device)
+    else:
+        chip = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
     return {
         "device_used": device.type,
         "threads": torch.get_num_threads(),
@@ -41,25 +40,18 @@ def describe_provenance(device: torch.device) -> dict[str, Any]:
 
 @cache
 def commit() -> str | None:
-    """Return the commit of this code, marked if it was changed since; None where it is not under git."""
+    """The commit of this code, marked `-dirty` if files changed since; None outside of git."""
 
     def git(*words: str) -> str:
+        folder = Path(__file__).parent
         try:
-            return subprocess.run(
-                ["git", *words],
-                cwd=Path(__file__).parent,
-                capture_output=True,
-                text=True,
-                check=False,
-            ).stdout.strip()
+            done = subprocess.run(
+                ["git", *words], cwd=folder, capture_output=True, text=True, check=False
+            )
         except OSError:  # no git
             return ""
+        return done.stdout.strip()
 
-    tracked = git(
-        "ls-files", Path(__file__).name
-    )  # an installed copy may lie inside a repository that is not ours
-    return (
-        git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
-        if tracked
-        else None
-    )
+    if not git("ls-files", Path(__file__).name):  # installed inside a repository that is not ours
+        return None
+    return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None

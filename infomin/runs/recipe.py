@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from ..common.checks import check_choice, check_positive, check_type
-from ..common.files import key as hash_json
+from ..common.files import hash_json
 from ..common.files import to_plain
 from ..data.datasets import check_data_name
 from ..data.digests import data_digest
 from ..measure.probe import NEIGHBOURS
-from ..methods import method_word
+from ..methods import METHODS, method_word
 from ..networks.encoders import ENCODERS
 from ..networks.heads import HEADS
 from ..training.optim import OPTIMIZERS, SCHEDULES
@@ -34,13 +34,14 @@ class BaseRecipe:
     """`run` or `game`: a run and a game with the same fields have different keys."""
 
     view: str = "shared:digit"
-    """How the views are made, as family:dial, parts joined by +; `infomin views` lists the families."""
+    """How the views are made: family:dial, parts joined by +; `infomin views` lists them."""
     data: str = "digits"
-    """What views are made from: digits (handwriting over photographs), photos (patches of those), clips (moving digits),
-    clips:DIGITS@BACKGROUNDS (of other pictures: clips:mnist@stl10), stl10, cifar10, folder:PATH."""
+    """What views are made from: digits (handwriting over photographs), photos (patches of those),
+    clips (moving digits), clips:DIGITS@BACKGROUNDS (of other pictures: clips:mnist@stl10), stl10,
+    cifar10, folder:PATH."""
     size: int = 32
-    """Side of an image in pixels; digits 24 to 96, photos 24 to 256, clips 32 to 256, stl10 8 to 96, cifar10 8 to 64, folder 8 to
-    1024."""
+    """Side of an image in pixels; digits 24 to 96, photos 24 to 256, clips 32 to 256, stl10 8 to
+    96, cifar10 8 to 64, folder 8 to 1024."""
     encoder: str = "tiny"
     """The network: tiny (17 px and more), alexnet (63 px and more), resnet18 or resnet50."""
     width: float = 1.0
@@ -54,7 +55,7 @@ class BaseRecipe:
     steps: int = 400
     """Optimiser steps; 0 probes the network as it was made."""
     batch: int = 128
-    """Images in a batch, over all processes; each is contrasted with all others, so I_NCE in training ends at log batch."""
+    """Images in a batch, over all processes; I_NCE in training is at most log batch."""
     optimizer: str = "adamw"
     """The optimiser: sgd, adamw or lars."""
     lr: float = 3e-3
@@ -66,8 +67,8 @@ class BaseRecipe:
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises to its top, 0 to 1."""
     precision: str = "auto"
-    """Arithmetic of the encoders: fp32 (convolutions on a GPU in TF32, unless torch is told otherwise), bf16 (autocast), or auto:
-    bf16 where the hardware multiplies it faster."""
+    """Arithmetic of the encoders: fp32 (on a GPU, convolutions in TF32 unless torch is set
+    otherwise), bf16 (autocast), or auto: bf16 where the hardware multiplies it faster."""
     device: str = "auto"
     """Where to compute: cpu, cuda, or auto: cuda if there is one."""
     candidates: int = 1024
@@ -140,7 +141,8 @@ class Recipe(BaseRecipe):
     kind = "run"
 
     method: str = "infonce"
-    """How the encoders learn from the views: infonce contrasts them; supervised is told the labels, for comparison."""
+    """How encoders learn from the views: infonce contrasts them, supervised learns the labels;
+    options follow as name:option=value/option=value."""
     share_encoder: bool = False
     """Whether one encoder serves all views; they must then have equally many channels."""
     probe_images: int = 4096
@@ -148,6 +150,7 @@ class Recipe(BaseRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self.method.partition(":")[0], METHODS, "recipe: method")
         object.__setattr__(self, "method", method_word(self.method))
         check_positive(self.probe_images, "recipe: probe_images")
         if self.candidates > self.probe_images:
@@ -157,8 +160,8 @@ class Recipe(BaseRecipe):
             )
         if self.probe_images < NEIGHBOURS:
             raise ValueError(
-                f"recipe: probe_images: must be at least the {NEIGHBOURS} neighbours of the probe, got "
-                f"{self.probe_images}"
+                f"recipe: probe_images: must be at least the {NEIGHBOURS} neighbours of the probe, "
+                f"got {self.probe_images}"
             )
 
 
@@ -186,7 +189,7 @@ class FileDigests(NamedTuple):
 
 
 def recipe_key(recipe: BaseRecipe, digests: FileDigests) -> str:
-    """12 hex digits: a hash of the kind, the protocol, the files and the fields that differ from their defaults.
+    """12 hex digits: a hash of kind, protocol, files and the fields that are not at their defaults.
 
     A new field changes no old key. A method's word has its options sorted and without defaults.
     """
@@ -210,7 +213,7 @@ def recipe_keys(recipes: Sequence[BaseRecipe]) -> list[str]:
 
 
 def changed_fields(recipe: BaseRecipe, stored: Mapping[str, object]) -> list[str]:
-    """Fields in which a stored recipe differs from this one; it has defaults for fields it lacks."""
+    """Fields in which a stored recipe differs from this one; what it lacks is at its default."""
     defaults = {field.name: field.default for field in fields(recipe)}
     given = to_plain(asdict(recipe))
     stored = {**defaults, **stored}

@@ -67,7 +67,8 @@ def run(
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(
-            f"run: got a {type(recipe).__name__}, wanted a Recipe, for example Recipe(view='color:lab')"
+            f"run: got a {type(recipe).__name__}, wanted a Recipe, for example "
+            "Recipe(view='color:lab')"
         )
     view = parse(recipe.view)
     digests = FileDigests.of(recipe, view)
@@ -184,8 +185,8 @@ def _check_probe_images(recipe: Recipe, *splits: Split) -> None:
     most = min(split.labelled for split in splits)
     if recipe.probe_images > most:
         raise ValueError(
-            f"probe_images: got {recipe.probe_images}, wanted at most the {most} labelled images of "
-            f"{recipe.data!r}"
+            f"probe_images: got {recipe.probe_images}, wanted at most the {most} labelled images "
+            f"of {recipe.data!r}"
         )
 
 
@@ -200,8 +201,8 @@ def _view_inputs(split: Split, view: View, recipe: Recipe, device: torch.device)
             )
             use = {"scenes": "digits", "clips": "clips"}[view.takes]
             raise ValueError(
-                f"view {recipe.view!r}: takes {view.takes}, got data {recipe.data!r}, whose images have "
-                f"{have}; use data={use!r}"
+                f"view {recipe.view!r}: takes {view.takes}, got data {recipe.data!r}, whose images "
+                f"have {have}; use data={use!r}"
             )
         inputs = split.scenes
     return inputs.to(device), {task: labels.to(device) for task, labels in split.labels.items()}
@@ -229,7 +230,8 @@ def _try_view(view: View, word: str, part: Part, device: torch.device) -> Shapes
             return tuple((v.shape[1], v.shape[2], v.shape[3]) for v in views)
     wanted = ", ".join(f"[2, {channels}, H, W]" for channels in view.channels)
     raise ValueError(
-        f"view {word!r}: got {shapes} of two images, wanted a tuple of {wanted}, as its channels say"
+        f"view {word!r}: got {shapes} of two images, wanted a tuple of {wanted}, as its channels "
+        "declare"
     )
 
 

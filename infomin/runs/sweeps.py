@@ -1,4 +1,4 @@
-"""Many recipes, many rows: in parallel processes, skipping what is done, going on where it was cut."""
+"""Many recipes, many rows: in parallel processes, each run once, resumed where it was cut."""
 
 import os
 import threading
@@ -63,8 +63,8 @@ def sweep(
 ) -> list[files.Row]:
     """Carry out recipes in parallel and return their rows, in the order given.
 
-    Run the same command again after a crash: finished rows are read, runs that were cut resume, with
-    the same result. A run that diverges gives a row that says so, and the others go on.
+    Run the same command again after a crash: finished rows are read, runs that were cut resume,
+    with the same result. A run that diverges gives a row that says so, and the others go on.
 
     Args:
         recipes: what to do.
@@ -73,8 +73,8 @@ def sweep(
             cores; another number of jobs can mean another number of threads each, and so other
             rounding. OMP_NUM_THREADS is ignored.
         bar: show progress and the time left.
-        work: carries out one recipe: recipe and `out` -> row, for example `learn`; by default `run`.
-            For a finished run it returns the row.
+        work: carries out one recipe, from it and `out` to a row, for example `learn`; by default
+            `run`. For a finished run it returns the row.
 
     Raises:
         TypeError: not a list of recipes.
@@ -105,8 +105,8 @@ def sweep(
                 get_reusable_executor().shutdown()
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                f"{out}: a process was killed, most likely for lack of memory; finished work is kept: run the "
-                f"same command again, with fewer than {jobs} jobs if it happens again"
+                f"{out}: a process was killed, most likely for lack of memory; finished work is "
+                f"kept: run the same command again, with fewer than {jobs} jobs if it happens again"
             ) from error
         _raise_first(todo, errors, recipes)
         if work:
@@ -163,7 +163,7 @@ def _carry_out(
     work: Work | None,
     own: Sequence[Mapping[str, Entry]],
 ) -> str | None:
-    """Carry out one recipe in a worker; return what went wrong, to be raised once the others are done."""
+    """Carry out one recipe in a worker; return what went wrong, to be raised in the end."""
     _leave_with(parent)
     for registry, entries in zip(REGISTRIES, own, strict=True):
         registry.add_entries(entries)
@@ -182,7 +182,7 @@ def _carry_out(
 
 @cache
 def _leave_with(parent: int) -> None:
-    """End this worker when the process that started it is killed: it would go on, unseen, with what it was handed."""
+    """End this worker when the process that started it is killed, instead of working on unseen."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -27,13 +27,14 @@ def trained(folder: str | Path) -> tuple[Method, View]:
     folder = Path(folder)
     if not (folder / "row.json").exists():
         raise FileNotFoundError(
-            f"trained: got {folder}, wanted the folder of a finished run, OUT/KEY; run it to its end"
+            f"trained: got {folder}, wanted the folder of a finished run, OUT/KEY; run it to its "
+            "end"
         )
     stored, row = files.read_json(folder / "recipe.json"), files.read_json(folder / "row.json")
     if unknown := [name for name in stored if name not in Recipe.__dataclass_fields__]:
         raise ValueError(
-            f"trained: got {folder}, whose recipe has fields that a Recipe has not ({unknown[0]}); views of "
-            "games are flow:FILE"
+            f"trained: got {folder}, whose recipe has fields that a Recipe has not ({unknown[0]}); "
+            "views of games are flow:FILE"
         )
     if row["status"] != "done":
         raise ValueError(f"trained: the run in {folder} {row['status']}; lower its learning rate")
@@ -43,7 +44,8 @@ def trained(folder: str | Path) -> tuple[Method, View]:
         learned = FileDigests.of(recipe, view, data="").columns().get("learned", "")
         if learned != row.get("learned", ""):
             raise ValueError(
-                f"trained: the file of {recipe.view!r} is not that of the run in {folder}; put that one back"
+                f"trained: the file of {recipe.view!r} is not that of the run in {folder}; put "
+                "that one back"
             )
         plain = files.read_json(folder / "context.json")
         context = Context.from_json(plain, encoder_factory(recipe, view))

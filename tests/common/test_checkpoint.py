@@ -1,4 +1,4 @@
-"""State that comes back bit by bit, and files that are refused instead."""
+"""State is restored bit for bit; files that do not fit or are damaged are refused."""
 
 import copy
 import os
@@ -23,7 +23,7 @@ OPTIMIZERS = {
 
 
 def build(seed, optimizer="adam", width=4, memory_format=torch.channels_last):
-    """A run's state, not yet stepped: network with batch statistics, optimiser, schedule, generator, plain values."""
+    """A run's initial state: network, optimiser, schedule, generator and plain values."""
     torch.manual_seed(seed)
     net = nn.Sequential(
         nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(9 * width, 2)
@@ -54,26 +54,25 @@ def advance(state, steps):
 
 
 def moments(optimizer):
-    return [
-        t for per in optimizer.state.values() for t in per.values() if isinstance(t, torch.Tensor)
-    ]
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    return [value for value in values if isinstance(value, torch.Tensor)]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_stop_and_go_is_bit_equal(tmp_path, optimizer):
-    through = advance(build(0, optimizer), 3)
-    checkpoint.save(tmp_path / "c.pt", through)
+def test_a_resumed_run_is_bit_equal(tmp_path, optimizer):
+    uninterrupted = advance(build(0, optimizer), 3)
+    checkpoint.save(tmp_path / "c.pt", uninterrupted)
     resumed = build(1, optimizer)
-    assert checkpoint.fingerprint(resumed) != checkpoint.fingerprint(through)
+    assert checkpoint.fingerprint(resumed) != checkpoint.fingerprint(uninterrupted)
     resumed |= checkpoint.load(tmp_path / "c.pt", resumed)
-    assert checkpoint.fingerprint(resumed) == checkpoint.fingerprint(through)
-    through, resumed = advance(through, 4), advance(resumed, 4)
-    assert checkpoint.fingerprint(resumed) == checkpoint.fingerprint(through)
+    assert checkpoint.fingerprint(resumed) == checkpoint.fingerprint(uninterrupted)
+    uninterrupted, resumed = advance(uninterrupted, 4), advance(resumed, 4)
+    assert checkpoint.fingerprint(resumed) == checkpoint.fingerprint(uninterrupted)
     assert resumed["step"] == 7 and type(resumed["step"]) is int
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_memory_format_of_weights_and_moments_comes_back(tmp_path, memory_format):
+def test_the_memory_format_of_weights_and_moments_is_restored(tmp_path, memory_format):
     before = advance(build(0, memory_format=memory_format), 1)
     checkpoint.save(tmp_path / "c.pt", before)
     after = build(1, memory_format=memory_format)
@@ -94,14 +93,13 @@ def test_plain_values_are_returned_and_not_changed_in_place(tmp_path):
     checkpoint.save(tmp_path / "c.pt", state)
     other = {"step": 0, "best": 1.0, "lr": 0.0, "nested": {}, "queue": torch.zeros(1)}
     got = checkpoint.load(tmp_path / "c.pt", other)
-    assert checkpoint.fingerprint(got) == checkpoint.fingerprint(state) and got["nested"][
-        "list"
-    ] == [1, (2, "x")]
+    assert checkpoint.fingerprint(got) == checkpoint.fingerprint(state)
+    assert got["nested"]["list"] == [1, (2, "x")]
     assert other["step"] == 0 and other["queue"].item() == 0 and got["queue"].item() == 1
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"),
+    ("value", "type_name"),
     [
         (np.float64(1), "numpy.float64"),
         (np.zeros(2), "numpy.ndarray"),
@@ -109,41 +107,41 @@ def test_plain_values_are_returned_and_not_changed_in_place(tmp_path):
         (print, "builtin"),
     ],
 )
-def test_what_could_not_be_loaded_again_is_refused_when_it_is_saved(tmp_path, value, kind):
-    with pytest.raises(TypeError, match=rf"state\['x'\].* is a .*{kind}.*convert it"):
+def test_values_that_cannot_be_loaded_are_refused_by_save(tmp_path, value, type_name):
+    with pytest.raises(TypeError, match=rf"state\['x'\].* must be .*got .*{type_name}.*convert it"):
         checkpoint.save(tmp_path / "c.pt", {"x": value})
     assert not os.listdir(tmp_path)
 
 
 WRONG = {
-    "missing": (lambda s: s | {"head": nn.Linear(2, 2)}, "head: missing, wanted stateful"),
+    "missing": (lambda s: s | {"head": nn.Linear(2, 2)}, "head: got nothing, wanted stateful"),
     "unknown": (
         lambda s: {k: v for k, v in s.items() if k != "order"},
-        "order: stateful, wanted no such part",
+        "order: got stateful, wanted nothing",
     ),
     "width": (
         lambda s: s | {"net": build(0, width=5)["net"]},
-        r"net\.0\.weight: float32 \[4, 3, 3, 3\], wanted float32 \[5, ",
+        r"net\.0\.weight: got float32 \[4, 3, 3, 3\], wanted float32 \[5, ",
     ),
     "layer": (
         lambda s: s | {"net": s["net"][:3]},
-        r"net\.3\.weight: float32 \[2, 36\], wanted no such part",
+        r"net\.3\.weight: got float32 \[2, 36\], wanted nothing",
     ),
     "dtype": (
         lambda s: s | {"net": copy.deepcopy(s["net"]).double()},
-        r"net\.0\.weight: float32 .*, wanted float64",
+        r"net\.0\.weight: got float32 .*, wanted float64",
     ),
     "queue": (
         lambda s: s | {"queue": torch.zeros(5)},
-        r"queue: float32 \[4\], wanted float32 \[5\]",
+        r"queue: got float32 \[4\], wanted float32 \[5\]",
     ),
     "swapped": (
         lambda s: s | {"opt": torch.optim.Adam(list(s["net"].parameters())[::-1])},
-        r"parameter 0 of opt: float32 \[4, ",
+        r"parameter 0 of opt: got float32 \[4, ",
     ),
     "fewer": (
         lambda s: s | {"opt": torch.optim.Adam(s["net"][:1].parameters())},
-        "parameter 2 of opt: .*no such part",
+        "parameter 2 of opt: .*wanted nothing",
     ),
 }
 
@@ -154,10 +152,8 @@ def test_another_state_is_refused_before_anything_is_loaded(tmp_path, case):
     change, message = WRONG[case]
     state = change(build(1))
     before = checkpoint.fingerprint(state)
-    with pytest.raises(
-        ValueError,
-        match=rf"c\.pt: got the checkpoint of something else, .*{message}.*; delete it and run",
-    ):
+    expected = rf"c\.pt: got the checkpoint of something else, .*{message}.*; delete it and run"
+    with pytest.raises(ValueError, match=expected):
         checkpoint.load(tmp_path / "c.pt", state)
     assert checkpoint.fingerprint(state) == before
 
@@ -170,40 +166,38 @@ class Stubborn:
         raise KeyError("head")
 
 
-def test_a_thing_that_does_not_take_its_state_back_is_named(tmp_path):
+def test_an_entry_that_rejects_its_saved_state_is_named(tmp_path):
     checkpoint.save(tmp_path / "c.pt", {"bank": Stubborn()})
-    with pytest.raises(
-        ValueError,
-        match=r"c\.pt: Stubborn 'bank' did not take its state back \('head'\).*delete it",
-    ):
+    message = r"c\.pt: Stubborn 'bank' rejected its saved state \('head'\).*delete it"
+    with pytest.raises(ValueError, match=message):
         checkpoint.load(tmp_path / "c.pt", {"bank": Stubborn()})
 
 
-@pytest.mark.parametrize("part", [0, 0.01, 0.3, 0.9, 0.999])
-def test_a_truncated_checkpoint_is_refused(tmp_path, part):
+UNREADABLE = r"c\.pt: wanted a whole checkpoint, got one that cannot be read .*; delete it and run"
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_refused(tmp_path, share):
     path = tmp_path / "c.pt"
     checkpoint.save(path, build(0))
-    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-    with pytest.raises(
-        ValueError,
-        match=r"c\.pt: wanted a whole checkpoint, got one that cannot be read .*; delete it and run",
-    ):
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=UNREADABLE):
         checkpoint.load(path, build(0))
 
 
-def test_no_flipped_bit_passes_for_a_number(tmp_path):
+def test_no_flipped_bit_is_read_as_another_number(tmp_path):
     path, want = tmp_path / "c.pt", {"x": torch.arange(40.0)}
     checkpoint.save(path, want)
-    whole = path.read_bytes()
+    data = path.read_bytes()
     refused = 0
-    for at in range(0, len(whole), 7):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    for i in range(0, len(data), 7):
+        path.write_bytes(data[:i] + bytes([data[i] ^ 4]) + data[i + 1 :])
         try:
             got = checkpoint.load(path, {"x": torch.zeros(40)})
         except ValueError as error:
             assert "delete it and run the same command again" in str(error)
             refused += 1
-        else:  # a byte between the parts, which nobody reads
+        else:  # a padding byte that is not read
             assert torch.equal(got["x"], want["x"])
     assert refused > 50
 
@@ -217,28 +211,25 @@ class Malicious:
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
-@pytest.mark.parametrize("kind", ["pickle", "checkpoint"])
-def test_nothing_is_ever_unpickled(tmp_path, kind, protocol):
+@pytest.mark.parametrize("file_format", ["pickle", "checkpoint"])
+def test_nothing_is_ever_unpickled(tmp_path, file_format, protocol):
     path, bomb = tmp_path / "c.pt", tmp_path / "bomb"
     data = {"state": {"x": Malicious(bomb)}, "layout": {"x": "plain"}}
-    if kind == "pickle":
+    if file_format == "pickle":
         path.write_bytes(pickle.dumps(data, protocol=protocol))
     else:
         torch.save(data, path, pickle_protocol=protocol)
-    with pytest.raises(
-        ValueError, match=r"c\.pt: wanted a whole checkpoint, got .*; delete it and run"
-    ) as error:
+    with pytest.raises(ValueError, match=UNREADABLE) as error:
         checkpoint.load(path, {"x": 0})
     assert not bomb.exists()
-    assert (
-        error.value.__cause__ is None and error.value.__suppress_context__
-    )  # torch's advice would be weights_only=False
-    with path.open("rb") as file:  # which does harm, with these very bytes
-        pickle.load(file) if kind == "pickle" else torch.load(file, weights_only=False)
+    # no cause is shown: torch's message advises weights_only=False
+    assert error.value.__cause__ is None and error.value.__suppress_context__
+    with path.open("rb") as file:  # unpickling these bytes is indeed harmful
+        pickle.load(file) if file_format == "pickle" else torch.load(file, weights_only=False)
     assert bomb.exists()
 
 
-def test_a_foreign_file_is_refused_and_a_missing_one_is_missing(tmp_path):
+def test_foreign_and_missing_files_are_errors(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "c.pt")
     with pytest.raises(ValueError, match="infomin did not write it"):
         checkpoint.load(tmp_path / "c.pt", {"x": torch.zeros(1)})
@@ -250,10 +241,10 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "c.pt"
     checkpoint.save(path, {"step": 1})
 
-    def full(_):
+    def disk_full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OSError, match=r"cannot write c\.pt in .*No space left on device"):
         checkpoint.save(path, {"step": 2})
     assert checkpoint.load(path, {"step": 0}) == {"step": 1} and os.listdir(tmp_path) == ["c.pt"]
@@ -262,13 +253,11 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.uint8, torch.bool, torch.int64]
 )
-def test_a_fingerprint_sees_every_bit_but_not_the_layout(dtype):
+def test_a_fingerprint_depends_on_every_bit_but_not_on_the_memory_format(dtype):
     x = torch.arange(48).reshape(2, 3, 4, 2).to(dtype)
-    prints = {
-        checkpoint.fingerprint({"x": y})
-        for y in (x, x.clone(memory_format=torch.channels_last), x.mT.contiguous().mT)
-    }
-    assert len(prints) == 1
+    equal = (x, x.clone(memory_format=torch.channels_last), x.mT.contiguous().mT)
+    fingerprints = {checkpoint.fingerprint({"x": y}) for y in equal}
+    assert len(fingerprints) == 1
     flipped = x.clone()
     flipped.view(-1).view(torch.uint8)[-1] ^= 1
     others = [
@@ -279,35 +268,32 @@ def test_a_fingerprint_sees_every_bit_but_not_the_layout(dtype):
         {"x": [x]},
         {"x": x, "step": 0},
     ]
-    assert len({checkpoint.fingerprint(other) for other in others} | prints) == 1 + len(others)
+    fingerprints |= {checkpoint.fingerprint(other) for other in others}
+    assert len(fingerprints) == 1 + len(others)
 
 
 def test_a_fingerprint_does_not_depend_on_the_order():
     a, b = torch.zeros(2), torch.ones(2)
-    one, other, swapped = (
-        checkpoint.fingerprint(state)
-        for state in ({"a": a, "b": b}, {"b": b, "a": a}, {"a": b, "b": a})
-    )
-    assert one == other != swapped
+    fingerprint = checkpoint.fingerprint({"a": a, "b": b})
+    assert fingerprint == checkpoint.fingerprint({"b": b, "a": a})
+    assert fingerprint != checkpoint.fingerprint({"a": b, "b": a})
 
 
-def test_a_plain_tensor_comes_back_on_the_device_of_the_one_that_is_given(tmp_path):
+def test_a_plain_tensor_is_loaded_to_the_device_of_the_tensor_in_the_state(tmp_path):
     """`meta` is a device that every machine has."""
-    save(tmp_path / "checkpoint.pt", {"here": torch.ones(2), "there": torch.ones(2)})
-    found = load(
-        tmp_path / "checkpoint.pt", {"here": torch.zeros(2), "there": torch.zeros(2, device="meta")}
-    )
-    assert torch.equal(found["here"], torch.ones(2)) and found["there"].device.type == "meta"
+    path = tmp_path / "checkpoint.pt"
+    save(path, {"cpu": torch.ones(2), "meta": torch.ones(2)})
+    loaded = load(path, {"cpu": torch.zeros(2), "meta": torch.zeros(2, device="meta")})
+    assert torch.equal(loaded["cpu"], torch.ones(2)) and loaded["meta"].device.type == "meta"
 
 
-def test_a_part_of_a_state_is_loaded_alone_and_has_to_be_there(tmp_path):
+def test_part_of_a_state_can_be_loaded_if_it_was_saved(tmp_path):
     net = nn.Linear(2, 3)
-    solver = torch.optim.AdamW(net.parameters())
-    save(tmp_path / "checkpoint.pt", {"net": net, "solver": solver, "step": 7})
+    optimizer = torch.optim.AdamW(net.parameters())
+    save(tmp_path / "checkpoint.pt", {"net": net, "solver": optimizer, "step": 7})
     other = nn.Linear(2, 3)
-    assert load(tmp_path / "checkpoint.pt", {"net": other}, part=True) == {} and torch.equal(
-        other.weight, net.weight
-    )
+    assert load(tmp_path / "checkpoint.pt", {"net": other}, part=True) == {}
+    assert torch.equal(other.weight, net.weight)
     assert load(tmp_path / "checkpoint.pt", {"step": 0}, part=True) == {"step": 7}
     for wrong in (
         {"net": nn.Linear(2, 4)},

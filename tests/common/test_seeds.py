@@ -1,4 +1,4 @@
-"""Generators that are a function of their purpose: the same bits everywhere, independent streams for different purposes."""
+"""A seed and a purpose determine a generator: the same bits everywhere, independent streams."""
 
 import itertools
 import zlib
@@ -31,23 +31,21 @@ def test_equal_arguments_give_equal_bits(seed: int, purpose: tuple[int | str, ..
     assert torch.equal(rand(seed, *purpose, n=100), rand(seed, *purpose, n=100))
 
 
-def test_every_call_starts_anew_and_leaves_the_global_generator_alone() -> None:
+def test_calls_are_independent_and_leave_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     first = seeded_generator(0, "views")
-    torch.rand(10, generator=first)  # a stream that was used does not move the next one
-    assert torch.equal(rand(0, "views"), rand(0, "views")) and not torch.equal(
-        torch.rand(4, generator=first), rand(0, "views")
-    )
+    torch.rand(10, generator=first)  # using one stream does not advance the next
+    assert torch.equal(rand(0, "views"), rand(0, "views"))
+    assert not torch.equal(torch.rand(4, generator=first), rand(0, "views"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_purposes_of_a_grid_have_different_states() -> None:
     words, steps, ranks = ("views", "order", "critic", "probe", "digits"), range(50), range(4)
     grid = list(itertools.product((0, 1), words, steps, ranks))  # 2,000 purposes
-    low = {
-        seeded_generator(seed, *purpose).initial_seed() & 0xFFFFFFFF for seed, *purpose in grid
-    }  # all that the CPU's twister uses
-    assert len(low) == len(grid)
+    seeds = [seeded_generator(seed, *purpose).initial_seed() for seed, *purpose in grid]
+    low_bits = {seed & 0xFFFFFFFF for seed in seeds}  # all that the CPU's Mersenne Twister uses
+    assert len(low_bits) == len(grid)
 
 
 def test_purposes_of_different_length_do_not_collide() -> None:
@@ -87,18 +85,16 @@ def test_streams_of_neighbouring_purposes_are_uncorrelated_and_normal() -> None:
         [torch.randn(2000, generator=seeded_generator(0, "views", step)) for step in range(60)]
     )
     correlation = torch.corrcoef(x) - torch.eye(60)
-    assert (
-        correlation.abs().max() < 5 / 2000**0.5
-    )  # of 1,770 pairs at deviation 1 / sqrt(2000), 5 are very rare
+    # the standard deviation is 1 / sqrt(2000): 5 of them are very rare among 1,770 pairs
+    assert correlation.abs().max() < 5 / 2000**0.5
     assert abs(x.mean()) < 5 / x.numel() ** 0.5 and abs(x.var() - 1) < 5 * (2 / x.numel()) ** 0.5
-    firsts = torch.stack(
-        [rand(0, "views", step, n=1)[0] for step in range(1000)]
-    )  # first values over purposes are uniform too
-    counts = firsts.mul(10).long().bincount(minlength=10).double()
+    # the first values of all purposes are uniform too
+    first_values = torch.stack([rand(0, "views", step, n=1)[0] for step in range(1000)])
+    counts = first_values.mul(10).long().bincount(minlength=10).double()
     assert ((counts - 100) ** 2 / 100).sum() < 27.9  # chi-square, 9 degrees of freedom, 1e-3
 
 
-def test_seeds_mean_the_same_bits_from_version_to_version() -> None:
+def test_bits_are_the_same_in_every_version() -> None:
     pinned = {
         (0,): [26321, 36254, 32345, 38185],
         (0, "views", 7, 1): [61050, 62793, 13327, 39694],
@@ -107,32 +103,29 @@ def test_seeds_mean_the_same_bits_from_version_to_version() -> None:
         (12345, "critic"): [13758, 62255, 32469, 52795],
     }
     for (seed, *purpose), bits in pinned.items():
-        assert (
-            torch.randint(2**16, (4,), generator=seeded_generator(seed, *purpose)).tolist() == bits
-        ), (seed, purpose)
+        drawn = torch.randint(2**16, (4,), generator=seeded_generator(seed, *purpose))
+        assert drawn.tolist() == bits, (seed, purpose)
 
 
 @pytest.mark.parametrize("arguments", [(-1,), (0, "views", -1), (0.7,), (0, "views", 0.5)])
-def test_a_negative_number_is_an_error_and_so_is_a_fraction(arguments: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"seed: got \[.*(-1|0.7|0.5)\], wanted whole numbers of 0 or more; change it",
-    ):
+def test_negative_numbers_and_fractions_are_errors(arguments: tuple[int, ...]) -> None:
+    message = r"seed: got \[.*(-1|0.7|0.5)\], wanted whole numbers of 0 or more$"
+    with pytest.raises(ValueError, match=message):
         seeded_generator(*arguments)
 
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
-def test_inside_torch_starts_at_the_seed_and_outside_it_goes_on(device: str) -> None:
+def test_torch_is_seeded_inside_and_continues_outside(device: str) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3, device=device), torch.rand(3, device=device)
     torch.manual_seed(5)
-    found = [torch.rand(3, device=device)]
+    outside = [torch.rand(3, device=device)]
     inside = []
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt), torch_seeded(0, device):
             inside.append(torch.rand(3, device=device))
             raise KeyboardInterrupt
-    found.append(torch.rand(3, device=device))
-    assert all(map(torch.equal, found, expected)) and torch.equal(*inside)
+    outside.append(torch.rand(3, device=device))
+    assert all(map(torch.equal, outside, expected)) and torch.equal(*inside)
     torch.manual_seed(0)
     assert torch.equal(inside[0], torch.rand(3, device=device))

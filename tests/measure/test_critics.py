@@ -1,4 +1,4 @@
-"""The cosine critic against numpy; the separable critic against factors whose information is known."""
+"""The cosine critic against numpy; the separable critic against factors of known information."""
 
 import math
 from threading import Thread
@@ -32,20 +32,19 @@ def test_cosine_equals_the_loop(b: int, k: int, d: int, tau: float) -> None:
     np.testing.assert_allclose(cosine_scores(z1, z2, tau).numpy(), slow, rtol=1e-4, atol=1e-5)
 
 
-def test_cosine_ignores_lengths_turns_with_both_and_swaps() -> None:
+def test_cosine_is_invariant_to_scale_and_rotation_and_symmetric() -> None:
     z1, z2 = draw(6, 8), draw(9, 8, seed=1)
-    turn = torch.linalg.qr(draw(8, 8, seed=2)).Q
+    rotation = torch.linalg.qr(draw(8, 8, seed=2)).Q
     scores = cosine_scores(z1, z2, 0.1)
+    rotated = cosine_scores(z1 @ rotation, z2 @ rotation, 0.1)
     torch.testing.assert_close(cosine_scores(z1 * 37, z2 * 0.01, 0.1), scores, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        cosine_scores(z1 @ turn, z2 @ turn, 0.1), scores, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(rotated, scores, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(cosine_scores(z2, z1, 0.1), scores.T, rtol=1e-4, atol=1e-5)
     assert scores.abs().max() <= 10 * (1 + 1e-6)
     torch.testing.assert_close(cosine_scores(z1, z1, 0.1).diagonal(), torch.full((6,), 10.0))
 
 
-def test_cosine_has_the_right_gradient_and_survives_a_zero() -> None:
+def test_cosine_has_the_right_gradient_and_a_finite_one_at_zero() -> None:
     z1, z2 = draw(3, 4).double().requires_grad_(), draw(2, 4, seed=1).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: cosine_scores(a, b, 0.2), (z1, z2))
     zero = torch.zeros(2, 4, requires_grad=True)
@@ -56,45 +55,42 @@ def test_cosine_has_the_right_gradient_and_survives_a_zero() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_cosine_scores_are_float32_inside_autocast_and_outside(dtype: torch.dtype) -> None:
     z = draw(16, 32)
-    rough = z.to(dtype)
+    rounded = z.to(dtype)
     with torch.autocast("cpu", dtype):
         inside = cosine_scores(z, z, 0.07)
-        half = cosine_scores(rough, rough, 0.07)
+        rounded_inside = cosine_scores(rounded, rounded, 0.07)
     assert inside.dtype == torch.float32 and torch.equal(inside, cosine_scores(z, z, 0.07))
-    for scores in (half, cosine_scores(rough, rough, 0.07)):
-        assert scores.dtype == torch.float32 and torch.equal(
-            scores, cosine_scores(rough.float(), rough.float(), 0.07)
-        )
+    want = cosine_scores(rounded.float(), rounded.float(), 0.07)
+    for scores in (rounded_inside, cosine_scores(rounded, rounded, 0.07)):
+        assert scores.dtype == torch.float32 and torch.equal(scores, want)
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, math.inf, math.nan])
-def test_cosine_wants_a_temperature_above_zero(tau: float) -> None:
+def test_cosine_needs_a_temperature_above_zero(tau: float) -> None:
     with pytest.raises(ValueError, match=r"cosine\(tau\): got .*, wanted a finite number above 0"):
         cosine_scores(draw(2, 3), draw(2, 3), tau)
 
 
-def test_cosine_wants_embeddings_of_one_size() -> None:
+def test_cosine_needs_embeddings_of_one_size() -> None:
+    message = r"cosine: embeddings must be \[B, D\] and \[K, D\], got"
     for z1, z2 in ((draw(2, 3), draw(2, 4)), (draw(2, 3, 1), draw(2, 3)), (draw(3), draw(2, 3))):
-        with pytest.raises(
-            ValueError, match=r"cosine: embeddings must be \[B, D\] and \[K, D\], got"
-        ):
+        with pytest.raises(ValueError, match=message):
             cosine_scores(z1, z2, 0.1)
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_projection_has_the_announced_size_and_every_parameter_a_gradient(head: str) -> None:
+def test_projections_have_the_given_size_and_gradients_everywhere(head: str) -> None:
     dim = 12 if head == "none" else 5
     project = Projection(12, dim, head)
     z = project(draw(4, 12))
-    assert (
-        z.shape == (4, dim) and project.features == dim and project(draw(1, 12)).shape == (1, dim)
-    )
+    assert z.shape == (4, dim) and project.features == dim
+    assert project(draw(1, 12)).shape == (1, dim)
     if head != "none":
         z.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in project.parameters())
 
 
-def test_projections_differ_as_their_names_say() -> None:
+def test_projections_are_what_their_names_say() -> None:
     """No head is the identity, a linear one keeps midpoints, an mlp does not."""
     x, y = draw(4, 12), draw(4, 12, seed=1)
     assert Projection(12, 12, "none")(x) is x
@@ -103,78 +99,74 @@ def test_projections_differ_as_their_names_say() -> None:
         project = Projection(12, 12, name)
         gap[name] = ((project(x) + project(y)) / 2 - project((x + y) / 2)).abs().max().item()
     assert gap["linear"] < 1e-5 < 1e-2 < gap["mlp"]
-    assert sum(p.numel() for p in Projection(12, 5, "linear").parameters()) == 12 * 5 + 5
-    assert (
-        sum(p.numel() for p in Projection(12, 5, "mlp").parameters()) == 12 * 12 + 12 + 12 * 5 + 5
-    )
-    assert [tuple(p.shape) for p in Projection(12).parameters()] == [
-        (128, 12),
-        (128,),
-    ]  # unless more is said
+    linear, mlp = Projection(12, 5, "linear"), Projection(12, 5, "mlp")
+    assert sum(p.numel() for p in linear.parameters()) == 12 * 5 + 5
+    assert sum(p.numel() for p in mlp.parameters()) == 12 * 12 + 12 + 12 * 5 + 5
+    default = Projection(12)
+    assert [tuple(p.shape) for p in default.parameters()] == [(128, 12), (128,)]
 
 
-def test_projection_errors_say_what_is_wanted() -> None:
-    with pytest.raises(
-        ValueError, match=r"Projection\(head\): got 'deep', wanted one of none, linear, mlp"
-    ):
+def test_unknown_heads_and_sizes_are_errors() -> None:
+    message = r"Projection\(head\): got 'deep', wanted one of none, linear, mlp"
+    with pytest.raises(ValueError, match=message):
         Projection(12, 5, "deep")
-    for dim in (5, 13):  # a head that is none can neither take away nor add
-        with pytest.raises(
-            ValueError,
-            match=f"dim must equal the features, got dim={dim} and features=12; use dim=12",
-        ):
+    for dim in (5, 13):  # without a head, the size cannot change
+        message = f"dim must equal the features, got dim={dim} and features=12; use dim=12"
+        with pytest.raises(ValueError, match=message):
             Projection(12, dim, "none")
 
 
-def test_separable_scores_each_pair_by_itself() -> None:
+def test_separable_scores_each_pair_independently() -> None:
     critic = SeparableCritic(6, 9, dim=4, hidden=16).eval()
     x, y = draw(5, 6), draw(7, 9, seed=1)
     scores = critic(x, y)
-    alone = torch.cat([torch.cat([critic(a[None], b[None]) for b in y], 1) for a in x])
+    alone = torch.cat([critic(a[None], b[None]) for a in x for b in y]).reshape(5, 7)
     torch.testing.assert_close(scores, alone, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         critic.log_scale.add_(math.log(2))
     torch.testing.assert_close(critic(x, y), 2 * scores)
 
 
-def test_separable_starts_with_ten_times_the_cosine_of_its_networks_and_learns_the_scale() -> None:
+def test_separable_starts_at_ten_times_the_cosine_and_learns_the_scale() -> None:
     critic = SeparableCritic(6, 9, dim=4, hidden=16).eval()
     x, y = draw(5, 6), draw(7, 9, seed=1)
     torch.testing.assert_close(critic(x, y), 10 * cosine_scores(critic.g(x), critic.h(y), tau=1.0))
-    assert (
-        any(p is critic.log_scale for p in critic.parameters())
-        and "log_scale" in critic.state_dict()
-    )
+    assert any(p is critic.log_scale for p in critic.parameters())
+    assert "log_scale" in critic.state_dict()
 
 
 def test_separable_trains_every_parameter_and_drops_more_of_wide_features() -> None:
     critic = SeparableCritic(6, 2048)
     critic(draw(64, 6), draw(64, 2048, seed=1)).diagonal().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in critic.parameters())
-    ones = [torch.ones(1000, d) for d in (1, 16, 32, 128, 512, 2048)]
-    kept = [(SeparableCritic(x.shape[1], 1).g[0](x) > 0).double().mean().item() for x in ones]
-    assert kept == pytest.approx([63 / 64, 0.75, 0.5, 0.5, 0.25, 0.125], abs=0.02)
+    for d, share in ((1, 63 / 64), (16, 0.75), (32, 0.5), (128, 0.5), (512, 0.25), (2048, 0.125)):
+        kept = SeparableCritic(d, 1).g[0](torch.ones(1000, d)) > 0
+        assert kept.double().mean().item() == pytest.approx(share, abs=0.02)
 
 
 def nats(scores: Tensor) -> Tensor:
     """I_NCE of a square score matrix, the mean over both directions."""
-    own = torch.arange(len(scores))
-    return math.log(len(scores)) - (cross_entropy(scores, own) + cross_entropy(scores.T, own)) / 2
+    diagonal = torch.arange(len(scores))
+    loss = cross_entropy(scores, diagonal) + cross_entropy(scores.T, diagonal)
+    return math.log(len(scores)) - loss / 2
 
 
 def factors(classes: int, dim: int, n: int) -> tuple[Tensor, Tensor]:
-    """Two views of one uniform class, log(classes) nats: noisy one-hot codes among nuisances, turned at random, standardised."""
+    """Two standardised views `[N, dim]` that share one uniform class, log(classes) nats.
+
+    Each is a noisy one-hot code and 16 nuisance columns, mixed by a random matrix.
+    """
     generator = torch.Generator().manual_seed(classes)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
     label = torch.randint(classes, (n,), generator=generator)
+    one_hot = 3 * torch.eye(classes)[label] * (classes > 1)
     views = []
     for _ in range(2):
-        code = 3 * torch.eye(classes)[label] * (classes > 1) + 0.3 * torch.randn(
-            n, classes, generator=generator
-        )
-        code = torch.cat([code, torch.randn(n, 16, generator=generator)], 1)
-        x = code @ torch.randn(classes + 16, dim, generator=generator) + 0.3 * torch.randn(
-            n, dim, generator=generator
-        )
+        code = torch.cat([one_hot + 0.3 * normal(n, classes), normal(n, 16)], 1)
+        x = code @ normal(classes + 16, dim) + 0.3 * normal(n, dim)
         views.append((x - x.mean(0)) / x.std(0))
     return views[0], views[1]
 
@@ -186,49 +178,52 @@ def held_out_nats(
     critic = SeparableCritic(x.shape[1], y.shape[1])
     optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-3)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 3e-3 * min(
-            (step + 1) / 20, 0.5 + 0.5 * math.cos(math.pi * step / steps)
-        )
+        cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 20, cosine)
         rows = torch.randint(train, (256,))
         optimizer.zero_grad()
         (-nats(critic(x[rows], y[rows]))).backward()
         optimizer.step()
+    held_out = slice(train, train + k)
     with torch.no_grad():
-        return nats(critic.eval()(x[train : train + k], y[train : train + k])).item()
+        return nats(critic.eval()(x[held_out], y[held_out])).item()
 
 
 def known_nats(classes: int, k: int = 1024) -> float:
-    """What the perfect critic reads on k candidates: log k - E log(1 + other candidates of the class), by simulation."""
+    """What a perfect critic reads, by simulation: log k - E log(1 + others of the same class)."""
     others = np.random.default_rng(0).binomial(k - 1, 1 / classes, 100_000)
     return math.log(k) - float(np.log1p(others).mean())
 
 
 def test_separable_reads_known_nats_and_not_more() -> None:
-    """Pairs that differ in one thing: how many classes the two views share."""
+    """The cases differ only in the number of classes that the two views share."""
     got = {classes: held_out_nats(*factors(classes, 128, 3072)) for classes in (1, 2, 20)}
     assert -0.1 <= got[1] <= 0.02
     for classes in (2, 20):
         assert 0.95 * known_nats(classes) <= got[classes] <= 1.02 * known_nats(classes)
 
 
-def test_separable_comes_near_the_ceiling_for_equal_views_and_never_above() -> None:
+def test_separable_approaches_the_ceiling_for_equal_views_and_stays_below() -> None:
     x, _ = factors(20, 128, 3072)
     got, ceiling = held_out_nats(x, x), math.log(1024)
     assert 0.9 * ceiling <= got <= ceiling
 
 
+def matmul_settings() -> set[str]:
+    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    return {matmul.fp32_precision for matmul in matmuls}
+
+
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_similarities_are_not_rounded(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, normalize, found = torch.get_float32_matmul_precision(), critics.F.normalize, []
+    before, normalize = torch.get_float32_matmul_precision(), critics.F.normalize
+    observed: set[str] = set()
 
-    def watched(*args: Any, **options: Any) -> Tensor:
-        found.extend(
-            kind.fp32_precision
-            for kind in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-        )
+    def observe(*args: Any, **options: Any) -> Tensor:
+        observed.update(matmul_settings())
         return normalize(*args, **options)
 
-    monkeypatch.setattr(critics.F, "normalize", watched)
+    monkeypatch.setattr(critics.F, "normalize", observe)
     try:
         torch.set_float32_matmul_precision(precision)
         with torch.autocast("cpu", torch.bfloat16):
@@ -236,35 +231,29 @@ def test_similarities_are_not_rounded(precision: str, monkeypatch: pytest.Monkey
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
-    assert set(found) == {"ieee"}
+    assert observed == {"ieee"}
 
 
-def test_of_threads_that_want_exact_products_the_last_to_leave_lets_them_be_rounded_again() -> None:
-    before, kinds = (
-        torch.get_float32_matmul_precision(),
-        (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul),
-    )
-    said: list[set[str]] = []
-
-    def settings() -> set[str]:
-        return {kind.fp32_precision for kind in kinds}
-
+def test_rounding_is_restored_when_the_last_thread_leaves_full_precision() -> None:
+    before = torch.get_float32_matmul_precision()
+    observed: list[set[str]] = []
     try:
         torch.set_float32_matmul_precision("high")
-        rounded = settings()
-        first, second = full_precision("cpu"), full_precision("cpu")
-        with second:
+        rounded = matmul_settings()
+        first = full_precision("cpu")
+        with full_precision("cpu"):
             pass
         second = full_precision("cpu")
         first.__enter__()
-        other = Thread(target=lambda: (second.__enter__(), said.append(settings())))
-        other.start(), other.join()
+        thread = Thread(target=lambda: (second.__enter__(), observed.append(matmul_settings())))
+        thread.start(), thread.join()
         first.__exit__(None, None, None)
-        said.append(settings())
-        torch.set_float32_matmul_precision("high")  # somebody's, meanwhile
+        observed.append(matmul_settings())
+        torch.set_float32_matmul_precision("high")  # by other code, in the meantime
         with full_precision("cpu"):
-            said.append(settings())
+            observed.append(matmul_settings())
         second.__exit__(None, None, None)
-        assert said == [{"ieee"}] * 3 and settings() == rounded and "ieee" not in rounded
+        assert observed == [{"ieee"}] * 3 and matmul_settings() == rounded
+        assert "ieee" not in rounded
     finally:
         torch.set_float32_matmul_precision(before)

@@ -1,4 +1,4 @@
-"""Where something is, read off features: ridge regression against scikit-learn's, and what a row says of it."""
+"""Positions read off features: ridge regression against scikit-learn, and its number in a row."""
 
 import numpy as np
 import pytest
@@ -18,65 +18,57 @@ def features(n=300, d=12, noise=0.0, seed=0):
     return x[: n // 2], places[: n // 2], x[n // 2 :], places[n // 2 :]
 
 
-def test_places_that_are_linear_in_the_features_are_found():
+def test_positions_that_are_linear_in_the_features_are_found():
     assert probe.localisation(*features(), penalties=[1e-9]) < 1e-3
 
 
 @pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
-def test_the_regression_is_scikit_learn_s(penalty):
+def test_the_regression_equals_that_of_scikit_learn(penalty):
     x, y, x_test, y_test = features(noise=2.0)
-    a, b = probe.standardise(x, x_test)
-    twin = Ridge(alpha=penalty * len(x)).fit(a.double().numpy(), y.double().numpy())
-    want = np.linalg.norm(twin.predict(b.double().numpy()) - y_test.double().numpy(), axis=1).mean()
-    assert probe.localisation(x, y, x_test, y_test, penalties=[penalty]) == pytest.approx(
-        want, rel=1e-6
-    )
+    a, b = regression.standardise(x, x_test)
+    theirs = Ridge(alpha=penalty * len(x)).fit(a.double().numpy(), y.double().numpy())
+    errors = theirs.predict(b.double().numpy()) - y_test.double().numpy()
+    want = np.linalg.norm(errors, axis=1).mean()
+    ours = probe.localisation(x, y, x_test, y_test, penalties=[penalty])
+    assert ours == pytest.approx(want, rel=1e-6)
 
 
 def test_the_penalty_is_chosen_on_the_last_fifth_of_training_and_not_on_the_test():
     x, y, x_test, y_test = features(noise=2.0)
-    y = y.clone()
-    y[: len(y) * 4 // 5] = torch.randn(
-        len(y) * 4 // 5, 2, generator=torch.Generator().manual_seed(1)
-    )  # nothing to learn there
-    each = {p: probe.localisation(x, y, x_test, y_test, penalties=[p]) for p in (1e-6, 1e3)}
     cut = len(x) * 4 // 5
-    a = probe.standardise(x)[0]
-    held = {p: regression.ridge_distance(a[:cut], y[:cut], a[cut:], y[cut:], p) for p in each}
-    assert each[1e-6] != each[1e3]
-    assert (
-        probe.localisation(x, y, x_test, y_test, penalties=list(each))
-        == each[min(held, key=held.get)]
-    )
+    y = y.clone()
+    y[:cut] = torch.randn(cut, 2, generator=torch.Generator().manual_seed(1))  # nothing to learn
+    by_penalty = {p: probe.localisation(x, y, x_test, y_test, penalties=[p]) for p in (1e-6, 1e3)}
+    assert by_penalty[1e-6] != by_penalty[1e3]
+    a = regression.standardise(x)[0]
+    held_out = {
+        p: regression.ridge_distance(a[:cut], y[:cut], a[cut:], y[cut:], p) for p in by_penalty
+    }
+    best = min(held_out, key=held_out.get)
+    assert probe.localisation(x, y, x_test, y_test, penalties=[1e-6, 1e3]) == by_penalty[best]
 
 
-def test_features_that_say_nothing_give_the_distance_to_the_mean():
+def test_constant_features_give_the_distance_to_the_mean():
     x, y, x_test, y_test = features()
     want = (y_test - y.mean(0)).norm(dim=1).mean().item()
-    assert probe.localisation(
-        torch.ones_like(x), y, torch.ones_like(x_test), y_test
-    ) == pytest.approx(want, rel=1e-5)
+    distance = probe.localisation(torch.ones_like(x), y, torch.ones_like(x_test), y_test)
+    assert distance == pytest.approx(want, rel=1e-5)
 
 
 class Means(torch.nn.Module):
-    """A method whose features are what it is given, averaged."""
+    """A method whose features are the means over pixels."""
 
     def features(self, views):
         return tuple(v.mean((2, 3)) for v in views)
 
 
-def test_a_row_has_pixels_for_places_and_accuracy_for_classes():
+def test_a_row_has_pixels_for_positions_and_accuracy_for_classes():
     draws = torch.Generator().manual_seed(0)
     inputs = torch.rand(200, 3, 8, 8, generator=draws)
     labels = {"class": torch.arange(200) % 2, "place": inputs.mean((2, 3))[:, :2] * 100}
-    half = ({k: v[:100] for k, v in labels.items()}, {k: v[100:] for k, v in labels.items()})
-    train, test = (inputs[:100], half[0]), (inputs[100:], half[1])
-    row = probe.evaluate(
-        Means(), ColorSplit("rgb", "0-12"), train, test, readout=(0, 1), candidates=50
-    )
-    assert (
-        row["px_place"] < 0.5
-        and "acc_place" not in row
-        and "knn_place" not in row
-        and {"acc_class", "knn_class"} <= set(row)
-    )
+    train = inputs[:100], {task: values[:100] for task, values in labels.items()}
+    test = inputs[100:], {task: values[100:] for task, values in labels.items()}
+    view = ColorSplit("rgb", "0-12")
+    row = probe.evaluate(Means(), view, train, test, readout=(0, 1), candidates=50)
+    assert row["px_place"] < 0.5 and "acc_place" not in row and "knn_place" not in row
+    assert {"acc_class", "knn_class"} <= set(row)

@@ -49,7 +49,7 @@ def one_core(monkeypatch):
 def trained(monkeypatch):
     """The steps that are taken from here on in this process, by recipe seed."""
     taken = []
-    fit, step = runs.fit, loop._step
+    fit, step = runs.fit, loop._train_step
 
     def noted(*args, **settings):
         taken.append([settings["seed"], 0])
@@ -60,7 +60,7 @@ def trained(monkeypatch):
         return step(*args)
 
     monkeypatch.setattr(runs, "fit", noted)
-    monkeypatch.setattr(loop, "_step", counted)
+    monkeypatch.setattr(loop, "_train_step", counted)
     return taken
 
 
@@ -97,7 +97,7 @@ OWN = """
 import sys, torch, infomin
 from torch import nn
 
-class Halves(nn.Module):
+class Halves(infomin.views.View):
     def __init__(self, dial):
         super().__init__()
         self.channels, self.readout = (3, 3), READOUT
@@ -105,7 +105,7 @@ class Halves(nn.Module):
         images = images.float() / 255
         return images[..., :18], images[..., -18:]
 
-infomin.views.FAMILIES["halves"] = Halves
+infomin.views.register("halves")(Halves)
 if __name__ == "__main__":
     base = infomin.Recipe(**FIELDS)
     rows = infomin.sweep(infomin.grid(base, view=["halves:1"], seed=[0, 1]), sys.argv[1], jobs=2, bar=False)
@@ -115,7 +115,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(
     ("readout", "said"),
-    [((0, 1), "['done', 'done']"), ((2,), "which views a probe reads"), ((), "give it both")],
+    [((0, 1), "['done', 'done']"), ((2,), "readout number those that a probe reads"), ((), "got channels=(3, 3)")],
 )
 def test_a_view_of_one_s_own_is_swept_in_several_processes(tmp_path, readout, said):
     script = tmp_path / "own.py"
@@ -139,15 +139,19 @@ import infomin
 from infomin.views import ColorSplit
 
 class Mine(ColorSplit):
-    def __init__(self, dial):
+    def __init__(self):
         super().__init__("rgb", "012")
         self.channels, self.readout = (3, 3), (0, 1)
+
+    @classmethod
+    def from_dial(cls, dial):
+        return cls()
 
     def forward(self, images, generator=None):
         (view,) = super().forward(images)
         return view, view
 
-infomin.views.FAMILIES["color"] = Mine
+infomin.views.register("color")(Mine)
 if __name__ == "__main__":
     rows = infomin.sweep(infomin.grid(infomin.Recipe(**FIELDS), view=["color:any"], seed=[0, 1]), sys.argv[1], jobs=2, bar=False)
     print([row["status"] for row in rows])
@@ -170,16 +174,18 @@ def test_a_view_in_the_place_of_a_built_in_one_is_the_one_that_workers_take(tmp_
 NETWORK = """
 import sys
 import infomin
-from infomin.encoders import ENCODERS, Encoder
+from infomin.networks import ENCODERS, Encoder
 from infomin.methods import METHODS, InfoNCE
 from torch import nn
 
 class Wide(InfoNCE):
     pass
 
-METHODS["wide"] = Wide
+METHODS.register("wide")(Wide)
 body = lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
-ENCODERS["pool"] = lambda channels, width: Encoder("pool", channels, 4 * channels, 2, body())
+@ENCODERS.register("pool")
+def pool(channels, width):
+    return Encoder("pool", channels, 4 * channels, 2, body())
 if __name__ == "__main__":
     rows = infomin.sweep(infomin.grid(infomin.Recipe(**FIELDS), seed=[0, 1]), sys.argv[1], jobs=2, bar=False)
     print([row["status"] for row in rows])

@@ -65,7 +65,7 @@ def spoil(monkeypatch, step: int):
     ],
 )
 def test_a_game_that_diverges_keeps_what_was_good_before(tmp_path, monkeypatch, step, reason, kept):
-    nats, fresh = iter([1.0, 0.5, 0.8]), room.fresh
+    nats, fresh = iter([1.0, 0.5, 0.8]), room.fresh_i_nce
     monkeypatch.setattr(room, "fresh_i_nce", lambda *given: (fresh(*given), next(nats))[1])
     spoil(monkeypatch, step)
     recipe = tiny(steps=22, mode="unsupervised")
@@ -240,9 +240,9 @@ def test_a_recipe_s_key_knows_the_content_of_a_flow(tmp_path):
     recipes = [Recipe(**recipe, steps=0, probe_images=64, candidates=8)]
     told = {run(recipes[0])["learned"] for seed in (0, 1, 0) if key(seed)}
     assert len(told) == 2 and "learned" not in run(replace(recipes[0], view="color:lab"))
-    assert first == again != other and first != files.key(asdict(Recipe(**recipe)))
+    assert first == again != other and first != files.hash_json(asdict(Recipe(**recipe)))
     for plain in (Recipe(), Recipe(view="crop:0.5+color:lab", seed=3), tiny()):
-        assert plain.key == files.key(asdict(plain))
+        assert plain.key == files.hash_json(asdict(plain))
     (tmp_path / "elsewhere").mkdir()
     PixelFlow(hidden=2, seed=0).save(tmp_path / "elsewhere" / "learned.safetensors")
     assert (

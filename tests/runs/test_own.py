@@ -1,0 +1,202 @@
+"""Views and methods of one's own, and what a run leaves for further use."""
+
+import importlib
+import re
+from dataclasses import asdict
+
+import pytest
+import torch
+from tiny_runs import TINY, same, tiny
+
+from infomin import Learning, Recipe, data, run, trained
+from infomin.common import files
+from infomin.measure import probe
+from infomin.methods import METHODS, InfoNCE
+from infomin.views import VIEWS, PixelFlow, View
+
+single = importlib.import_module("infomin.runs.single")  # the name infomin.run is the function's
+pytestmark = pytest.mark.usefixtures("one_penalty")
+
+
+class Own(View):
+    """A user's view: the images twice, the second times a number that can be learned."""
+
+    channels, readout = (3, 3), (0, 1)
+
+    def __init__(self, readout=(0, 1)):
+        super().__init__()
+        self.readout, self.factor = readout, torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, images, generator=None):
+        return images / 255, images / 255 * self.factor
+
+
+def test_what_a_view_can_learn_is_learned_with_the_networks(handed, registered):
+    registered(VIEWS, "own", lambda _: Own())
+    run(tiny(view="own:x", data="photos"))
+    learned = [p for group in handed["optimizer"].param_groups for p in group["params"]]
+    assert {id(p) for p in learned} == {
+        id(p) for part in ("method", "view") for p in handed[part].parameters()
+    }
+    assert any(p is handed["view"].factor for p in learned)
+
+
+@pytest.mark.parametrize("readout", [(), (2,), (0, 5), (-1,)])
+def test_a_view_whose_readout_is_none_of_its_views_is_told_before_anything_is_trained(
+    untrained, registered, readout
+):
+    registered(VIEWS, "own", lambda _: Own(readout))
+    with pytest.raises(
+        ValueError,
+        match=r"view 'own:x': channels must list .*; got channels=\(3, 3\) and readout=",
+    ):
+        run(tiny(view="own:x", data="photos"))
+
+
+class Dropping(InfoNCE):
+    """A method of a user's own that draws random numbers, as dropout does."""
+
+    def features(self, views):
+        return tuple(
+            torch.nn.functional.dropout(h, training=self.training) for h in super().features(views)
+        )
+
+
+def test_what_a_method_of_ones_own_draws_is_that_of_the_seed(tmp_path, registered):
+    registered(METHODS, "dropping", Dropping)
+    rows = [run(tiny(method="dropping")), run(tiny(method="dropping"))]
+    assert same(*rows) and rows[0]["i_nce"] != run(tiny())["i_nce"]
+    assert run(tiny(method="dropping", seed=1))["i_nce"] != rows[0]["i_nce"]
+
+
+class Made(View):
+    """A view of a user's, which makes what `made` says of the images of a batch, a float each."""
+
+    channels, readout = (3, 3), (0, 1)
+
+    def __init__(self, dial):
+        super().__init__()
+        self.made = MADE[dial]
+
+    def forward(self, images, generator=None):
+        return self.made(images / 255)
+
+
+MADE = {
+    "tensor": lambda x: x,
+    "single": lambda x: (x,),
+    "grey": lambda x: (x[:, :1], x),
+    "half": lambda x: (x[::2], x[::2]),
+    "flat": lambda x: (x.flatten(1), x.flatten(1)),
+    "nothing": lambda x: None,
+    "list": lambda x: [x, x],
+}
+
+
+@pytest.mark.parametrize(
+    ("dial", "found"),
+    [
+        ("tensor", "Tensor"),
+        ("single", "[[2, 3, 32, 32]]"),
+        ("grey", "[[2, 1, 32, 32], [2, 3, 32, 32]]"),
+        ("half", "[[1, 3, 32, 32], [1, 3, 32, 32]]"),
+        ("flat", "[[2, 3072], [2, 3072]]"),
+        ("nothing", "NoneType"),
+    ],
+)
+def test_a_view_that_makes_other_than_it_says_is_told_before_the_first_step(
+    dial, found, tmp_path, registered
+):
+    registered(VIEWS, "own", Made)
+    with pytest.raises(
+        ValueError,
+        match=rf"view 'own:{dial}': got {re.escape(found)} of two images, wanted a tuple of \[2, 3, H",
+    ):
+        run(Recipe(**TINY, view=f"own:{dial}"), tmp_path)
+    assert not list(tmp_path.glob("*/log.jsonl"))
+
+
+def test_a_view_that_makes_what_it_says_may_give_a_list(registered):
+    registered(VIEWS, "own", Made)
+    assert run(Recipe(**TINY | {"steps": 2}, view="own:list"))["status"] == "done"
+
+
+def test_a_view_that_takes_no_generator_is_told_what_it_takes(registered):
+    registered(
+        VIEWS, "own", type("Alone", (Made,), {"forward": lambda self, images: (images, images)})
+    )
+    with pytest.raises(
+        TypeError,
+        match=r"view 'own:list': .*positional arguments.*; its forward takes images and a torch.Generator",
+    ):
+        run(Recipe(**TINY, view="own:list"))
+
+
+def test_the_view_that_is_handed_out_is_that_of_the_run_and_no_other_at_the_same_path(tmp_path):
+    file = tmp_path / "flow.safetensors"
+    PixelFlow(hidden=2, seed=1).save(file)
+    row = run(tiny(view=f"crop:0.5+flow:{file}", share_encoder=False), tmp_path / "out")
+    kept = file.read_bytes()
+    PixelFlow(hidden=2, seed=1, space="ydbdr").save(file)
+    with pytest.raises(ValueError, match=r"is not that of the run in .*; put that one back"):
+        trained(tmp_path / "out" / row["key"])
+    file.write_bytes(kept)
+    trained(tmp_path / "out" / row["key"])
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"method": "supervised"}, {"view": "crop:0.5", "data": "photos"}, {"steps": 0}]
+)
+def test_the_network_of_a_run_is_handed_out_as_it_was_probed(fields, tmp_path):
+    row = run(tiny(**fields), tmp_path)
+    method, view = trained(tmp_path / row["key"])
+    assert not any(module.training for module in (*method.modules(), *view.modules()))
+    parts = [
+        single._view_inputs(split, view, tiny(**fields), torch.device("cpu"))
+        for split in data.load(row["data"], row["size"])
+    ]
+    again = probe.evaluate(
+        method,
+        view,
+        *[data.first_rows(part, 96) for part in parts],
+        readout=view.readout,
+        augments=view.augments,
+        candidates=32,
+    )
+    assert again == {name: row[name] for name in again}
+    images = data.load("digits", 32)[1].images[:4]
+    if row["view"] == "crop:0.5":
+        assert [len(found) for found in method.features(view(images))] == [4, 4]
+
+
+def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="wanted the folder of a finished run, OUT/KEY"):
+        trained(tmp_path)
+    row = run(tiny(), tmp_path)
+    folder = tmp_path / row["key"]
+    files.write_json(folder / "recipe.json", asdict(Learning()))
+    with pytest.raises(
+        ValueError, match="fields that a Recipe has not .*; views of games are flow:FILE"
+    ):
+        trained(folder)
+    files.write_json(folder / "recipe.json", asdict(tiny(width=0.5)))
+    with pytest.raises(
+        ValueError,
+        match=r"got the checkpoint of something else, .*",
+    ):
+        trained(folder)
+    for status, words in (
+        ("done", "default dtype torch.float64, wanted torch as it is"),
+        ("diverged", "the run in .* diverged"),
+    ):
+        files.write_json(folder / "row.json", row | {"status": status})
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            with pytest.raises(ValueError, match=f"trained: .*{words}"):
+                trained(folder)
+        finally:
+            torch.set_default_dtype(before)
+    (folder / "row.json").unlink()
+    with pytest.raises(FileNotFoundError, match="run it to its end"):
+        trained(folder)
