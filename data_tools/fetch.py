@@ -1,10 +1,11 @@
-"""Download data sets and hold them against their checksums; what is there already and whole is left alone.
+"""Download data sets and verify their checksums; complete copies are left alone.
 
-    python data_tools/fetch.py stl10 cifar10                  # into INFOMIN_DATA, or data/ in the working directory
+    python data_tools/fetch.py stl10 cifar10            # to INFOMIN_DATA, or data/ in this folder
     python data_tools/fetch.py mnist --root elsewhere
 
-stl10 is 2.6 GB to download and 3 GB on disk, cifar10 162 MB, emnist 560 MB, mnist 12 MB and fashion_mnist 31 MB. The last three
-are raw IDX files, digits for clips: `--data clips:mnist@photos`. Exit status: 0 when all is there, 2 when something is missing.
+Downloads: stl10 2.6 GB (3 GB on disk), cifar10 162 MB, emnist 560 MB, mnist 12 MB and fashion_mnist
+31 MB. The last three are raw IDX files, digits for clips: `--data clips:mnist@photos`. Exit status:
+0 if everything is there, 2 if something is missing.
 """
 
 import os
@@ -26,42 +27,43 @@ FILES = tuple(
 )
 
 
-def _cifar10(where: Path) -> None:
-    url, md5 = CIFAR10  # torchvision's own loader fetches the version that has to be unpickled
-    download_url(url, where, md5=md5)
+def _cifar10(root: Path) -> None:
+    url, md5 = CIFAR10  # torchvision's own loader downloads the pickled version
+    download_url(url, root, md5=md5)
 
 
-def _idx(made: Callable[..., object], where: Path, **how: str) -> None:
-    raw = where / made.__name__ / "raw"  # type: ignore[attr-defined]
+def _idx(dataset: Callable[..., object], root: Path, **options: str) -> None:
+    """Download a data set of IDX files with torchvision's class for it."""
+    raw = root / dataset.__name__ / "raw"  # type: ignore[attr-defined]
+    # torchvision does not check existing files; it unpacks only those that are missing.
     for file in _damaged(raw):
-        file.unlink()  # torchvision looks whether files are there, not what they hold; this one it unpacks again
-    wanted = (
-        [raw / f"emnist-{split}-{file}" for split in SPLITS for file in FILES]
-        if "split" in how
-        else []
-    )
-    if how and not all(file.exists() for file in wanted):  # it looks for those of the split alone
-        (raw / f"emnist-{how['split']}-{FILES[0]}").unlink(missing_ok=True)
-    made(where, download=True, **how)
-    if left := _damaged(raw):
-        raise OSError(f"{left[0]} is damaged")
-    if lacking := [file for file in wanted if not file.exists()]:
-        raise OSError(f"{lacking[0]} is missing")
+        file.unlink()
+    expected = []
+    if "split" in options:
+        # torchvision looks only for this split's files: without its first file it unpacks all.
+        expected = [raw / f"emnist-{split}-{file}" for split in SPLITS for file in FILES]
+        if not all(file.exists() for file in expected):
+            (raw / f"emnist-{options['split']}-{FILES[0]}").unlink(missing_ok=True)
+    dataset(root, download=True, **options)
+    if damaged := _damaged(raw):
+        raise OSError(f"{damaged[0]} is damaged")
+    if missing := [file for file in expected if not file.exists()]:
+        raise OSError(f"{missing[0]} is missing")
 
 
 def _damaged(raw: Path) -> list[Path]:
-    """The IDX files in a folder that are not whole."""
-    found = []
+    """The damaged IDX files in a folder."""
+    damaged = []
     for file in sorted(raw.glob("*-ubyte")):
         try:
             read_idx(file)
         except ValueError:
-            found.append(file)
-    return found
+            damaged.append(file)
+    return damaged
 
 
 SETS: dict[str, Callable[[Path], object]] = {
-    "stl10": lambda where: datasets.STL10(where, split="test", download=True),
+    "stl10": lambda root: datasets.STL10(root, split="test", download=True),
     "cifar10": _cifar10,
     "mnist": partial(_idx, datasets.MNIST),
     "fashion_mnist": partial(_idx, datasets.FashionMNIST),
@@ -70,47 +72,45 @@ SETS: dict[str, Callable[[Path], object]] = {
 
 
 def fetch(name: str, where: Path) -> str | None:
-    """Download a set unless it is there.
+    """Download a data set unless it is there.
 
     Args:
         name: a key of `SETS`.
-        where: folder for it, made if missing.
+        where: folder for it, created if missing.
 
     Returns:
-        what went wrong and what to do, in one line; None if the set is there and whole.
+        one line on what went wrong and what to do; None if the complete set is there.
     """
     try:
         where.mkdir(parents=True, exist_ok=True)
         SETS[name](where)
-    except (OSError, RuntimeError) as error:  # no network, no room, another checksum
+    except (OSError, RuntimeError) as error:  # no network, a full disk, another checksum
         reason = " ".join(str(error).split()) or type(error).__name__
-        return f"{name}: could not be fetched into {where} ({reason}); check the network and the disk, then run this again"
+        return (
+            f"{name}: cannot be downloaded to {where} ({reason}); check the network and the disk, "
+            "then run this again"
+        )
     return None
 
 
 def main(words: list[str] | None = None) -> int:
-    """Fetch what the command line names; returns the exit status."""
+    """Download what the command line names; return the exit status."""
     parser = ArgumentParser(prog="fetch.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "names", nargs="+", choices=list(SETS), help=f"What to fetch: {', '.join(SETS)}."
-    )
-    parser.add_argument(
-        "--root",
-        type=str,
-        default="",
-        help="Where to; by default INFOMIN_DATA, or data in the working directory.",
-    )
+    names_help = f"What to download: {', '.join(SETS)}."
+    parser.add_argument("names", nargs="+", choices=list(SETS), help=names_help)
+    root_help = "Folder to download to; INFOMIN_DATA, or data in the working directory, by default."
+    parser.add_argument("--root", type=str, default="", help=root_help)
     options = parser.parse_args(words)
-    where, missing = Path(os.path.expanduser(options.root)) if options.root else data_root(), False
+    root = Path(os.path.expanduser(options.root)) if options.root else data_root()
+    status = 0
     for name in dict.fromkeys(options.names):
-        wrong = fetch(name, where)
-        missing |= wrong is not None
-        print(
-            wrong or f"{name}: is in {where}, whole",
-            file=sys.stderr if wrong else sys.stdout,
-            flush=True,
-        )
-    return 2 if missing else 0
+        problem = fetch(name, root)
+        if problem:
+            print(problem, file=sys.stderr, flush=True)
+            status = 2
+        else:
+            print(f"{name}: complete in {root}", flush=True)
+    return status
 
 
 if __name__ == "__main__":

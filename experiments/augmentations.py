@@ -1,11 +1,13 @@
-"""Augmentations, one after the other, from plain crops to SimCLR's and InfoMin Aug: two views share ever less (InfoMin).
+"""Augmentations, added one by one: two views share less and less (InfoMin).
 
-    python experiments/augmentations.py                                  # 6 minutes on 2 cores, no download
-    python experiments/augmentations.py --save experiments/figures       # the same, and the committed rows and figure
-    python experiments/augmentations.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
+    python experiments/augmentations.py                             # 6 minutes on 2 cores
+    python experiments/augmentations.py --save experiments/figures  # also saves rows and figure
+    python experiments/augmentations.py --preset paper              # on a GPU, with STL-10
 
-Expected from the paper (ImageNet): InfoMin Aug is best. Here the task is a white digit over photographs: what changes the
-background's look should help, mirrored digits should hurt.
+The sequence runs from plain crops to the augmentations of SimCLR and InfoMin. Expected from the
+paper (ImageNet): InfoMin Aug is best. Here the task is a white digit over photographs, so changing
+the look of the background should help and mirroring digits should hurt. The preset paper needs
+`python data_tools/fetch.py stl10` first; the others download nothing.
 """
 
 from typing import Any
@@ -23,16 +25,10 @@ VIEWS = [
     "aug:simclr",
     "aug:infomin",
 ]
+DIGITS: dict[str, Any] = {"data": "digits", "task": "digit", "share_encoder": True}
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        **TINY,
-        "views": VIEWS[::3],
-        "seeds": 1,
-        "data": "digits",
-        "task": "digit",
-        "share_encoder": True,
-    },
-    "quick": {"views": VIEWS, "seeds": 3, "data": "digits", "task": "digit", "share_encoder": True},
+    "tiny": {**TINY, "views": VIEWS[::3], "seeds": 1, **DIGITS},
+    "quick": {"views": VIEWS, "seeds": 3, **DIGITS},
     "paper": {**STL10, "views": VIEWS},
 }
 

@@ -1,12 +1,14 @@
-"""Colour spaces as views: the first channel against the other two, in ten spaces (InfoMin; CMC).
+"""Colour spaces: the first channel against the other two, in ten spaces (InfoMin; CMC).
 
-    python experiments/color_spaces.py                                  # 8 minutes on 2 cores, no download
-    python experiments/color_spaces.py --save experiments/figures       # the same, and the committed rows and figure
-    python experiments/color_spaces.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
+    python experiments/color_spaces.py                             # 8 minutes on 2 cores
+    python experiments/color_spaces.py --save experiments/figures  # also saves rows and figure
+    python experiments/color_spaces.py --preset paper              # on a GPU, with STL-10
 
-A linear map of RGB keeps all the information, but splits it otherwise between the channels: R and (G, B) share far more than
-luma and chroma do. Expected from the paper: the less the two parts share, the better the features, as long as both show the task;
-Lab and YDbDr are near the sweet spot. That was seen on natural photographs; here the task is a white digit over photographs.
+A linear map of RGB keeps all the information but splits it differently between the channels: R and
+(G, B) share far more than luma and chroma do. Expected from the paper, which used natural
+photographs: the less the two parts share, the better the features, as long as both show the task;
+Lab and YDbDr are near the sweet spot. Here the task is a white digit over photographs. The preset
+paper needs `python data_tools/fetch.py stl10` first; the others download nothing.
 """
 
 from typing import Any
@@ -16,13 +18,12 @@ from infomin.runs.presets import TINY
 from infomin.views.color import SPACES
 
 VIEWS = [f"color:{space}" for space in SPACES]
+DIGITS: dict[str, Any] = {"data": "digits", "task": "digit"}
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {**TINY, "views": VIEWS, "seeds": 1, "data": "digits", "task": "digit"},
-    "quick": {"views": VIEWS, "seeds": 3, "data": "digits", "task": "digit"},
+    "tiny": {**TINY, "views": VIEWS, "seeds": 1, **DIGITS},
+    "quick": {"views": VIEWS, "seeds": 3, **DIGITS},
     "paper": {
-        "views": [
-            f"crop:0.2/1+flip:0.5/1+{view}" for view in VIEWS
-        ],  # the crop is the same for both parts
+        "views": [f"crop:0.2/1+flip:0.5/1+{view}" for view in VIEWS],  # one crop for both parts
         "seeds": 3,
         "data": "stl10",
         "task": "class",

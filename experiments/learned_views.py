@@ -1,14 +1,18 @@
-"""Learned views: invertible colour spaces from a game against critics, then a contrast between their channels (InfoMin).
+"""Learned views: invertible colour spaces from a game, then contrast between channels (InfoMin).
 
-    python experiments/learned_views.py                                  # 10 minutes on 2 cores; no download
-    python experiments/learned_views.py --save experiments/figures       # the same, and the committed rows, figures, generators
-    python experiments/learned_views.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
+    python experiments/learned_views.py                             # 10 minutes on 2 cores
+    python experiments/learned_views.py --save experiments/figures  # also saves rows and figures
+    python experiments/learned_views.py --preset paper              # on a GPU, with STL-10
 
-Stage one learns a flow of the colour of each pixel. Unsupervised, it lowers the information between its first channel of one crop
-and the others of another; supervised, it keeps what classifiers of both need; semi-supervised does both. Flows start from RGB or
-YDbDr and preserve volume (VP, additive couplings) or not (NVP, affine ones). Stage two freezes the flow, and encoders that
-know nothing learn from its views without labels: I_NCE in table and figure is by such fresh critics. Raw is stage two alone,
-and untrained not even that: what networks as they are made show of raw views.
+Stage one learns a flow: an invertible map of each pixel's colour. Unsupervised flows minimise the
+information between their first channel of one crop and the others of another crop; supervised flows
+keep what classifiers of both need; semi-supervised flows do both. Flows start from RGB or YDbDr and
+either preserve volume (VP, additive couplings) or not (NVP, affine couplings).
+
+Stage two freezes the flow and trains new encoders on its views, without labels; the I_NCE in table
+and figure is that of fresh critics. The raw rows are stage two on the colour space itself, the
+untrained rows are networks at initialisation on raw views. The preset paper needs
+`python data_tools/fetch.py stl10` first; the others download nothing.
 """
 
 from pathlib import Path
@@ -30,12 +34,13 @@ from infomin.views import ColorSplit, PixelFlow
 NAMES = {"rgb": "RGB", "ydbdr": "YDbDr"}
 SPACES = tuple(NAMES)
 IMAGE = 223  # of the digits' test part, with a colourful background
+TINY_GAME = {name: value for name, value in TINY.items() if name != "probe_images"}
 BUDGETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "seeds": 1,
         "view": "crop:0.5",
         "game": {
-            **TINY,
+            **TINY_GAME,
             "steps": 10,
             "hidden": 4,
             "labels": 100,
@@ -45,7 +50,8 @@ BUDGETS: dict[str, dict[str, Any]] = {
         },
         "run": TINY,
     },
-    "quick": {  # to end in 20 minutes on a CPU: a flow knows single pixels, and may learn on smaller images than it is used on
+    # To end in 20 minutes on a CPU. A flow maps single pixels, so it can learn on smaller images.
+    "quick": {
         "seeds": 3,
         "view": "crop:0.5",
         "game": {"steps": 200, "batch": 64, "size": 24},
@@ -71,10 +77,11 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "run": {**STL10, "share_encoder": False, "width": 0.5, "head": "linear"},
     },
 }
+FACTS = ("verdict", "step_kept", "i_nce_raw", "i_nce_fresh", "right_held")  # of a game, in its row
 
 
 def games(preset: str) -> list[Any]:
-    """Stage one: every kind of player, both spaces, both kinds of flow."""
+    """Stage one: every mode of the game, both spaces, both kinds of flow."""
     fields = BUDGETS[check_choice(preset, BUDGETS, "preset")]
     axes = {
         "mode": MODES,
@@ -86,94 +93,87 @@ def games(preset: str) -> list[Any]:
 
 
 def second(preset: str, learned: list[dict[str, Any]]) -> list[tuple[Recipe, dict[str, Any]]]:
-    """Stage two: a recipe for each raw space and each generator, with what the table says of it."""
+    """Stage two: a recipe per raw space and per generator, each with its columns in the table."""
     fields = BUDGETS[preset]
     run = {name: value for name, value in fields["run"].items() if name not in ("seeds", "task")}
-    plan: list[tuple[Recipe, dict[str, Any]]] = [
-        (
-            Recipe(**run | steps, view=f"{fields['view']}+color:{space}", seed=seed),
-            {"generator": name, "space": space, "flow": ""},
-        )
-        for name, steps in {"untrained": {"steps": 0}, "raw": {}}.items()
-        for space in SPACES
-        for seed in range(fields["seeds"])
-    ]
+    plan: list[tuple[Recipe, dict[str, Any]]] = []
+    for name, steps in {"untrained": {"steps": 0}, "raw": {}}.items():
+        for space in SPACES:
+            columns = {"generator": name, "space": space, "flow": ""}
+            view = f"{fields['view']}+color:{space}"
+            for seed in range(fields["seeds"]):
+                plan.append((Recipe(**(run | steps), view=view, seed=seed), columns))
     for game in learned:
-        kind = {
-            "generator": game["mode"],
-            "space": game["space"],
-            "flow": "VP" if game["volume_preserving"] else "NVP",
-        }
-        facts = {
-            f"game_{name}": game.get(name)
-            for name in ("verdict", "step_kept", "i_nce_raw", "i_nce_fresh", "right_held")
-        }
         if game["file"]:
-            plan.append(
-                (
-                    Recipe(**run, view=f"{game['view']}+flow:{game['file']}", seed=game["seed"]),
-                    kind | facts,
-                )
-            )
+            view = f"{game['view']}+flow:{game['file']}"
+            recipe = Recipe(**run, view=view, seed=game["seed"])
+            columns = {"generator": game["mode"], "space": game["space"], "flow": flow_kind(game)}
+            facts = {f"game_{name}": game.get(name) for name in FACTS}
+            plan.append((recipe, columns | facts))
     return plan
 
 
 def pictures(rows: list[dict[str, Any]], flows: dict[str, PixelFlow], task: str, path: str) -> None:
-    """Where views lie in the plane; and what flows from RGB make of colours, beside spaces that are known."""
+    """Draw the views in the plane, and the colour spaces: known ones, then flows from RGB."""
     shown = [row | {"from": f"from {NAMES[row['space']]}"} for row in rows]
     panels.nats_plane(shown, f"{path}.png", task, "generator", "flow", "from")
-    splits = {name: ColorSplit(name.lower(), "012") for name in ("RGB", "YDbDr", "Lab")}
-    spaces: Any = {
-        name: lambda images, split=split: split(images)[0] for name, split in splits.items()
-    }
+    spaces: dict[str, Any] = {name: color_space(name) for name in ("RGB", "YDbDr", "Lab")}
+    spaces |= {name: flow for name, flow in flows.items() if "rgb" in name}
     image = load("digits", 64)[1].images[IMAGE]
-    panels.space_pictures(
-        spaces | {name: flow for name, flow in flows.items() if "rgb" in name},
-        image,
-        f"{path}_spaces.png",
-    )
+    panels.space_pictures(spaces, image, f"{path}_spaces.png")
+
+
+def color_space(name: str) -> Any:
+    """The map of images to a known colour space."""
+    split = ColorSplit(name.lower(), "012")
+    return lambda images: split(images)[0]
 
 
 def main(
     preset: str = "quick", out: str = "runs/learned_views", jobs: int = 0, save: str = ""
 ) -> None:
-    """Learn views, and learn from them.
+    """Learn views, then train on them.
 
     Args:
-        preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a GPU.
-        out: Folder of runs; the same command again goes on where it was cut.
-        jobs: Processes at a time; 0 means one per core.
-        save: Folder to put rows, figures, and in a folder learned_views the generators of the first seed into as well.
+        preset: Budget: tiny is a smoke test, quick draws the figures, paper needs a GPU.
+        out: Folder of runs; run the same command again to resume.
+        jobs: Runs in parallel; 0 means one per core.
+        save: Folder that also gets rows, figures and, in a folder learned_views, the flows of the
+            first seed.
     """
     learned = sweep(games(preset), f"{out}/games", jobs=jobs, work=learn)
     plan = second(preset, learned)
     done = sweep([recipe for recipe, _ in plan], f"{out}/runs", jobs=jobs)
-    rows = [row | facts for row, (_, facts) in zip(done, plan, strict=True)]
-    task, kinds = learned[0]["task"], ["generator", "space", "flow"]
-    at = summary(pd.DataFrame(rows), kinds, [f"acc_{task}", f"knn_{task}", "i_nce"])
-    print(at.to_string(index=False, float_format="%.3f", na_rep=""))
+    rows = [row | columns for row, (_, columns) in zip(done, plan, strict=True)]
+    task = learned[0]["task"]
+    numbers = [f"acc_{task}", f"knn_{task}", "i_nce"]
+    table = summary(pd.DataFrame(rows), ["generator", "space", "flow"], numbers)
+    print(table.to_string(index=False, float_format="%.3f", na_rep=""))
     with files.atomic_write(f"{out}/table.csv") as file:
-        file.write(at.to_csv(index=False).encode())
+        file.write(table.to_csv(index=False).encode())
     for game in learned:
         if game["verdict"] != "steady":
             print(f"{called(game)}, seed {game['seed']}: {game['said']}")
-    firsts = {called(game): game["file"] for game in learned if game["file"] and game["seed"] == 0}
-    flows = {name: PixelFlow.load(file) for name, file in firsts.items()}
+    kept = {called(game): game["file"] for game in learned if game["file"] and game["seed"] == 0}
+    flows = {name: PixelFlow.load(file) for name, file in kept.items()}
     pictures(rows, flows, task, f"{out}/learned_views")
     if save:
         files.write_jsonl(f"{save}/learned_views.jsonl", [*rows, *learned])  # of both stages
         pictures(rows, flows, task, f"{save}/learned_views")
-        for name, file in firsts.items():
-            learned_flow = Path(file).read_bytes()
-            with files.atomic_write(
-                f"{save}/learned_views/{name.replace(', ', '_').lower()}.safetensors"
-            ) as copy:
-                copy.write(learned_flow)
+        for name, file in kept.items():
+            stem = name.replace(", ", "_").lower()
+            with files.atomic_write(f"{save}/learned_views/{stem}.safetensors") as copy:
+                copy.write(Path(file).read_bytes())
+
+
+def flow_kind(game: dict[str, Any]) -> str:
+    """Whether the flow preserves volume: `VP` or `NVP`."""
+    return "VP" if game["volume_preserving"] else "NVP"
 
 
 def called(game: dict[str, Any]) -> str:
-    """What a kind of generator is called: `semi-supervised, rgb, VP`."""
-    return f"{game['mode']}, {game['space']}, {'VP' if game['volume_preserving'] else 'NVP'}"
+    """The name of a generator without its seed: `semi-supervised, rgb, VP`."""
+    return f"{game['mode']}, {game['space']}, {flow_kind(game)}"
 
 
 if __name__ == "__main__":

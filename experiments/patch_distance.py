@@ -1,13 +1,17 @@
-"""Patches: two patches of an image, by how far apart they are along the diagonal (InfoMin).
+"""Patch distance: two patches of an image, by their distance along the diagonal (InfoMin).
 
-    python experiments/patch_distance.py                                  # 6 minutes on 2 cores, no download
-    python experiments/patch_distance.py --save experiments/figures       # the same, and the committed rows and figure
-    python experiments/patch_distance.py --preset paper                   # for a GPU; first python data_tools/fetch.py stl10
+    python experiments/patch_distance.py                             # 6 minutes on 2 cores
+    python experiments/patch_distance.py --save experiments/figures  # also saves rows and figure
+    python experiments/patch_distance.py --preset paper              # on a GPU, with STL-10
 
-The farther apart, the less two patches share. Recalled from the paper (64 px patches, 64 to 384 px apart, of large photographs):
-I_NCE falls with the distance, accuracy is an inverted U. Here scenes are 64 px wide and a digit some 40, so patches of 32 px that
-are 16 px apart both show much of it; nearer ones share the background's pixels, farther ones hardly the digit. The probe reads
-whole scenes. The paper read its features on other data (STL-10, CIFAR-10) than it learned them from; here both are the same.
+The farther apart, the less two patches share. Recalled from the paper (64 px patches of large
+photographs, 64 to 384 px apart): I_NCE falls with the distance, accuracy is an inverted U.
+
+Here scenes are 64 px wide and a digit about 40 px, so two 32 px patches at a distance of 16 px both
+show much of it; closer ones also share the background's pixels, farther ones hardly the digit. The
+probe reads whole scenes. The paper trained and probed on different data (it probed on STL-10 and
+CIFAR-10); here both are the same. The preset paper needs `python data_tools/fetch.py stl10` first;
+the others download nothing.
 """
 
 from typing import Any

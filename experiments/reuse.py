@@ -1,17 +1,19 @@
-"""The views in other people's code: a torchvision pipeline, and lightly's loss. Ten lines each, to be copied.
+"""Our views in other people's code: a torchvision pipeline and lightly's loss, to copy from.
 
     python experiments/reuse.py                      # 20 seconds on 2 cores, no download
-    python experiments/reuse.py --only torchvision   # without lightly, which pip install 'infomin[bench]' brings
+    python experiments/reuse.py --only torchvision   # without lightly
 
-A view is an nn.Module that gives a tuple. On a single image it stands in a transform list, where DataLoader workers draw for each
-image; on a batch it stands before the encoder, on whatever device that is, and draws for each image as well. The second is the
-faster one (experiments/speed.py). In eval mode an augmentation leaves images as they are.
+A view is an nn.Module that returns a tuple. On a single image it can be the last of a list of
+transforms, where DataLoader workers draw for each image. On a batch it goes before the encoder, on
+any device, and also draws for each image; this is the faster way (experiments/speed.py). In eval
+mode an augmentation returns images unchanged. Lightly comes with `pip install 'infomin[bench]'`.
 """
 
 from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 from torchvision.datasets import FakeData
 from torchvision.transforms import v2
@@ -21,28 +23,24 @@ from infomin.experiment import run_script
 from infomin.networks.encoders import build_encoder
 from infomin.views import parse
 
-PICTURES = {
-    "size": 256,
-    "image_size": (3, 32, 32),
-    "num_classes": 10,
-}  # stands for any data set of pictures and labels
+# FakeData stands for any data set of pictures and labels.
+PICTURES = {"size": 256, "image_size": (3, 32, 32), "num_classes": 10}
 
 
 def torchvision_pipeline() -> float:
-    """Views made in DataLoader workers: the lightness of one crop against the colour of another. Returns the last loss."""
+    """Make views in DataLoader workers: the lightness of one crop, the colour of another.
+
+    Returns the last loss.
+    """
     transform = v2.Compose([v2.PILToTensor(), parse("crop:0.2+jitter:0.5+color:lab")])
-    loader = DataLoader(
-        FakeData(**PICTURES, transform=transform), batch_size=64, shuffle=True, num_workers=2
-    )
-    encoders = nn.ModuleList(
-        [build_encoder("tiny", channels=1, width=0.5), build_encoder("tiny", channels=2, width=0.5)]
-    )
+    pictures = FakeData(**PICTURES, transform=transform)
+    loader = DataLoader(pictures, batch_size=64, shuffle=True, num_workers=2)
+    lightness_encoder = build_encoder("tiny", channels=1, width=0.5)
+    color_encoder = build_encoder("tiny", channels=2, width=0.5)
+    encoders = nn.ModuleList([lightness_encoder, color_encoder])
     optimizer = torch.optim.AdamW(encoders.parameters(), lr=1e-3)
-    for views, _ in loader:
-        z1, z2 = (
-            nn.functional.normalize(encoder(view))
-            for encoder, view in zip(encoders, views, strict=True)
-        )
+    for (lightness, color), _ in loader:
+        z1, z2 = normalize(lightness_encoder(lightness)), normalize(color_encoder(color))
         loss = -infomin.infonce(z1 @ z2.T / 0.1)
         optimizer.zero_grad()
         loss.backward()
@@ -51,22 +49,21 @@ def torchvision_pipeline() -> float:
 
 
 def beside_lightly() -> float:
-    """Views made of whole batches on the encoder's device, under lightly's loss. Returns the last loss."""
+    """Make views of whole batches, on the encoder's device, for lightly's loss.
+
+    Returns the last loss.
+    """
     from lightly.loss import NTXentLoss
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loader = DataLoader(
-        FakeData(**PICTURES, transform=v2.PILToTensor()), batch_size=64, shuffle=True
-    )
-    view, encoder, contrast = (
-        parse("aug:simclr"),
-        build_encoder("tiny", channels=3).to(device),
-        NTXentLoss(temperature=0.1),
-    )
+    pictures = FakeData(**PICTURES, transform=v2.PILToTensor())
+    loader = DataLoader(pictures, batch_size=64, shuffle=True)
+    view, contrast = parse("aug:simclr"), NTXentLoss(temperature=0.1)
+    encoder = build_encoder("tiny", channels=3).to(device)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
     for images, _ in loader:
-        one, other = view(images.to(device))  # uint8 in, two float batches out
-        loss = contrast(encoder(one), encoder(other))
+        first, second = view(images.to(device))  # uint8 in, two float batches out
+        loss = contrast(encoder(first), encoder(second))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -77,7 +74,7 @@ def main(only: Literal["all", "torchvision", "lightly"] = "all") -> None:
     """Run the examples.
 
     Args:
-        only: Which one.
+        only: Which example.
     """
     for name, example in {"torchvision": torchvision_pipeline, "lightly": beside_lightly}.items():
         if only in ("all", name):

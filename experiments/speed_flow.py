@@ -1,20 +1,26 @@
-"""Speed of pixel-wise flows, as ratios against the libraries they could be made with; speed.py explains how it is timed.
+"""Speed of pixel-wise flows, as ratios against libraries that could implement them.
 
-    python experiments/speed_flow.py           # 4 minutes on 2 cores, no GPU, no download; needs pip install 'infomin[dev]'
+    python experiments/speed_flow.py           # 4 minutes on 2 cores
 
-Six couplings of hidden width 32 over 64 images of 64 px, forward and backward with the log-det in the loss: ours over nflows' own
-on the images with 1x1 convolutions (goal 0.40 or less), on rows of pixels, and zuko's on rows; additive and affine, with equal
-masks and sizes. Then memory: the most bytes that torch's CPU allocator held during a step beyond those held before it (images,
-parameters, their gradients), ours over nflows' on the images (goal 0.60 or less).
+It needs `pip install 'infomin[dev]'`, but no GPU and no download; speed.py explains how it is
+timed.
 
-Times twice: as a process begins, where much of theirs goes into new pages for their large layers; and where the process keeps
-the memory it frees (infomin.allocator), as our runs do, so that arithmetic is what is left. Then additive couplings of one layer
-reach the goal, and the others miss it with 0.6 to 0.9 (figures/speed_flow.jsonl; 0.4 to 0.6 on another day of this processor):
-most of the time is products of matrices, ours and theirs.
+Six couplings of hidden width 32 on 64 images of 64 px, forward and backward with the log-det in the
+loss. Ours over nflows on the images with 1x1 convolutions (goal at most 0.40), over nflows on rows
+of pixels, and over zuko on rows; additive and affine couplings, with equal masks and sizes. Then
+memory: the peak bytes that torch's CPU allocator held during a step beyond those held before it
+(images, parameters, their gradients), ours over nflows on the images (goal at most 0.60).
 
-Last, a round of the semi-supervised game, forward and backward of all players, over its four encoders alone with the same losses
-on views that are there already (goal 1.5 or less): with half-width ResNet-18s at 64 px, and with the tiny encoder at 32 px. The
-latter misses the goal, 2.0 on 2 cores: that network costs hardly more than four couplings do at each pixel.
+Each is timed twice: as a process begins, where the peers spend much time on new pages for their
+large layers; and where the process keeps the memory it frees (infomin.common.allocator), as our
+runs do, so that arithmetic is what is left. In the second case additive couplings of one layer
+reach the goal and the others miss it with 0.6 to 0.9 (figures/speed_flow.jsonl; 0.4 to 0.6 on
+another day of this processor): most of the time is matrix products, ours and theirs.
+
+Last, a step of the semi-supervised game, forward and backward of all players, over its four
+encoders alone with the same losses on precomputed views (goal at most 1.5): half-width ResNet-18s
+at 64 px, and the tiny encoder at 32 px. The latter misses the goal, 2.0 on 2 cores, because that
+network costs hardly more than four couplings at each pixel.
 """
 
 import copy
@@ -27,15 +33,18 @@ from pathlib import Path
 
 import torch
 from jsonargparse.typing import PositiveInt
-from speed import MACHINE, Row, _compare, _timed
+from speed import MACHINE, Row, compare, time_calls
 from torch import Tensor, nn
 
 from infomin.common import allocator, files
 from infomin.experiment import run_script
 from infomin.methods import Game
 from infomin.runs.provenance import fast_bf16
+from infomin.training.step import make_batch
 from infomin.views import parse
 from infomin.views.flow import FlowSplit, PixelFlow
+
+MAX_MEMORY = 0.60  # goal of the ratio of peak memories
 
 
 def _network(i: int, o: int, depth: int, layer: Callable[[int, int], nn.Module]) -> nn.Module:
@@ -45,7 +54,7 @@ def _network(i: int, o: int, depth: int, layer: Callable[[int, int], nn.Module])
 
 
 class _WithoutContext(nn.Module):
-    """What nflows wants of a network: a second argument."""
+    """A network that takes the second argument of nflows, and ignores it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -63,150 +72,141 @@ def _nflows(
 ) -> nn.ModuleList:
     from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
 
-    kind = AdditiveCouplingTransform if additive else AffineCouplingTransform
+    def make_network(i: int, o: int) -> nn.Module:
+        return _WithoutContext(_network(i, o, depth, layer))
+
+    transform = AdditiveCouplingTransform if additive else AffineCouplingTransform
     masks = [[int(c in group) for c in range(3)] for group in order]
-    return nn.ModuleList(
-        kind(mask, lambda i, o: _WithoutContext(_network(i, o, depth, layer))) for mask in masks
-    )
+    return nn.ModuleList(transform(mask, make_network) for mask in masks)
 
 
 def _zuko(order: Sequence[Sequence[int]], depth: int, additive: bool) -> nn.ModuleList:
     from zuko.flows.coupling import GeneralCouplingTransform
     from zuko.transforms import AdditiveTransform
 
-    how: Row = {"univariate": AdditiveTransform, "shapes": [()]} if additive else {}
+    options: Row = {"hidden_features": [32] * depth}
+    if additive:
+        options |= {"univariate": AdditiveTransform, "shapes": [()]}
     masks = [torch.tensor([c not in group for c in range(3)]) for group in order]
-    return nn.ModuleList(
-        GeneralCouplingTransform(3, mask=mask, hidden_features=[32] * depth, **how)
-        for mask in masks
-    )
+    return nn.ModuleList(GeneralCouplingTransform(3, mask=mask, **options) for mask in masks)
 
 
-def _learn(
+def _step(
     couplings: nn.ModuleList, x: Tensor, call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 ) -> None:
+    """Forward and backward of a peer's couplings; `call` gives latent and log-det of one."""
     total: Tensor | float = 0.0
     for coupling in couplings:
         x, log_det = call(coupling, x)
         total = total + log_det
-    _back(couplings, x, torch.as_tensor(total))
+    _backward(couplings, x, torch.as_tensor(total))
 
 
-def _learn_ours(flow: PixelFlow, x: Tensor) -> None:
-    _back(flow, *flow.forward_and_log_det(x))
+def _our_step(flow: PixelFlow, x: Tensor) -> None:
+    _backward(flow, *flow.forward_and_log_det(x))
 
 
-def _back(weights: nn.Module, latent: Tensor, log_det: Tensor) -> None:
+def _backward(weights: nn.Module, latent: Tensor, log_det: Tensor) -> None:
     weights.zero_grad(set_to_none=True)
     (latent.square().mean() + log_det.mean()).backward()
 
 
-def _peak(work: Callable[[], object]) -> int:
-    """The most bytes that torch's CPU allocator held at once during the work, beyond those held before it."""
-    os.environ.setdefault(
-        "KINETO_LOG_LEVEL", "99"
-    )  # without it the profiler says that there is no GPU
+def _peak_bytes(work: Callable[[], object]) -> int:
+    """The peak bytes that torch's CPU allocator held during the work, beyond those held before."""
+    # Without this the profiler prints that there is no GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from torch.profiler import ProfilerActivity, profile
 
     work()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         work()
-    assert found.profiler is not None and found.profiler.kineto_results is not None
-    changes = [
-        event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"
-    ]
+    assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
+    events = recorded.profiler.kineto_results.events()
+    changes = [event for event in events if event.name() == "[memory]"]
     changes.sort(key=lambda event: event.start_ns())
-    return max(
-        accumulate(event.nbytes() for event in changes)
-    )  # below 0 where memory is given back
+    return max(accumulate(event.nbytes() for event in changes))  # freed blocks count negative
 
 
-def _flow_of(depth: int, additive: bool, repeats: int, memory: str) -> list[Row]:
+def _flow(depth: int, additive: bool, repeats: int, memory: str) -> list[Row]:
+    """Ratios of a flow with couplings of that depth and kind; `memory` is a suffix of the names."""
     images = torch.rand(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     rows = images.movedim(1, -1).reshape(-1, 3).contiguous()
     flow = PixelFlow(couplings=6, depth=depth, volume_preserving=additive)
-    order, name = (
-        flow.config["order"],
-        f"flow, {'additive' if additive else 'affine'}, depth {depth}{memory}",
-    )
-    ours, made = partial(_learn_ours, flow, images), partial(_nflows, order, depth, additive)
-    whole = partial(
-        _learn, made(partial(nn.Conv2d, kernel_size=1)), images, lambda coupling, x: coupling(x)
-    )
-    by_rows = partial(_learn, made(nn.Linear), rows, lambda coupling, x: coupling(x))
-    zuko = partial(
-        _learn, _zuko(order, depth, additive), rows, lambda coupling, x: coupling().call_and_ladj(x)
-    )
+    order = flow.config["order"]
+    name = f"flow, {'additive' if additive else 'affine'}, depth {depth}{memory}"
+    convolutions = _nflows(order, depth, additive, partial(nn.Conv2d, kernel_size=1))
+    linears = _nflows(order, depth, additive, nn.Linear)
+    zuko = _zuko(order, depth, additive)
+    ours = partial(_our_step, flow, images)
+    theirs = partial(_step, convolutions, images, lambda coupling, x: coupling(x))
+    on_rows = partial(_step, linears, rows, lambda coupling, x: coupling(x))
+    zuko_on_rows = partial(_step, zuko, rows, lambda coupling, x: coupling().call_and_ladj(x))
     peers = {
-        "nflows, images": (whole, 0.40),
-        "nflows, rows": (by_rows, inf),
-        "zuko, rows": (zuko, inf),
+        "nflows, images": (theirs, 0.40),
+        "nflows, rows": (on_rows, inf),
+        "zuko, rows": (zuko_on_rows, inf),
     }
-    clock = partial(_timed, ours, 3)
-    times = [
-        _compare(f"{name}: ours / {peer}", clock, partial(_timed, work, 1), repeats, most=most)
-        for peer, (work, most) in peers.items()
+    clock = partial(time_calls, ours, 3)
+    results = [
+        compare(f"{name}: ours / {peer}", clock, partial(time_calls, step, 1), repeats, most=goal)
+        for peer, (step, goal) in peers.items()
     ]
     if memory:
-        return times  # what is held at once is the same
-    mib = [_peak(work) / 2**20 for work in (ours, whole)]
-    verdict = "reached" if mib[0] <= 0.60 * mib[1] else "MISSED"
-    held = f"{name}, memory: ours / nflows, images"
+        return results  # what is held at once is the same
+    return [*results, _compare_memory(f"{name}, memory: ours / nflows, images", ours, theirs)]
+
+
+def _compare_memory(name: str, above: Callable[[], object], below: Callable[[], object]) -> Row:
+    mib_above, mib_below = _peak_bytes(above) / 2**20, _peak_bytes(below) / 2**20
+    ratio, goal = mib_above / mib_below, f"<= {MAX_MEMORY:g}"
+    verdict = "reached" if mib_above <= MAX_MEMORY * mib_below else "MISSED"
     print(
-        f"{held:57} {mib[0] / mib[1]:6.2f}  {mib[0]:.4g} / {mib[1]:.4g} MiB  goal <= 0.6: {verdict}",
+        f"{name:57} {ratio:6.2f}  {mib_above:.4g} / {mib_below:.4g} MiB  goal {goal}: {verdict}",
         flush=True,
     )
-    row = {
-        "name": held,
-        "ratio": mib[0] / mib[1],
-        "goal": "<= 0.6",
-        "mib_above": mib[0],
-        "mib_below": mib[1],
-    }
-    return [*times, row | {"threads": torch.get_num_threads(), **MACHINE}]
+    row: Row = {"name": name, "ratio": ratio, "goal": goal}
+    row |= {"mib_above": mib_above, "mib_below": mib_below}
+    return row | {"threads": torch.get_num_threads(), **MACHINE}
 
 
 def _game(encoder: str, size: int, batch: int, repeats: int) -> Row:
     flow = FlowSplit(PixelFlow(hidden=8))
     game = Game(flow, 10, task="label", encoder=encoder).to(memory_format=torch.channels_last)
-    draws = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8, generator=draws)
-    crops = parse("crop:0.5")(images, draws)
-    labels = {"label": torch.arange(batch) % 10}
-    labels["label"][: 2 * batch // 3] = -1  # a third has labels, as by default
-    fixed = [view.detach().contiguous() for view in game.split(crops)]
-    alone = copy.deepcopy(game)
-    alone.split = lambda views: views  # type: ignore[method-assign]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
+    crops = parse("crop:0.5")(images, generator)
+    labels = torch.arange(batch) % 10
+    labels[: 2 * batch // 3] = -1  # a third has labels, as by default
+    known = make_batch(batch, {"label": labels})
+    views = [view.detach().contiguous() for view in game.split(crops)]
+    encoders_only = copy.deepcopy(game)
+    encoders_only.split = lambda views: views  # type: ignore[method-assign]
     dtype, enabled = torch.bfloat16, fast_bf16(torch.device("cpu"))
 
-    def a_round(players: Game, views: Sequence[Tensor]) -> None:
+    def step(players: Game, inputs: Sequence[Tensor]) -> None:
         players.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype, enabled=enabled):
-            loss = players(views, None, labels).loss
+            loss = players(inputs, known).loss
         loss.backward()
 
+    whole = partial(time_calls, partial(step, game, crops), 1)
+    encoders = partial(time_calls, partial(step, encoders_only, views), 1)
     name = f"game: a round / its encoders, {encoder}, {size} px"
-    return _compare(
-        name,
-        partial(_timed, partial(a_round, game, crops), 1),
-        partial(_timed, partial(a_round, alone, fixed), 1),
-        repeats,
-        most=1.5,
-    )
+    return compare(name, whole, encoders, repeats, most=1.5)
 
 
 def main(repeats: PositiveInt = 7, save: bool = False) -> None:
     """Measure the speed and the memory of flows as ratios.
 
     Args:
-        repeats: How often both sides of a ratio are timed; 5 or more for a median worth its name.
+        repeats: How often both sides of a ratio are timed; use at least 5 for a stable median.
         save: Whether to write the rows to figures/speed_flow.jsonl beside this script.
     """
-    kinds = ((1, True), (1, False), (2, True), (2, False))
-    rows = [row for kind in kinds for row in _flow_of(*kind, repeats, "")]
+    flows = [(depth, additive) for depth in (1, 2) for additive in (True, False)]
+    rows = [row for flow in flows for row in _flow(*flow, repeats, "")]
     if allocator.keep_memory():
-        rows += [row for kind in kinds for row in _flow_of(*kind, repeats, ", kept")]
-    rows += [_game(*sizes, repeats) for sizes in (("resnet18", 64, 96), ("tiny", 32, 192))]
+        rows += [row for flow in flows for row in _flow(*flow, repeats, ", kept")]
+    rows += [_game("resnet18", 64, 96, repeats), _game("tiny", 32, 192, repeats)]
     if save:
         files.write_jsonl(Path(__file__).parent / "figures" / "speed_flow.jsonl", rows)
 

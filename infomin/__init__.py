@@ -1,4 +1,6 @@
-"""What makes good views? Vary the view, hold everything else fixed, read two numbers: shared information and accuracy.
+"""What makes good views for contrastive learning?
+
+Vary the view, hold everything else fixed, read two numbers: shared information and accuracy.
 
 >>> import infomin
 >>> len(infomin.grid(infomin.Recipe(), view=["color:rgb", "color:lab"], seed=[0, 1, 2]))
@@ -45,7 +47,7 @@ else:
     }
 
     def __getattr__(name):
-        """Import what is asked for (PEP 562): the help of a command needs neither torch nor matplotlib."""
+        """Import what is asked for (PEP 562), so that views need no matplotlib."""
         from importlib import import_module
 
         if name in _MODULES:

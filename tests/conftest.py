@@ -1,4 +1,4 @@
-"""One thread, so that tests that run side by side do not fight over cores and every sum has one order."""
+"""One thread: tests that run side by side share the cores, and every sum has one order."""
 
 import pytest
 import torch

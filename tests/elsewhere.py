@@ -1,7 +1,8 @@
-"""A device that is not the CPU and yet has values, so that any machine can tell what a GPU would refuse or wait for.
+"""A device that is not the CPU and yet has values: what a GPU would refuse or wait for.
 
-Its tensors say that they are on `meta`. Behind each is one on the CPU, and what is done to the one is done to the other. As on
-CUDA, tensors of both devices may meet only where one is copied, is a single number, or is an index.
+Its tensors say that they are on `meta`. Behind each is one on the CPU, and what is done to the one
+is done to the other. As on CUDA, tensors of both devices may meet only where one is copied, is a
+single number, or is an index.
 """
 
 from collections import Counter
@@ -75,7 +76,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Constants(TorchFunctionMode):
-    """torch.tensor(…, device=…) fills its memory behind all modes; so it is a copy here, as it is one on CUDA."""
+    """torch.tensor(…, device=…) fills its memory behind all modes: a copy here, as on CUDA."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -88,7 +89,7 @@ class _Constants(TorchFunctionMode):
 
 @contextmanager
 def elsewhere() -> Iterator[Counter[str]]:
-    """Inside, `meta` has values. Yields where in infomin the program has waited for that device so far, and how often."""
+    """Inside, `meta` has values. Yields where infomin has waited for that device, and how often."""
     with _Operations() as operations, _Constants():
         yield operations.waits
 
@@ -119,7 +120,8 @@ def _carry_out(func: Any, args: Any, kwargs: Any, waits: Counter[str]) -> Any:
         )
     if (away and here and func not in COPIES | INDEXED) or (away and not goes and func in INDEXED):
         raise RuntimeError(
-            f"{func}: got tensors of two devices, those on the CPU of the shapes {[list(t.shape) for t in here]}"
+            f"{func}: got tensors of two devices, those on the CPU of the shapes "
+            f"{[list(t.shape) for t in here]}"
         )
     if waited:
         waits[_where()] += 1

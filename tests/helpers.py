@@ -1,4 +1,4 @@
-"""What several test files need: processes launched as torchrun does, a run that is cut, and a game of seconds."""
+"""What several test files need: launched processes, a run that is cut, a game of seconds."""
 
 import os
 import subprocess
@@ -13,11 +13,37 @@ import infomin
 from infomin.methods import Context
 from infomin.networks import Encoders
 
-GAME = {"data": "digits", "size": 24, "view": "crop:0.7", "mode": "semi-supervised", "steps": 12, "batch": 32, "width": 0.25,
-        "dim": 16, "hidden": 4, "couplings": 3, "candidates": 64, "labels": 100, "labelled": 16, "weight": 1.0,
-        "fresh_every": 10, "fresh_steps": 2, "optimizer": "adamw", "momentum": 0.5, "lr": 5e-3, "lr_generator": 2e-2,
-        "lr_classifiers": 2e-3, "schedule": "step", "schedule_generator": "step", "schedule_classifiers": "step",
-        "weight_decay": 1e-4, "warmup": 0.0, "waits": 0, "precision": "fp32", "device": "cpu"}  # fmt: skip
+GAME = {
+    "data": "digits",
+    "size": 24,
+    "view": "crop:0.7",
+    "mode": "semi-supervised",
+    "steps": 12,
+    "batch": 32,
+    "width": 0.25,
+    "dim": 16,
+    "hidden": 4,
+    "couplings": 3,
+    "candidates": 64,
+    "labels": 100,
+    "labelled": 16,
+    "weight": 1.0,
+    "fresh_every": 10,
+    "fresh_steps": 2,
+    "optimizer": "adamw",
+    "momentum": 0.5,
+    "lr": 0.005,
+    "lr_generator": 0.02,
+    "lr_classifiers": 0.002,
+    "schedule": "step",
+    "schedule_generator": "step",
+    "schedule_classifiers": "step",
+    "weight_decay": 0.0001,
+    "warmup": 0.0,
+    "waits": 0,
+    "precision": "fp32",
+    "device": "cpu",
+}
 
 
 def launch(script, folder, world):
@@ -75,8 +101,10 @@ def cut_after(monkeypatch, calls, owner, name):
     monkeypatch.setattr(owner, name, acting)
 
 
-def context(channels, encoder="tiny", width=1.0, shared=False, dim=64, head="linear", tau=0.1, **more):
-    """What a method is built from, for views of these channels; `more` takes the place of the rest."""
+def context(
+    channels, encoder="tiny", width=1.0, shared=False, dim=64, head="linear", tau=0.1, **more
+):
+    """What a method is built from, for views of these channels; `more` replaces the rest."""
     facts = {
         "shapes": tuple((c, 32, 32) for c in channels),
         "tiles": (1,) * len(channels),

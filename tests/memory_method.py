@@ -1,4 +1,4 @@
-"""A method with everything that the contract has to carry: a queue, a bank of all images, a slow encoder.
+"""A method with a queue, a bank of all images and a slow encoder: what the contract has to carry.
 
 It is no published method. Its loss contrasts each embedding with its partner's slow one against the
 queue, and pulls it towards what the bank remembers of the same image; noise of its own is drawn.

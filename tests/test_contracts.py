@@ -1,4 +1,4 @@
-"""What holds for the whole code at once: imports only go down, types, lint, one format; and that these checks can fail."""
+"""What holds for the whole code: imports only go down, types, lint, format; checks can fail."""
 
 import ast
 import shutil

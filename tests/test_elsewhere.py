@@ -1,4 +1,4 @@
-"""On a device that is not the CPU all comes out the same, and a step of training does not wait for that device."""
+"""Another device than the CPU gives the same numbers, and a training step does not wait for it."""
 
 import copy
 from collections import Counter
@@ -174,8 +174,8 @@ def test_clips_are_the_same_elsewhere_and_wait_only_to_see_that_places_are_finit
 
 
 def watched(monkeypatch, waits):
-    """The waits so far, whenever a step of training begins or ends; batches and averages come between two steps."""
-    step, ends = loop._step, []
+    """The waits so far whenever a training step begins or ends."""
+    step, ends = loop._train_step, []
 
     def counting(*args):
         ends.append(Counter(waits))
@@ -183,7 +183,7 @@ def watched(monkeypatch, waits):
         ends.append(Counter(waits))
         return stats
 
-    monkeypatch.setattr(loop, "_step", counting)
+    monkeypatch.setattr(loop, "_train_step", counting)
     return ends
 
 
@@ -205,7 +205,9 @@ RUNS = {
 def test_a_run_is_the_same_elsewhere_and_its_steps_wait_for_nothing(monkeypatch, view):
     recipe = Recipe(view=view, steps=4, **SMALL, **RUNS[view])
     expected = run(recipe)
-    monkeypatch.setattr(import_module("infomin.runs.single"), "start", lambda device: ELSEWHERE)
+    monkeypatch.setattr(
+        import_module("infomin.runs.single"), "setup_device", lambda device: ELSEWHERE
+    )
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)
         found = run(recipe)
@@ -231,7 +233,9 @@ def test_a_game_is_the_same_elsewhere_and_waits_only_to_see_who_has_labels(monke
         learn(recipe, tmp_path / "there")
     # of the game and, without labels, of fresh critics
     steps = [after - before for before, after in zip(ends[::2], ends[1::2], strict=True)]
-    assert sum(steps, Counter()) == {"game.py _classify: some = (labels >= 0).nonzero()[:, 0]": 4}
+    assert sum(steps, Counter()) == {
+        "game.py _classify: labelled = (labels >= 0).nonzero()[:, 0]": 4
+    }
     expected, found = (
         read_log(tmp_path / where / recipe.key / "log.jsonl") for where in ("here", "there")
     )

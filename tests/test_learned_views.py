@@ -1,4 +1,4 @@
-"""The experiment on learned views: its budgets can begin, and its second stage differs from raw views in the flow alone."""
+"""The experiment on learned views: its budgets can begin, and stage two varies only the view."""
 
 import runpy
 from dataclasses import asdict, replace
@@ -18,59 +18,54 @@ def script():
     return runpy.run_path(str(SCRIPT))
 
 
+def fields_without(recipe, *names):
+    return {name: value for name, value in asdict(recipe).items() if name not in names}
+
+
 @pytest.mark.parametrize("preset", ["tiny", "quick", "paper"])
-def test_games_differ_in_players_space_flow_and_seed_alone(script, preset):
+def test_games_differ_only_in_mode_space_flow_and_seed(script, preset):
     games = script["games"](preset)
-    varied = {"mode", "space", "volume_preserving", "seed"}
-    same = [
-        {name: value for name, value in asdict(game).items() if name not in varied}
-        for game in games
-    ]
-    assert all(one == same[0] for one in same) and len({game.key for game in games}) == len(games)
-    assert len(games) == 12 * script["BUDGETS"][preset]["seeds"]
-    assert preset == "tiny" or script["BUDGETS"][preset]["seeds"] >= 3
+    varied = ("mode", "space", "volume_preserving", "seed")
+    fixed = fields_without(games[0], *varied)
+    assert all(fields_without(game, *varied) == fixed for game in games)
+    assert len({game.key for game in games}) == len(games)
+    seeds = script["BUDGETS"][preset]["seeds"]
+    assert len(games) == 12 * seeds
+    assert preset == "tiny" or seeds >= 3
 
 
 @pytest.mark.parametrize("preset", ["tiny", "quick", "paper"])
-def test_the_second_stage_differs_in_the_view_alone(script, preset, tmp_path):
-    PixelFlow(hidden=2).save(tmp_path / "learned.safetensors")
-    game = {
-        "mode": "supervised",
-        "space": "rgb",
-        "volume_preserving": False,
-        "seed": 0,
-        "verdict": "steady",
-    }
-    game |= {
-        "file": str(tmp_path / "learned.safetensors"),
-        "view": script["BUDGETS"][preset]["view"],
-    }
+def test_stage_two_varies_only_the_view(script, preset, tmp_path):
+    file = tmp_path / "learned.safetensors"
+    PixelFlow(hidden=2).save(file)
+    seeds, view = script["BUDGETS"][preset]["seeds"], script["BUDGETS"][preset]["view"]
+    game = {"mode": "supervised", "space": "rgb", "volume_preserving": False, "seed": 0}
+    game |= {"verdict": "steady", "file": str(file), "view": view}
     plan = script["second"](preset, [game, game | {"file": None}])
-    assert script["second"](preset, [game | {"seed": 2}])[-1][0].seed == 2, (
-        "a spread over seeds is one of both stages"
-    )
-    seeds = script["BUDGETS"][preset]["seeds"]
-    bare = [recipe for recipe, told in plan if told["generator"] == "untrained"]
-    recipes = [recipe for recipe, told in plan if told["generator"] != "untrained"]
-    assert len(recipes) == 2 * seeds + 1, "a game that kept no generator has no second stage"
-    assert bare == [replace(recipe, steps=0) for recipe in recipes[:-1]]
-    same = [
-        {name: value for name, value in asdict(r).items() if name not in ("view", "seed")}
-        for r in recipes
-    ]
-    assert all(one == same[0] for one in same)
-    assert {r.view for r in recipes[:-1]} == {
-        f"{game['view']}+color:{space}" for space in ("rgb", "ydbdr")
-    }
-    facts = plan[-1][1]
-    assert (facts["generator"], facts["space"], facts["flow"], facts["game_verdict"]) == (
-        "supervised",
-        "rgb",
-        "NVP",
-        "steady",
-    )
+    untrained = [recipe for recipe, columns in plan if columns["generator"] == "untrained"]
+    recipes = [recipe for recipe, columns in plan if columns["generator"] != "untrained"]
+    assert len(recipes) == 2 * seeds + 1, "a game that kept no generator has no stage two"
+    assert untrained == [replace(recipe, steps=0) for recipe in recipes[:-1]]
+    fixed = fields_without(recipes[0], "view", "seed")
+    assert all(fields_without(recipe, "view", "seed") == fixed for recipe in recipes)
+    raw_views = {recipe.view for recipe in recipes[:-1]}
+    assert raw_views == {f"{view}+color:rgb", f"{view}+color:ydbdr"}
+    _, columns = plan[-1]
+    assert columns["generator"] == "supervised" and columns["space"] == "rgb"
+    assert columns["flow"] == "NVP" and columns["game_verdict"] == "steady"
 
 
-def test_an_unknown_preset_is_told(script):
+@pytest.mark.parametrize("preset", ["tiny", "quick", "paper"])
+def test_stage_two_has_the_seed_of_its_game(script, preset, tmp_path):
+    """So that a spread over seeds is one of both stages."""
+    file = tmp_path / "learned.safetensors"
+    PixelFlow(hidden=2).save(file)
+    game = {"mode": "supervised", "space": "rgb", "volume_preserving": False, "seed": 2}
+    game |= {"file": str(file), "view": script["BUDGETS"][preset]["view"]}
+    recipe, _ = script["second"](preset, [game])[-1]
+    assert recipe.seed == 2
+
+
+def test_an_unknown_preset_lists_the_known_ones(script):
     with pytest.raises(ValueError, match="tiny, quick, paper"):
         script["games"]("big")

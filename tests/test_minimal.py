@@ -1,4 +1,4 @@
-"""experiments/minimal.py: the package's idea without the package, and so its oracle."""
+"""experiments/minimal.py has the idea of the package without the package, so it is its oracle."""
 
 import ast
 import importlib.util
@@ -10,11 +10,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers import context
 from torch import Tensor, nn
 
 from infomin.measure.bounds import infonce_symmetric
 from infomin.measure.critics import cosine_scores
 from infomin.methods import InfoNCE
+from infomin.training.step import make_batch
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "experiments" / "minimal.py"
@@ -31,11 +33,13 @@ def load() -> ModuleType:
 minimal = load()
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def draw_pair(k: int, d: int) -> list[Tensor]:
+    """Two embeddings `[k, d]` with gradients, the same at each call."""
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    return [torch.randn(k, d, generator=generator).requires_grad_() for generator in generators]
 
 
-def test_it_imports_nothing_of_ours() -> None:
+def test_it_does_not_import_the_package() -> None:
     modules = set()
     for node in ast.walk(ast.parse(FILE.read_text())):
         if isinstance(node, ast.Import):
@@ -48,31 +52,28 @@ def test_it_imports_nothing_of_ours() -> None:
 
 @pytest.mark.parametrize("tau", [0.05, 0.2, 1.0])
 @pytest.mark.parametrize(("k", "d"), [(1, 3), (2, 1), (64, 32)])
-def test_its_loss_and_gradient_are_the_packages(k: int, d: int, tau: float) -> None:
-    ours, theirs = (
-        [draw(k, d).requires_grad_(), draw(k, d, seed=1).requires_grad_()] for _ in range(2)
-    )
-    one = torch.tensor(k).log() - infonce_symmetric(cosine_scores(*ours, tau))
-    other = minimal.loss(*theirs, tau)
-    torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-    one.backward(), other.backward()
-    for a, b in zip(ours, theirs, strict=True):
+def test_its_loss_and_gradient_are_those_of_the_bound(k: int, d: int, tau: float) -> None:
+    ours, minimals = draw_pair(k, d), draw_pair(k, d)
+    loss = torch.tensor(k).log() - infonce_symmetric(cosine_scores(*ours, tau))
+    minimal_loss = minimal.loss(*minimals, tau)
+    torch.testing.assert_close(loss, minimal_loss, rtol=0, atol=1e-5)
+    loss.backward()
+    minimal_loss.backward()
+    for a, b in zip(ours, minimals, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_its_loss_and_gradient_are_the_methods() -> None:
-    method = InfoNCE((3, 3), width=0.25, shared=True, dim=8, tau=0.2)
+def test_its_loss_and_gradient_are_those_of_the_method() -> None:
+    method = InfoNCE(context((3, 3), width=0.25, shared=True, dim=8, tau=0.2))
     method.encoders[0], method.heads[0] = nn.Identity(), nn.Identity()  # views are embeddings
-    ours, theirs = (
-        [draw(40, 8).requires_grad_(), draw(40, 8, seed=1).requires_grad_()] for _ in range(2)
-    )
-    step, other = method(ours), minimal.loss(*theirs, 0.2)
-    torch.testing.assert_close(step.loss, other, rtol=0, atol=1e-5)
-    torch.testing.assert_close(
-        step.stats["i_nce"], torch.tensor(40).log() - other.detach(), rtol=0, atol=1e-5
-    )
-    step.loss.backward(), other.backward()
-    for a, b in zip(ours, theirs, strict=True):
+    ours, minimals = draw_pair(40, 8), draw_pair(40, 8)
+    step, minimal_loss = method(ours, make_batch(40)), minimal.loss(*minimals, 0.2)
+    torch.testing.assert_close(step.loss, minimal_loss, rtol=0, atol=1e-5)
+    i_nce = torch.tensor(40).log() - minimal_loss.detach()
+    torch.testing.assert_close(step.stats["i_nce"], i_nce, rtol=0, atol=1e-5)
+    step.loss.backward()
+    minimal_loss.backward()
+    for a, b in zip(ours, minimals, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -83,29 +84,25 @@ def test_a_neighbour_is_uniform_in_its_block(block: int) -> None:
     y = minimal.neighbour(x, block)
     assert torch.equal(y // block, x // block)
     share = torch.zeros(10, 10).index_put_((x, y), torch.tensor(1 / 2000), accumulate=True)
-    torch.testing.assert_close(
-        share,
-        torch.block_diag(*[torch.full((block, block), 1 / block)] * (10 // block)),
-        rtol=0,
-        atol=0.06,
-    )
+    blocks = [torch.full((block, block), 1 / block)] * (10 // block)
+    torch.testing.assert_close(share, torch.block_diag(*blocks), rtol=0, atol=0.06)
 
 
-def test_handwriting_of_the_test_is_not_in_training() -> None:
-    (seen, classes), (unseen, others) = minimal.banks()
-    assert len(seen) == len(classes) == 1200 and len(unseen) == len(others) == 597
-    assert not set(map(bytes, seen.flatten(1).numpy())) & set(map(bytes, unseen.flatten(1).numpy()))
+def test_training_and_test_share_no_handwriting() -> None:
+    (seen, classes), (unseen, unseen_classes) = minimal.banks()
+    assert len(seen) == len(classes) == 1200 and len(unseen) == len(unseen_classes) == 597
+    seen_bytes, unseen_bytes = (set(map(bytes, ink.flatten(1).numpy())) for ink in (seen, unseen))
+    assert not seen_bytes & unseen_bytes
     v1, v2, digit = minimal.views((seen, classes), 64, (1, 1))
     assert v1.shape == v2.shape == (64, 3, 16, 16) and digit.shape == (64,)
     assert v1.min() >= 0 and v1.max() <= 1 and not torch.equal(v1, v2)
 
 
-def test_the_command_of_its_docstring_prints_one_row_for_each_setting(
+def test_the_command_in_its_docstring_prints_one_row_per_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (command,) = [
-        line.strip() for line in minimal.__doc__.splitlines() if line.strip().startswith("python ")
-    ]
+    lines = [line.strip() for line in minimal.__doc__.splitlines()]
+    (command,) = [line for line in lines if line.startswith("python ")]
     program, file = shlex.split(command, comments=True)
     assert program == "python" and ROOT / file == FILE
     monkeypatch.setattr(sys, "argv", [file, "--steps", "2"])
@@ -114,9 +111,8 @@ def test_the_command_of_its_docstring_prints_one_row_for_each_setting(
     assert head.split() == ["the", "views", "share", "nats", "I_NCE", "accuracy"]
     assert [row[:22].strip() for row in rows] == list(minimal.DIAL)
     assert all(0 <= float(row.split()[-1]) <= 1 for row in rows)
-    assert len(rows) % 2 == 1 and rows[len(rows) // 2].startswith(
-        "digit "
-    )  # the task's own factor stands in the middle
+    assert len(rows) % 2 == 1
+    assert rows[len(rows) // 2].startswith("digit "), "the factor of the task is in the middle"
 
 
 def test_a_mistake_is_one_line(
@@ -125,7 +121,5 @@ def test_a_mistake_is_one_line(
     monkeypatch.setattr(sys, "argv", ["minimal.py", "--steps", "-3"])
     with pytest.raises(SystemExit, match="2"):
         runpy.run_path(str(FILE), run_name="__main__")
-    assert (
-        capsys.readouterr().err.splitlines()[-1]
-        == "minimal.py: error: argument --steps: got -3, wanted 1 or more"
-    )
+    message = "minimal.py: error: argument --steps: got -3, wanted 1 or more"
+    assert capsys.readouterr().err.splitlines()[-1] == message

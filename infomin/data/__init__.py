@@ -1,4 +1,4 @@
-"""What views are made from: data sets, scenes with known factors, clips, image files."""
+"""Data sets: scenes with known factors, clips, image files, and batches of them."""
 
 from .batches import Part, batch_rows, batches_by_step, first_rows
 from .datasets import Split, load, tasks

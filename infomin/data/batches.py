@@ -1,4 +1,4 @@
-"""Batches of a data set: which rows, in which order, as functions of the step."""
+"""Batches of a data set as functions of the step: which rows, in which order."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -11,9 +11,8 @@ from ..common.distributed import rank, world_size
 from ..common.seeds import seeded_generator, to_device
 from .image_folder import ImageFiles
 
-Part: TypeAlias = tuple[
-    Any, Mapping[str, Tensor]
-]  # what a view takes, `[N]`, and task -> labels `[N]`, on one device
+# What a view takes, `[N]`, and task -> labels `[N]`, on one device.
+Part: TypeAlias = tuple[Any, Mapping[str, Tensor]]
 
 
 def batches_by_step(
@@ -25,66 +24,68 @@ def batches_by_step(
     device: torch.device | str = "cpu",
     rows: Tensor | None = None,
 ) -> Callable[[int], tuple[Any, Tensor, dict[str, Tensor]]]:
-    """What `fit` asks for: a function from a step to (inputs of the view, index, labels), this process's part of the batch.
+    """The batches that `fit` trains on: a function step -> (view inputs, index, labels).
 
-    A file that cannot be read keeps its index; image and labels are those of the file that stands in for it.
+    Each process gets its own share of a batch. An unreadable file keeps its index, but its image
+    and labels are those of the file that replaces it.
 
     Args:
-        part: inputs and labels.
-        batch: images in a batch, over all processes.
-        steps: how many there will be; files are read ahead up to the last.
+        part: view inputs and labels.
+        batch: images in a batch, over all processes; a multiple of their number.
+        steps: number of training steps; files are prefetched up to the last one.
         seed: of the order.
         device: where inputs and labels are.
-        rows: long, on the CPU: those to draw from; all unless given.
+        rows: long `[M]` on the CPU, the rows to draw from; None means all.
 
-    >>> at = batches_by_step((torch.arange(6), {"class": torch.arange(6) % 2}), 2, steps=9, seed=0)
-    >>> chosen, index, labels = at(5)
-    >>> torch.equal(chosen, index), torch.equal(labels["class"], index % 2)
+    Raises:
+        ValueError: the processes cannot share the batch equally.
+
+    >>> part = (torch.arange(6), {"class": torch.arange(6) % 2})
+    >>> batch_at = batches_by_step(part, 2, steps=9, seed=0)
+    >>> inputs, index, labels = batch_at(5)
+    >>> torch.equal(inputs, index), torch.equal(labels["class"], index % 2)
     (True, True)
     """
     inputs, labels = part
     if batch % world_size():
         raise ValueError(
-            f"batch: got {batch} for {world_size()} processes, wanted a multiple; change one of them"
+            f"batch: got {batch} for {world_size()} processes, wanted a multiple of {world_size()}"
         )
+    n = len(inputs if rows is None else rows)
 
-    def index(step: int) -> Tensor:
-        found = batch_rows(
-            len(inputs if rows is None else rows),
-            batch,
-            step,
-            seed=seed,
-            rank=rank(),
-            world=world_size(),
-        )
-        return found if rows is None else rows[found]
+    def index_at(step: int) -> Tensor:
+        chosen = batch_rows(n, batch, step, seed=seed, rank=rank(), world=world_size())
+        return chosen if rows is None else rows[chosen]
 
-    stream = inputs.stream(index, steps) if isinstance(inputs, ImageFiles) else None
+    stream = inputs.stream(index_at, steps) if isinstance(inputs, ImageFiles) else None
 
-    def at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
-        wanted = shown = to_device(index(step), device)
+    def batch_at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
+        index = shown = to_device(index_at(step), device)
         if stream:
-            chosen, shown = stream(step)
-        else:  # index_select copies whole images, where indexing looks up each byte
-            chosen = (
-                inputs.index_select(0, wanted) if isinstance(inputs, Tensor) else inputs[wanted]
-            )
-        return chosen, wanted, {task: values[shown] for task, values in labels.items()}
+            batch_inputs, shown = stream(step)
+        elif isinstance(inputs, Tensor):
+            # index_select copies whole images; indexing would look up each byte.
+            batch_inputs = inputs.index_select(0, index)
+        else:
+            batch_inputs = inputs[index]
+        return batch_inputs, index, {task: values[shown] for task, values in labels.items()}
 
-    return at
+    return batch_at
 
 
 def first_rows(part: Part, n: int) -> Part:
-    """The first `n` of a part, for the probe; of files, images are read and held, `3 * size**2` bytes each."""
-    return (
-        select_rows(part, torch.arange(n))
-        if isinstance(part[0], ImageFiles)
-        else (part[0][:n], {t: y[:n] for t, y in part[1].items()})
-    )
+    """The first `n` rows of a part, for the probe.
+
+    Images in files are read and kept in memory, `3 * size**2` bytes each.
+    """
+    inputs, labels = part
+    if isinstance(inputs, ImageFiles):
+        return select_rows(part, torch.arange(n))
+    return inputs[:n], {task: values[:n] for task, values in labels.items()}
 
 
 def select_rows(part: Part, rows: Tensor) -> Part:
-    """The images and labels of some rows, long `[M]` on the CPU, read and held."""
+    """Images and labels of rows, long `[M]` on the CPU; images in files are read into memory."""
     inputs, labels = part
     if isinstance(inputs, ImageFiles):
         images, rows = inputs.take(rows)
@@ -96,19 +97,30 @@ def select_rows(part: Part, rows: Tensor) -> Part:
 def batch_rows(
     n: int, batch: int, step: int, *, seed: int, rank: int = 0, world: int = 1
 ) -> Tensor:
-    """Rows of a set of `n` that make up a batch: a new permutation each epoch, a pure function of its arguments.
+    """The rows of a batch, a pure function of its arguments; each epoch has a new permutation.
+
+    Args:
+        n: rows of the data set.
+        batch: rows of a batch over all processes, 2 to `n`.
+        step: training step, from 0.
+        seed: of the order.
+        rank, world: number of this process, and of processes.
 
     Returns:
-        long `[batch // world]`; over ranks the parts are disjoint and make up the batch of one process.
+        long `[batch // world]`; the parts of all ranks are disjoint and together make up the batch
+        of a single process.
+
+    Raises:
+        ValueError: a batch out of range.
     """
     if not 2 <= batch <= n:
         raise ValueError(
-            f"batch: got {batch}, wanted 2 to {n} (InfoNCE contrasts each image with the others of its batch); change it"
+            f"batch: got {batch}, wanted 2 to {n} "
+            "(InfoNCE contrasts each image with the others in its batch)"
         )
     epoch, i = divmod(step, n // batch)
-    return _permutation(n, seed, epoch)[i * batch : (i + 1) * batch][
-        rank::world
-    ].clone()  # the permutation is kept
+    rows = _permutation(n, seed, epoch)[i * batch : (i + 1) * batch]
+    return rows[rank::world].clone()  # the cached permutation must not change
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""What scenes are made of without a download: scikit-learn's handwritten digits and scikit-image's photographs."""
+"""Pictures for scenes that need no download: scikit-learn's digits, scikit-image's photographs."""
 
 from functools import lru_cache
 
@@ -10,70 +10,72 @@ from ..common.seeds import seeded_generator
 from .image_io import resize
 from .scenes import World
 
-DIGIT = 20  # side of a drawn digit in pixels, of a canvas of 32
+DIGIT = 20  # side of a digit in pixels on a canvas of 32
+_TRAIN_DIGITS = 1200  # of 1,797
 
 
 @lru_cache(maxsize=2)
 def bundled_worlds(size: int = 32) -> tuple[World, World]:
-    """The worlds that embedded scenes are drawn from, for training and testing: 1,797 digits, ten photographs cut into tiles.
+    """The training and test worlds: 1,797 handwritten digits, and ten photographs cut into tiles.
 
-    A tile is twice the canvas wide; every third tile, along diagonals, belongs to the test, so both see all of each photograph.
-    Above 96 px a tile is a half instead of a quarter of the photograph's short side: there would be nothing left to see.
+    A tile is twice as wide as the canvas. Every third tile, along diagonals, belongs to the test,
+    so both parts cover all of each photograph. A tile is a quarter of the photograph's short side;
+    above 96 px it is a half, because an enlarged quarter would show too little detail.
+
+    Args:
+        size: side of the canvas in pixels.
     """
     digits, classes = _digits(round(size * DIGIT / 32))
-    tiles, photo, is_test = _tiles(2 * size, 4 if size <= 96 else 2)
-    late = torch.arange(len(digits)) >= 1200
-    parts = [
-        (digits[part], classes[part], tiles[is_test == test], photo[is_test == test])
-        for test, part in ((False, ~late), (True, late))
-    ]
-    return World(*parts[0], size=size), World(*parts[1], size=size)
+    tiles, photo, in_test = _tiles(2 * size, 4 if size <= 96 else 2)
+    late = torch.arange(len(digits)) >= _TRAIN_DIGITS
+    train = World(digits[~late], classes[~late], tiles[~in_test], photo[~in_test], size=size)
+    test = World(digits[late], classes[late], tiles[in_test], photo[in_test], size=size)
+    return train, test
 
 
 def _digits(side: int) -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    mix = torch.randperm(
-        len(raw.target), generator=seeded_generator(0, "digits")
-    )  # the set is ordered by writer
-    ink = F.interpolate(
-        torch.tensor(raw.images)[:, None] / 16,
-        size=(side, side),
-        mode="bicubic",
-        align_corners=False,
-    )[:, 0]
-    return (ink.clamp(0, 1) * 255).round().to(torch.uint8)[mix], torch.tensor(raw.target)[mix]
+    # Shuffled, because the set is ordered by writer.
+    order = torch.randperm(len(raw.target), generator=seeded_generator(0, "digits"))
+    ink = torch.tensor(raw.images)[:, None] / 16
+    ink = F.interpolate(ink, size=(side, side), mode="bicubic", align_corners=False)[:, 0]
+    ink_bytes = (ink.clamp(0, 1) * 255).round().to(torch.uint8)
+    return ink_bytes[order], torch.tensor(raw.target)[order]
 
 
 def _photographs() -> list[Tensor]:
     from skimage import data
     from sklearn.datasets import load_sample_images
 
-    names = (
-        "astronaut",
-        "chelsea",
-        "coffee",
-        "rocket",
-        "hubble_deep_field",
-        "immunohistochemistry",
-        "retina",
-    )
-    found = [getattr(data, name)() for name in names] + [
+    photos = [
+        data.astronaut(),
+        data.chelsea(),
+        data.coffee(),
+        data.rocket(),
+        data.hubble_deep_field(),
+        data.immunohistochemistry(),
+        data.retina(),
         data.stereo_motorcycle()[0],
         *load_sample_images().images,
     ]
-    return [torch.tensor(photo)[..., :3].permute(2, 0, 1) for photo in found]
+    return [torch.tensor(photo)[..., :3].permute(2, 0, 1) for photo in photos]
 
 
 def _tiles(side: int, across: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """Photographs, so many tiles to their short side, as (tiles uint8 [M, 3, side, side], photograph [M], is_test [M])."""
-    tiles, photo, is_test = [], [], []
-    for i, image in enumerate(_photographs()):
+    """Cut the photographs into tiles, `across` of them along the short side.
+
+    Returns:
+        tiles uint8 `[M, 3, side, side]`; the number of each one's photograph, long `[M]`; whether
+        it belongs to the test, bool `[M]`.
+    """
+    tiles, photo, in_test = [], [], []
+    for number, image in enumerate(_photographs()):
         cell = min(image.shape[1:]) // across
         cells = image.unfold(1, cell, cell).unfold(2, cell, cell).permute(1, 2, 0, 3, 4)
         rows, columns = cells.shape[:2]
-        tiles.append(resize(cells.flatten(0, 1), side))  # cut first, so that scaling mixes no two
-        photo += [i] * (rows * columns)
-        is_test += [(r + c) % 3 == 2 for r in range(rows) for c in range(columns)]
-    return torch.cat(tiles), torch.tensor(photo), torch.tensor(is_test)
+        tiles.append(resize(cells.flatten(0, 1), side))  # cut first: scaling must not mix two tiles
+        photo += [number] * (rows * columns)
+        in_test += [(row + column) % 3 == 2 for row in range(rows) for column in range(columns)]
+    return torch.cat(tiles), torch.tensor(photo), torch.tensor(in_test)

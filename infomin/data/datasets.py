@@ -1,4 +1,7 @@
-"""Data sets: what views are made from, and what probes ask for. Train and test share no digit and no pixel of a photograph."""
+"""Data sets: what views are made from, and the labels that probes predict.
+
+The bundled training and test sets share no digit and no pixel of a photograph.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,23 +19,23 @@ from .digests import clip_sources, data_digest
 from .image_folder import ImageFiles, load_folder
 from .moving_mnist import LATER, Clips, draw_clips, positions, render_clips
 from .scenes import Scenes, World, draw_scenes, render_scenes
-from .sources import check_sources
-from .sources import load_worlds as banks
+from .sources import check_sources, load_worlds
 from .stl10_cifar10 import Parts, cifar10, data_root, stl10
 
-TRAIN, TEST = 8192, 4096  # images of an embedded set
-MOST_BYTES = 2**28  # bytes that a part of the photos may take
+TRAIN, TEST = 8192, 4096  # scenes in the training and test parts of a bundled set
+MOST_BYTES = 2**28  # the most that a part of `photos` may take
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set.
+    """One part of a data set: training or test.
 
     Args:
-        labels: task -> `[N]`; long for classes, -1 where they are unknown.
-        scenes: the factors behind the images, where they are known; images of clips are their frames at `moving_mnist.LATER`.
-        pixels: uint8 `[N, 3, H, W]`, or files; rendered from the scenes when they are first asked for if not given.
-        unlabelled: how many images, the last ones, have no known labels.
+        labels: task -> `[N]`; long for classes, -1 if unknown.
+        scenes: the factors behind the images, if they are known. The image of a clip is its frame
+            at time `moving_mnist.LATER`.
+        pixels: uint8 `[N, 3, H, W]`, or image files; None renders the scenes on first use.
+        unlabelled: how many images have no labels; they come last.
     """
 
     labels: dict[str, Tensor]
@@ -50,74 +53,83 @@ class Split:
 
     @cached_property
     def images(self) -> Any:
-        """uint8 `[N, 3, H, W]`, or files that are indexed like it."""
+        """uint8 `[N, 3, H, W]`, or image files that are indexed like it."""
         if self.pixels is not None:
             return self.pixels
         assert self.scenes is not None
         if isinstance(self.scenes, Clips):
             return render_clips(self.scenes, [LATER], dtype=torch.uint8)[:, 0]
-        step = min(
-            1024, 2**22 // self.scenes.world.size**2
-        )  # images are floats while they are rendered
-        starts = range(0, len(self), step)
-        return torch.cat(
-            [
-                (render_scenes(self.scenes[i : i + step]) * 255).round().to(torch.uint8)
-                for i in starts
-            ]
-        )
+        # In chunks: images are floats while they are rendered.
+        step = min(1024, 2**22 // self.scenes.world.size**2)
+        chunks = []
+        for start in range(0, len(self), step):
+            rendered = render_scenes(self.scenes[start : start + step])
+            chunks.append((rendered * 255).round().to(torch.uint8))
+        return torch.cat(chunks)
 
 
 def load(name: str, size: int = 32) -> tuple[Split, Split]:
-    """The training and test parts of a data set.
+    """Load the training and test parts of a data set.
 
     Args:
-        name: what the images are.
-            `digits`: handwritten digits over photographs; tasks digit, background, position. 24 to 96 px.
-            `photos`: patches of those photographs; task background: which of the ten. 24 to 256 px; above 96 px of larger pieces
-            of the photographs, and as many as fill 256 MB a part: 5,461 and 4,096 at 128 px, 1,365 and 1,365 at 256 px.
-            `clips`: those digits, moving over those photographs; tasks digit, background, place (px). 32 to 256 px.
-            They come with scikit-learn and scikit-image: nothing is downloaded.
+        name: the data set. The first three come with scikit-learn and scikit-image; none is ever
+            downloaded.
+            `digits`: handwritten digits over photographs, 24 to 96 px; tasks digit, background,
+            position.
+            `photos`: patches of ten photographs, 24 to 256 px; task background, which of the ten.
+            Above 96 px the patches are larger pieces of the photographs, and as many as fit into
+            256 MB a part: 5,461 and 4,096 at 128 px, 1,365 and 1,365 at 256 px.
+            `clips`: those digits moving over those photographs, 32 to 256 px; tasks digit,
+            background, place (px).
             `clips:DIGITS@BACKGROUNDS`: clips of other pictures, see `sources.load_worlds`.
-            `stl10`: 5,000 labelled and 100,000 unlabelled images to train on, 8,000 to test. 8 to 96 px.
-            `cifar10`: 50,000 and 10,000 images. 8 to 64 px.
-            `folder:PATH`: image files, see `folder.parts`; read as they are needed. 8 to 1024 px.
-            The last three have the task class. STL-10 and CIFAR-10 are looked for in `stored.root()`, and never downloaded.
-        size: side of the images in pixels; those of stl10, cifar10 and folders are scaled to it.
+            `stl10`: 5,000 labelled and 100,000 unlabelled training images, 8,000 test images, 8 to
+            96 px; task class. Read from `data_root()`, as is `cifar10`.
+            `cifar10`: 50,000 and 10,000 images, 8 to 64 px; task class.
+            `folder:PATH`: image files, see `image_folder.load_folder`, read when needed, 8 to
+            1024 px; task class.
+        size: side of the images in pixels; stl10, cifar10 and folders are scaled to it.
 
     Raises:
         ValueError: an unknown name, a size out of range, a folder without images.
-        FileNotFoundError: no such folder, or the files of STL-10 or CIFAR-10 are missing or damaged; the message says what to do.
+        FileNotFoundError: no such folder, or files of STL-10 or CIFAR-10 are missing or damaged.
     """
     check_data_name(name)
     least, most = SIZES.get(name.partition(":")[0], (8, 1024))
     if not least <= size <= most:
-        raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px; change it")
+        raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px")
     if name.startswith("clips:"):
-        return _clips(size, *clip_sources(name), data_digest(name), data_root().absolute())
+        digits, backgrounds = clip_sources(name)
+        return _clips(size, digits, backgrounds, data_digest(name), data_root().absolute())
     if name.startswith("folder:"):
-        train, test = (
-            Split({"class": labels}, pixels=files)
-            for files, labels in load_folder(name.removeprefix("folder:"), size)
-        )
-        return train, test
+        train, test = load_folder(name.removeprefix("folder:"), size)
+        return _file_split(*train), _file_split(*test)
     return DATA[name](size)
 
 
 def check_data_name(name: str, what: str = "data") -> None:
-    """Raise a ValueError unless `name` is that of a data set, `clips:DIGITS@BACKGROUNDS` or `folder:PATH`."""
+    """Check that a data set of this name can be loaded; PATH in it may be anything.
+
+    Args:
+        name: as for `load`.
+        what: what error messages call it.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
     if name.startswith("clips:"):
-        if not all(both := clip_sources(name)):
+        digits, backgrounds = clip_sources(name)
+        if not digits or not backgrounds:
             raise ValueError(
-                f"{what}: got {name!r}, wanted clips:DIGITS@BACKGROUNDS, for example clips:mnist@photos; write both"
+                f"{what}: got {name!r}, wanted clips:DIGITS@BACKGROUNDS, for example "
+                "clips:mnist@photos"
             )
-        check_sources(*both)
-    if not name.startswith(("folder:", "clips:")) or name == "folder:":
+        check_sources(digits, backgrounds)
+    elif not name.startswith("folder:") or name == "folder:":
         check_choice(name, [*DATA, "clips:DIGITS@BACKGROUNDS", "folder:PATH"], what)
 
 
 def tasks(name: str) -> tuple[str, ...]:
-    """What the labels of a data set are of, before it is loaded.
+    """The tasks that a data set has labels for, known without loading it.
 
     >>> tasks("photos"), tasks("folder:pictures")
     (('background',), ('class',))
@@ -125,14 +137,20 @@ def tasks(name: str) -> tuple[str, ...]:
     return TASKS.get(name.partition(":")[0], ("class",))
 
 
+def _file_split(files: ImageFiles, labels: Tensor) -> Split:
+    return Split({"class": labels}, pixels=files)
+
+
 @lru_cache(maxsize=4)
 def _digit_scenes(size: int) -> tuple[Split, Split]:
     def split(world: World, n: int, part: str) -> Split:
         scenes = draw_scenes(world, n, seeded_generator(0, "digits", part))
-        return Split(
-            {"digit": scenes.digit, "background": scenes.background, "position": scenes.position},
-            scenes,
-        )
+        labels = {
+            "digit": scenes.digit,
+            "background": scenes.background,
+            "position": scenes.position,
+        }
+        return Split(labels, scenes)
 
     train, test = bundled_worlds(size)
     return split(train, TRAIN, "train"), split(test, TEST, "test")
@@ -143,71 +161,71 @@ def _photo_patches(size: int) -> tuple[Split, Split]:
     most = MOST_BYTES // (3 * size**2)
 
     def split(world: World, n: int, part: str) -> Split:
-        # the same scenes with no ink: one blank digit a class is enough
-        bare = replace(
-            world, digits=torch.zeros_like(world.digits[:10]), digit_class=torch.arange(10), dim=1.0
-        )
+        # Scenes without ink: one blank digit a class is enough.
+        blank = torch.zeros_like(world.digits[:10])
+        bare = replace(world, digits=blank, digit_class=torch.arange(10), dim=1.0)
         scenes = draw_scenes(bare, min(n, most), seeded_generator(0, "photos", part))
-        return Split(
-            {"background": scenes.background},
-            pixels=Split({"background": scenes.background}, scenes).images,
-        )
+        labels = {"background": scenes.background}
+        return Split(labels, pixels=Split(labels, scenes).images)
 
     train, test = bundled_worlds(size)
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-@lru_cache(
-    maxsize=2
-)  # `told` and `where` are parts of this cache's key alone: other files of the same names are read again
+# `digest` and `root` only enter the key of the cache, so that changed files are read again.
+@lru_cache(maxsize=2)
 def _clips(
     size: int,
     digits: str = "digits",
     backgrounds: str = "photos",
-    told: str = "",
-    where: Path | None = None,
+    digest: str = "",
+    root: Path | None = None,
 ) -> tuple[Split, Split]:
     def split(world: World, n: int, seed: int) -> Split:
         clips = draw_clips(world, n, seed)
         corner = positions(clips, [LATER])[:, 0, 0]
-        place = (
-            corner + torch.tensor(world.digits.shape[1:]) / 2
-        ).float()  # the digit's middle, (y, x) in pixels
-        return Split(
-            {"digit": clips.digit[:, 0], "background": clips.background, "place": place}, clips
-        )
+        centre = corner + torch.tensor(world.digits.shape[1:]) / 2  # (y, x) in pixels
+        labels = {
+            "digit": clips.digit[:, 0],
+            "background": clips.background,
+            "place": centre.float(),
+        }
+        return Split(labels, clips)
 
-    train, test = banks(digits, backgrounds, size, digit=size * 28 // 64)
+    train, test = load_worlds(digits, backgrounds, size, digit=size * 28 // 64)
     return split(train, TRAIN, 0), split(test, TEST, 1)
 
 
-def _stored(read: Callable[[Path, int], Parts]) -> Callable[[int], tuple[Split, Split]]:
-    def sets(size: int) -> tuple[Split, Split]:
-        train, test = (
-            Split({"class": labels}, pixels=images, unlabelled=int((labels < 0).sum()))
-            for images, labels in read(data_root(), size)
-        )
-        return train, test
+def _on_disk(read: Callable[[Path, int], Parts]) -> Callable[[int], tuple[Split, Split]]:
+    """A function size -> splits from one that reads a folder of downloaded data."""
 
-    return sets
+    def split(images: Tensor, labels: Tensor) -> Split:
+        return Split({"class": labels}, pixels=images, unlabelled=int((labels < 0).sum()))
+
+    def load_splits(size: int) -> tuple[Split, Split]:
+        train, test = read(data_root(), size)
+        return split(*train), split(*test)
+
+    return load_splits
 
 
 DATA: dict[str, Callable[[int], tuple[Split, Split]]] = {
     "digits": _digit_scenes,
     "photos": _photo_patches,
     "clips": _clips,
-    "stl10": _stored(stl10),
-    "cifar10": _stored(cifar10),
+    "stl10": _on_disk(stl10),
+    "cifar10": _on_disk(cifar10),
 }
 TASKS = {
     "digits": ("digit", "background", "position"),
     "photos": ("background",),
     "clips": ("digit", "background", "place"),
 }
+# The smallest and largest side in pixels.
 SIZES = {
     "digits": (24, 96),
     "photos": (24, 256),
     "clips": (32, 256),
     "stl10": (8, 96),
     "cifar10": (8, 64),
-}  # least and most px
+}

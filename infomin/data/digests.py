@@ -1,4 +1,4 @@
-"""What tells data on disk from what they were, so that a run of other data is another run."""
+"""Digests of data on disk, so that a run on changed files gets another ID."""
 
 import hashlib
 import os
@@ -7,83 +7,88 @@ from pathlib import Path
 
 from .image_folder import find_images
 
-READ, END = 1000, 4096  # files of a folder that are looked into, and how many bytes of each end
+READ, END = 1000, 4096  # how many files of a folder are opened; bytes hashed at each of their ends
 
 
 def clip_sources(name: str) -> tuple[str, str]:
-    """The digits and the backgrounds of `clips:DIGITS@BACKGROUNDS`; a path may have an @ of its own.
+    """The digits and the backgrounds of `clips:DIGITS@BACKGROUNDS`; paths may contain an @.
 
     >>> clip_sources("clips:folder:me@home@photos")
     ('folder:me@home', 'photos')
     """
-    rest = name.removeprefix("clips:")
-    found = re.fullmatch("(.*?)@(photos|stl10|folder:.*)", rest, re.DOTALL)
-    digits, _, backgrounds = rest.partition("@")
-    return (found[1], found[2]) if found else (digits, backgrounds)
+    words = name.removeprefix("clips:")
+    match = re.fullmatch("(.*?)@(photos|stl10|folder:.*)", words, re.DOTALL)
+    if match:
+        return match[1], match[2]
+    digits, _, backgrounds = words.partition("@")
+    return digits, backgrounds
 
 
 def data_digest(data: str) -> str:
-    """What the files of a data set are told by, for those that a user names by a path; empty for all others.
+    """Digest of the files of a data set that the user names by a path; empty for all others.
 
-    Of image files it is their names, and of a thousand, spread evenly, their sizes and both ends: of a million files on a
-    network, more would take longer than the run. Of IDX files it is all that they hold. That a path leads nowhere is said when it
-    is read.
+    For image files it covers all names, and the size and both ends of 1,000 files spread evenly:
+    reading every file of a million on a network drive would take longer than the run. For IDX files
+    it covers the whole content. A path that does not exist is reported when the data are loaded.
 
     Args:
-        data: as for `data.load`.
+        data: as for `datasets.load`.
 
     Returns:
-        64 hex digits, or nothing.
+        64 hex digits, or an empty string.
 
     >>> data_digest("clips:mnist@stl10")
     ''
     """
-    named = clip_sources(data) if data.startswith("clips:") else (data,)
-    found = [
-        (kind, Path(os.path.expanduser(path)))
-        for kind, _, path in (word.partition(":") for word in named)
-    ]
-    told = [
-        _images(path) if kind == "folder" else _idx(path)
-        for kind, path in found
-        if kind in ("folder", "idx")
-    ]
-    return hashlib.sha256(repr(told).encode()).hexdigest() if told else ""
+    words = clip_sources(data) if data.startswith("clips:") else (data,)
+    contents = []
+    for word in words:
+        kind, _, path = word.partition(":")
+        if kind == "folder":
+            contents.append(_folder_content(Path(os.path.expanduser(path))))
+        elif kind == "idx":
+            contents.append(_idx_content(Path(os.path.expanduser(path))))
+    return hashlib.sha256(repr(contents).encode()).hexdigest() if contents else ""
 
 
-def _images(folder: Path) -> list[str]:
+def _folder_content(folder: Path) -> list[str]:
     files = find_images(folder) if folder.is_dir() else []
-    some = files[:: max(1, -(-len(files) // READ))]
-    return [*(file[len(str(folder)) :] for file in files), *map(_ends, some)]
+    sample = files[:: max(1, -(-len(files) // READ))]
+    names = [file[len(str(folder)) :] for file in files]
+    return [*names, *map(_ends, sample)]
 
 
 def _ends(path: str) -> str:
-    """A file's size and ends; nothing of one that cannot be opened, which is told of when it is read."""
+    """A file's size and the hash of its two ends; empty if it cannot be opened."""
     try:
-        if not os.path.isfile(path):  # to open a pipe would wait for ever
+        if not os.path.isfile(path):  # opening a pipe would block for ever
             return ""
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            first = file.read(END)
+            head = file.read(END)
             file.seek(max(0, size - END))
-            return f"{size} {hashlib.sha256(first + file.read(END)).hexdigest()}"
-    except OSError:
+            return f"{size} {hashlib.sha256(head + file.read(END)).hexdigest()}"
+    except OSError:  # reported when the images are read
         return ""
 
 
-def _idx(path: Path) -> list[str]:
-    """Of the IDX files in a folder; of one file and those beside it, among which are its labels."""
-    beside = (path if path.is_dir() else path.parent).glob("*")
-    files = sorted(
-        file
-        for file in beside
-        if file.is_file() and ("idx" in file.name.lower() or "labels" in file.name.lower())
-    )
+def _idx_content(path: Path) -> list[str]:
+    """Names and hashes of the IDX files in a folder, or of one file and those beside it.
+
+    The files beside it are included because one of them holds its labels.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = sorted(file for file in folder.glob("*") if _looks_like_idx(file))
     if path.is_file() and path not in files:
         files.append(path)
-    return [f"{file.name} {_content(file)}" for file in files]
+    return [f"{file.name} {_file_hash(file)}" for file in files]
 
 
-def _content(path: Path) -> str:
+def _looks_like_idx(file: Path) -> bool:
+    name = file.name.lower()
+    return file.is_file() and ("idx" in name or "labels" in name)
+
+
+def _file_hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

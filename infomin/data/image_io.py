@@ -1,4 +1,6 @@
-"""One image file of any kind as 8-bit RGB pixels, upright: grey, palette, CMYK, 16 bits, transparent or turned; and scaling."""
+"""Read one image file of any kind (grey, palette, CMYK, 16-bit, transparent, rotated) as upright
+8-bit RGB, and scale images.
+"""
 
 import os
 from typing import Any, TypeAlias
@@ -10,31 +12,28 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
-FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # of others, PIL hands some to programs outside
+# For some other formats PIL starts external programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SIXTEEN = 2**16 - 1
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
 
 def read_square(path: str | os.PathLike[str], size: int) -> Bytes:
-    """Read an image file, scale its short side to `size` pixels with antialias, and cut out the central square.
+    """Read an image file, scale its short side to `size` pixels and crop the centre square.
 
-    Modes and orientation are those of `read_upright`. Of a JPEG that is much larger, the decoder scales by 1/2, 1/4 or 1/8 beforehand,
-    never below twice the size.
+    Scaling is bilinear and antialiased. Modes and orientation are handled as in `read_upright`. The
+    JPEG decoder shrinks a much larger image by 1/2, 1/4 or 1/8 first, never below twice the size.
+
+    Args:
+        path: a file in one of `FORMATS`.
+        size: side of the square in pixels.
 
     Returns:
         uint8 `[3, size, size]`.
 
     Raises:
-        Exception: of many kinds, where the file is damaged or no image.
+        Exception: of many kinds, if the file is damaged or not an image.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -43,22 +42,20 @@ def read_square(path: str | os.PathLike[str], size: int) -> Bytes:
     (3, 32, 32)
     """
     with _opened(path) as image:
-        reduced = image.draft(None, (2 * size, 2 * size))
+        draft = image.draft(None, (2 * size, 2 * size))
         image.load()
-        width, height = (
-            reduced[1][2:] if reduced else image.size
-        )  # exact: in whole pixels they are rounded up
+        # The draft's box is exact; image.size is rounded up to whole pixels.
+        width, height = draft[1][2:] if draft else image.size
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        # the square alone: scaled whole, a picture of 1 x 100,000 px would take gigabytes
-        square = _rgb(image).resize(
-            (size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
-        )
+        # Scale only the square: a whole picture of 1 x 100,000 px would take gigabytes.
+        box = (left, top, left + side, top + side)
+        square = _rgb(image).resize((size, size), Image.Resampling.BILINEAR, box)
         return np.asarray(_turned(square, image)).transpose(2, 0, 1)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Images scaled to a square, bilinearly and with antialias where they shrink; as they are if they have that size.
+    """Scale images to a square, bilinearly and antialiased; images of that size stay as they are.
 
     Args:
         images: uint8 `[N, C, H, W]`.
@@ -73,20 +70,19 @@ def resize(images: Tensor, size: int) -> Tensor:
     if images.shape[2:] == (size, size):
         return images.contiguous()
     scaled = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
-    for some, into in zip(
-        images.split(1000), scaled.split(1000), strict=True
-    ):  # they are floats while they are scaled
-        into[:] = F.interpolate(
-            some.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False
+    # In chunks: images are floats, four times as large, while they are scaled.
+    for chunk, target in zip(images.split(1000), scaled.split(1000), strict=True):
+        target[:] = F.interpolate(
+            chunk.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False
         ).round()
     return scaled
 
 
 def read_upright(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file as 8-bit RGB, turned as its EXIF data say; what is transparent is laid over white.
+    """Read an image file as 8-bit RGB, oriented as its EXIF data say, transparency over white.
 
     Args:
-        path: a file of one of `FORMATS`.
+        path: a file in one of `FORMATS`.
 
     Raises:
         Exception: as for `read_square`.
@@ -97,19 +93,18 @@ def read_upright(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _opened(path: str | os.PathLike[str]) -> Image.Image:
-    if not os.path.isfile(path):  # to open a pipe would wait for ever
-        raise OSError("it is no file")
+    if not os.path.isfile(path):  # opening a pipe would block for ever
+        raise OSError("not a regular file")
     return Image.open(path, formats=FORMATS)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height in pixels of an image as `read_upright` gives it; only the file's head is read."""
+    """Width and height in pixels of what `read_upright` returns; reads only the file's header."""
     with _opened(path) as image:
         width, height = image.size
-        turned = (
-            image.format != "TIFF" and (_orientation(image) or 1) >= 5
-        )  # a TIFF's own size is that of the upright image
-        return (height, width) if turned else (width, height)
+        # A TIFF reports the size of the upright image.
+        swapped = image.format != "TIFF" and (_orientation(image) or 1) >= 5
+        return (height, width) if swapped else (width, height)
 
 
 _TURNS = {
@@ -124,7 +119,10 @@ _TURNS = {
 
 
 def _turned(picture: Image.Image, source: Image.Image) -> Image.Image:
-    """A picture made from `source` turned as that one's EXIF data say; loaded before, for a TIFF has turned itself by then."""
+    """A picture made from `source`, turned as the EXIF data of `source` say.
+
+    `source` must be loaded: a TIFF turns itself when it is, and drops its orientation.
+    """
     turn = _TURNS.get(_orientation(source))
     return picture if turn is None else picture.transpose(turn)
 
@@ -132,23 +130,26 @@ def _turned(picture: Image.Image, source: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except (
-        Exception
-    ):  # damaged EXIF data, of which PIL raises many kinds, do not damage the picture
+    except Exception:  # of many kinds; damaged EXIF data do not make the pixels unreadable
         return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)  # PIL's own conversion clips at 255
-        if grey.min() < 0 or grey.max() > SIXTEEN:
-            raise ValueError("its whole numbers have more than 16 bits, so white is unknown")
-        return Image.fromarray(((grey * 255 + SIXTEEN // 2) // SIXTEEN).astype(np.uint8)).convert(
-            "RGB"
-        )
+        return _from_integers(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, so white is unknown")
     if image.has_transparency_data:
-        above = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above).convert("RGB")
+        foreground = image.convert("RGBA")
+        background = Image.new("RGBA", foreground.size, "white")
+        return Image.alpha_composite(background, foreground).convert("RGB")
     return image.convert("RGB")
+
+
+def _from_integers(image: Image.Image) -> Image.Image:
+    """A 16-bit image scaled to 8 bits; PIL's own conversion clips at 255 instead."""
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > SIXTEEN:
+        raise ValueError("its integers have more than 16 bits, so white is unknown")
+    scaled = (grey * 255 + SIXTEEN // 2) // SIXTEEN
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")

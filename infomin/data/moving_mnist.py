@@ -1,8 +1,9 @@
-"""Colorful Moving-MNIST: handwritten digits that move over a background at constant speed and bounce off the borders.
+"""Colorful Moving-MNIST: digits move over a background at constant speed and bounce off the border.
 
-`draw_clips` makes factors, `positions` tells where digits are at any real time, `render_clips` makes pixels; nothing is simulated step by
-step. `shared_clip_nats` says what a clip and an image that has some of its factors share. Pictures and names of factors are those of
-`scenes`, which stand still; the setting is InfoMin's.
+`draw_clips` draws factors, `positions` computes where the digits are at any real time, and
+`render_clips` renders pixels; nothing is simulated step by step. `shared_clip_nats` is what a clip
+shares with an image that has some of its factors. Pictures and factor names are those of `scenes`,
+where nothing moves. The setting is InfoMin's.
 """
 
 import math
@@ -18,30 +19,30 @@ from ..common.seeds import to_device, uniform_at
 from .scenes import Factors, World, nats_per_factor, parse_factors, pick_member
 from .windows import cut_windows, row_starts
 
-_CHUNK = 2**21  # pixels painted at once, 512 frames of 64 px: some megabytes beside the result
-_BY_ROWS = (
-    "cpu",
-)  # devices where rows are written through a view in which they overlap; others might write through a copy
-PAST, LATER = (
-    10,
-    20,
-)  # frames that a view of the past has, and the time of the frame that is to come; as recalled of the paper
-_ROWS = 8192  # rows of random words that a clip owns: the first is its background's, the others are its digits'
+# The frames in a view of the past, and the time of the later frame; the paper's, from memory.
+PAST, LATER = 10, 20
+# Pixels rendered at once: 512 frames of 64 px, some megabytes beside the result.
+_CHUNK = 2**21
+# Devices on which rows are written through an overlapping view; others might write to a copy.
+_BY_ROWS = ("cpu",)
+# Rows of random words reserved for a clip: the first for its background, the others for its digits.
+_ROWS = 8192
 
 
 @dataclass(frozen=True, eq=False)
 class Clips(Factors):
-    """A batch of B clips of D digits each: the factors of each, and the world they are drawn from.
+    """The factors of B clips of D digits each, and the world they are drawn from.
 
     Args:
-        world: the banks of pictures and the canvas; `cells` means nothing here.
-        digit: the digits' classes, long `[B, D]`.
+        world: the banks of pictures and the canvas; its `cells` are not used.
+        digit: classes of the digits, long `[B, D]`.
         digit_image: rows of the world's digits, long `[B, D]`.
-        start: top-left corners (y, x) at time 0, float64 `[B, D, 2]`, pixels from 0 to the canvas less the digit.
+        start: top-left corners (y, x) at time 0, float64 `[B, D, 2]`, from 0 px to the canvas minus
+            the digit.
         velocity: pixels per frame (y, x) at time 0, float64 `[B, D, 2]`.
-        background: the backgrounds' classes, long `[B]`.
+        background: classes of the backgrounds, long `[B]`.
         background_image: rows of the world's backgrounds, long `[B]`.
-        crop: the canvas's top-left pixel (y, x) in the background, long `[B, 2]`.
+        crop: the top-left pixel (y, x) of the canvas in the background, long `[B, 2]`.
     """
 
     digit_image: Tensor
@@ -55,105 +56,99 @@ class Clips(Factors):
 def draw_clips(
     world: World, n: int, seed: int, *, first: int = 0, digits: int = 1, speed: float = 0.1
 ) -> Clips:
-    """Clips `first` to `first + n - 1` of the endless sequence that belongs to a seed.
+    """Draw clips `first` to `first + n - 1` of the endless sequence that belongs to a seed.
 
-    A clip depends on the seed and its own number alone: its bytes are the same on any machine, however the sequence is cut into
-    batches; and digit d of a clip is the same however many there are. Classes are uniform, then an image within its class, a
-    crop within its image, the start over all places where the digit is whole, and the direction on the circle.
+    A clip depends only on the seed and its own number, so its bytes are the same on any machine and
+    for any batch size; digit d of a clip is the same for any number of digits. Classes are uniform,
+    images uniform within a class, crops within an image, starts over all corners at which the whole
+    digit is on the canvas, and directions on the circle.
 
     Args:
-        world: what clips are made of.
-        n: how many, 0 or more.
+        world: the pictures and the canvas.
+        n: number of clips, 0 or more.
         seed: 0 or more.
-        first: the number of the first clip, 0 or more.
-        digits: how many move in each clip, 1 to 8191.
-        speed: canvases per frame, 0 or more.
+        first: number of the first clip, 0 or more.
+        digits: moving digits in each clip, 1 to 8191.
+        speed: in canvases per frame, 0 or more.
 
     Raises:
-        ValueError: a world that has no pictures for a class or too small a canvas, a negative seed, a number out of range.
+        ValueError: a class without pictures, a canvas too small, a number out of range.
 
-    >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> world = World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]))
-    >>> torch.equal(draw_clips(world, 5, seed=0).start[3:], draw_clips(world, 2, seed=0, first=3).start)
+    >>> ink = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    >>> photos = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.tensor([0, 1, 1]), photos, torch.tensor([0, 1]))
+    >>> clips, last = draw_clips(world, 5, seed=0), draw_clips(world, 2, seed=0, first=3)
+    >>> torch.equal(clips.start[3:], last.start)
     True
     """
     world.check()
-    for name, value, least, most in (
-        ("n", n, 0, 2**47),
-        ("first", first, 0, 2**47),
-        ("digits", digits, 1, _ROWS - 1),
-    ):
-        if not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(
-                f"draw({name}): got {value!r}, wanted a whole number from {least} to {most}; change it"
-            )
-    clip, row, column = (
-        torch.arange(*ends, device="cpu") for ends in ((first, first + n), (1 + digits,), (5,))
-    )
-    words = uniform_at((clip[:, None, None] * _ROWS + row[:, None]) * 8 + column, seed, "clips")
-    ground, figure = words[:, 0], words[:, 1:]
-    (kind, image), (digit, digit_image) = (
-        _chosen(world, "background", ground),
-        _chosen(world, "digit", figure),
-    )
-    cut = torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1
+    _check_count("n", n, 0, 2**47)
+    _check_count("first", first, 0, 2**47)
+    _check_count("digits", digits, 1, _ROWS - 1)
+    pixels_per_frame = check_positive(speed, "draw_clips(speed)", zero=True) * world.size
+    clip = torch.arange(first, first + n, device="cpu")
+    row = torch.arange(1 + digits, device="cpu")
+    column = torch.arange(5, device="cpu")
+    counters = (clip[:, None, None] * _ROWS + row[:, None]) * 8 + column
+    words = uniform_at(counters, seed, "clips")
+    background_words, digit_words = words[:, 0], words[:, 1:]
+    background, background_image = _pick_image(world, "background", background_words)
+    digit, digit_image = _pick_image(world, "digit", digit_words)
+    crops = torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1
     factors = {
         "digit": digit,
         "digit_image": digit_image,
-        "start": figure[..., 2:4] * _room(world),
-        "velocity": _direction(figure[..., 4])
-        * (check_positive(speed, "draw(speed)", zero=True) * world.size),
-        "background": kind,
-        "background_image": image,
-        "crop": (ground[:, 2:4] * cut).long(),
+        "start": digit_words[..., 2:4] * _last_corner(world),
+        "velocity": _direction(digit_words[..., 4]) * pixels_per_frame,
+        "background": background,
+        "background_image": background_image,
+        "crop": (background_words[:, 2:4] * crops).long(),
     }
-    return Clips(
-        world, **{name: to_device(value, world.digits.device) for name, value in factors.items()}
-    )
+    device = world.digits.device
+    return Clips(world, **{name: to_device(value, device) for name, value in factors.items()})
 
 
 def positions(clips: Clips, times: Tensor | Sequence[float]) -> Tensor:
-    """Where the digits are: float64 `[B, T, D, 2]`, the top-left corners (y, x) in pixels.
+    """Top-left corners (y, x) of the digits in pixels, float64 `[B, T, D, 2]`.
 
-    A path that is reflected at two borders is the straight path folded: exact at the borders, and as easy at any time as at the
-    next frame.
+    A path that is reflected at two borders is the straight path folded: exact at the borders, and
+    as cheap at any time as at the next frame.
 
     Args:
         clips: `[B]` clips.
-        times: frames, any real numbers: `[T]` for all clips, or `[B, T]`.
+        times: in frames, any real numbers: `[T]` for all clips, or `[B, T]`.
 
     Raises:
         ValueError: times of another shape, or NaN or Inf.
 
-    >>> ink, ground, none = torch.zeros(1, 8, 8).byte(), torch.zeros(1, 3, 32, 32).byte(), torch.zeros(1).long()
-    >>> start, velocity = torch.tensor([[[20., 0.]]]).double(), torch.tensor([[[3., -1.]]]).double()
-    >>> world = World(ink, none, ground, none)  # the room is 32 - 8 px
-    >>> clip = Clips(world, none[None], none[None], start, velocity, none, none, torch.zeros(1, 2).long())
+    >>> ink, photos = torch.zeros(1, 8, 8).byte(), torch.zeros(1, 3, 32, 32).byte()
+    >>> zero = torch.zeros(1).long()
+    >>> world = World(ink, zero, photos, zero)  # corners from 0 to 32 - 8 px
+    >>> start = torch.tensor([[[20., 0.]]]).double()
+    >>> velocity = torch.tensor([[[3., -1.]]]).double()
+    >>> crop = torch.zeros(1, 2).long()
+    >>> clip = Clips(world, zero[None], zero[None], start, velocity, zero, zero, crop)
     >>> positions(clip, [0, 1, 2.5, 100]).flatten(2).tolist()
     [[[20.0, 0.0], [23.0, 1.0], [20.5, 2.5], [16.0, 4.0]]]
     """
-    times = (
-        times
-        if isinstance(times, Tensor)
-        else torch.tensor(times, dtype=torch.float64, device="cpu")
-    )
-    at = to_device(times, clips.start)  # in float64
-    if at.dim() not in (1, 2) or (at.dim() == 2 and len(at) != len(clips)):
+    if not isinstance(times, Tensor):
+        times = torch.tensor(times, dtype=torch.float64, device="cpu")
+    times = to_device(times, clips.start)  # float64
+    if times.dim() not in (1, 2) or (times.dim() == 2 and len(times) != len(clips)):
         raise ValueError(
-            f"positions(times): got the shape {list(at.shape)}, wanted [T] or, for {len(clips)} clips, [{len(clips)}, T]; "
-            "write for example range(20)"
+            f"positions(times): got the shape {list(times.shape)}, wanted [T], or "
+            f"[{len(clips)}, T] for {len(clips)} clips; write for example range(20)"
         )
-    path = clips.start[:, None] + clips.velocity[:, None] * at[..., None, None]
+    path = clips.start[:, None] + clips.velocity[:, None] * times[..., None, None]
     if bad := int((~path.isfinite()).sum()):
         raise ValueError(
-            f"positions(times): got {bad} places that are NaN or Inf, wanted finite times; change them"
+            f"positions(times): got {bad} coordinates that are NaN or Inf, wanted finite times"
         )
-    room = _room(clips.world, path.device)
-    there_and_back = (2 * room).clamp(
-        min=1
-    )  # where there is no room, anything: the place is 0 by the last minimum
-    along = path % there_and_back
-    return along.minimum(there_and_back - along).minimum(room)
+    last = _last_corner(clips.world, path.device)
+    # A digit as large as the canvas has no period; any will do, the last minimum gives 0.
+    period = (2 * last).clamp(min=1)
+    phase = path % period
+    return phase.minimum(period - phase).minimum(last)
 
 
 def render_clips(
@@ -162,185 +157,225 @@ def render_clips(
     subpixel: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw clips: frames `[B, T, 3, size, size]`, white ink over a dimmed crop of the background.
+    """Render clips: white ink over a dimmed crop of the background.
 
-    Values are those of `scenes.render_scenes`. Where digits overlap the brighter ink is seen, so their order means nothing.
+    Values are those of `scenes.render_scenes`. Where digits overlap, the brighter ink is visible,
+    so their order does not matter.
 
     Args:
         clips: `[B]` clips.
-        times: frames, any real numbers: `[T]` for all clips, or `[B, T]`.
-        subpixel: False pastes digits at whole pixels, the nearest; True between pixels, by bilinear weights, ink being rounded
-            to one of its 256 levels.
+        times: in frames, any real numbers: `[T]` for all clips, or `[B, T]`.
+        subpixel: False rounds corners to whole pixels; True places digits between pixels with
+            bilinear weights, rounding ink to one of its 256 levels.
         dtype: float32, in [0, 1]; or uint8, the same values times 255, rounded.
 
-    Raises:
-        ValueError: times or a dtype out of these.
+    Returns:
+        frames `[B, T, 3, size, size]`.
 
-    >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> clips = draw_clips(World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1])), 5, seed=0, digits=2)
-    >>> render_clips(clips, range(20), dtype=torch.uint8).shape
+    Raises:
+        ValueError: bad times, see `positions`, or another dtype.
+
+    >>> ink = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    >>> photos = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.tensor([0, 1, 1]), photos, torch.tensor([0, 1]))
+    >>> render_clips(draw_clips(world, 5, seed=0), range(20), dtype=torch.uint8).shape
     torch.Size([5, 20, 3, 32, 32])
     """
     if dtype not in (torch.float32, torch.uint8):
         raise ValueError(
-            f"render(dtype): got {dtype}, wanted torch.float32 or torch.uint8; convert the frames afterwards"
+            f"render_clips(dtype): got {dtype}, wanted torch.float32 or torch.uint8; convert the "
+            "frames afterwards"
         )
-    places, world = positions(clips, times), clips.world
-    (length, count), places = places.shape[1:3], places.flatten(0, 1)
-    frames = torch.empty(len(places), 3, world.size, world.size, dtype=dtype, device=places.device)
+    world, corner = clips.world, positions(clips, times)
+    length, count = corner.shape[1:3]
+    corner = corner.flatten(0, 1)
+    frames = torch.empty(len(corner), 3, world.size, world.size, dtype=dtype, device=corner.device)
     step = max(1, _CHUNK // (count * world.size**2))
-    step = (
-        step // max(1, length) * length or step
-    )  # whole clips where that can be, for a background is made once a chunk
-    for i in range(0, len(frames), step):
-        clip = torch.arange(i, min(i + step, len(frames)), device=places.device) // length
-        some = clips[i // length : (i + step - 1) // length + 1]
-        _paint(frames[i : i + step], some, clip - i // length, places[i : i + step], subpixel)
+    # Whole clips if they fit, because a background is rendered once a chunk.
+    step = step // max(1, length) * length or step
+    for start in range(0, len(frames), step):
+        end = min(start + step, len(frames))
+        first_clip = start // length
+        chunk = clips[first_clip : (start + step - 1) // length + 1]
+        clip = torch.arange(start, end, device=corner.device) // length - first_clip
+        _paint(frames[start:end], chunk, clip, corner[start:end], subpixel)
     return frames.unflatten(0, (len(clips), length))
 
 
 def parse_clip_factors(share: str) -> dict[str, int]:
-    """Read a list of factors that an image shares with a frame of a clip, as `scenes.parse_factors` does.
+    """Parse the factors that an image shares with a frame of a clip, see `scenes.parse_factors`.
 
     Raises:
-        ValueError: an unknown factor; a position modulo a number, for places in a clip are not numbered.
+        ValueError: an unknown factor, or a position with a modulus: positions in a clip are not
+            numbered.
     """
-    if (keep := parse_factors(share)).get("position"):
+    moduli = parse_factors(share)
+    if moduli.get("position"):
         raise ValueError(
-            f"shared factors {share!r}: got a position with a modulus, wanted none, for places in a clip are not numbered; "
-            "write 'position'"
+            f"shared factors {share!r}: got a position with a modulus, wanted none, because "
+            "positions in a clip are not numbered; write 'position'"
         )
-    return keep
+    return moduli
 
 
 def shared_clip_nats(clips: Clips, share: str) -> float:
-    """What a clip shares with an image that has the named factors of a frame of it, all else drawn anew; closed form, in nats.
+    """Nats that a clip shares with an image that has the named factors of one of its frames.
 
-    It bounds I(v1; v2) from above. Places are uniform, as starts are, and seen to the pixel, those at borders half as often.
+    All other factors of the image are redrawn. The value is closed form and an upper bound on
+    I(v1; v2). Positions are uniform, as starts are, and visible to the pixel; those at the borders
+    are half as likely.
 
     Args:
         clips: of one digit each.
-        share: see `parse_clip_factors`, also for errors.
+        share: see `parse_clip_factors`.
 
-    >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> clips = draw_clips(World(ink, torch.arange(10), ground, torch.tensor([0, 1]), size=40), 1, seed=0)
-    >>> round(shared_clip_nats(clips, "digit"), 4), round(shared_clip_nats(clips, "position"), 4)  # log 10, 2 (log 32 + log 2 / 32)
-    (2.3026, 6.9748)
+    Raises:
+        ValueError: clips of several digits, or bad factors, see `parse_clip_factors`.
+
+    >>> ink = torch.zeros(10, 8, 8, dtype=torch.uint8)
+    >>> photos = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.arange(10), photos, torch.tensor([0, 1]), size=40)
+    >>> clips = draw_clips(world, 1, seed=0)
+    >>> round(shared_clip_nats(clips, "digit"), 4)  # log 10
+    2.3026
+    >>> round(shared_clip_nats(clips, "position"), 4)  # 2 (log 32 + log 2 / 32)
+    6.9748
     """
-    if (digits := clips.digit.shape[1]) != 1:
+    digits = clips.digit.shape[1]
+    if digits != 1:
         raise ValueError(
-            f"nats: got clips of {digits} digits, wanted one each; draw them with digits=1"
+            f"shared_clip_nats: got clips of {digits} digits, wanted one each; draw them with "
+            "digits=1"
         )
-    found = nats_per_factor(clips.world, share)
+    nats = nats_per_factor(clips.world, share)
     if "position" in parse_clip_factors(share):
-        found["position"] = sum(
-            math.log(side) + math.log(2) / side for side in _room(clips.world).tolist() if side
+        sides = [side for side in _last_corner(clips.world).tolist() if side]
+        nats["position"] = sum(math.log(side) + math.log(2) / side for side in sides)
+    return math.fsum(nats.values())
+
+
+def _check_count(name: str, value: int, least: int, most: int) -> None:
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(
+            f"draw_clips({name}): got {value!r}, wanted an integer from {least} to {most}"
         )
-    return math.fsum(found.values())
 
 
-def _paint(frames: Tensor, clips: Clips, clip: Tensor, places: Tensor, subpixel: bool) -> None:
-    """Fill `frames` `[n, 3, size, size]`: those of the clips numbered `clip` `[n]`, with digits at `places` `[n, D, 2]`."""
+def _paint(frames: Tensor, clips: Clips, clip: Tensor, corner: Tensor, subpixel: bool) -> None:
+    """Render frames in place.
+
+    Args:
+        frames: float32 or uint8 `[n, 3, size, size]`, written to.
+        clips: the clips that the frames belong to.
+        clip: the clip of each frame, long `[n]`.
+        corner: top-left corners of the digits, float64 `[n, D, 2]`.
+        subpixel: as for `render_clips`.
+    """
     world, size = clips.world, clips.world.size
-    ground = cut_windows(world.backgrounds, clips.background_image, clips.crop, size, size) * (
-        world.dim / 255
-    )
-    torch.index_select(
-        _stored(ground.clone(), frames.dtype), 0, clip, out=frames
-    )  # made once a clip, and copied for each frame
-    corner = (
-        places.floor().minimum(_room(world, places.device).sub(1).clamp(min=0))
-        if subpixel
-        else places.round()
-    )
+    ground = cut_windows(world.backgrounds, clips.background_image, clips.crop, size, size)
+    ground = ground * (world.dim / 255)
+    # Converted once a clip, copied for each frame.
+    torch.index_select(_to_frame_dtype(ground.clone(), frames.dtype), 0, clip, out=frames)
+    if subpixel:
+        last = _last_corner(world, corner.device).sub(1).clamp(min=0)
+        pixel = corner.floor().minimum(last)
+    else:
+        pixel = corner.round()
     image = clips.digit_image.index_select(0, clip)
     stamps = world.digits.index_select(0, image.flatten()).unflatten(0, image.shape)
     if subpixel:
-        stamps = _between(stamps, (places - corner).float(), size)
-    corner = corner.long()
+        stamps = _shifted(stamps, (corner - pixel).float(), size)
+    pixel = pixel.long()
     if stamps.shape[1] > 1:
-        stamps = _brightest(stamps, corner, size)
+        stamps = _brightest(stamps, pixel, size)
     height, width = stamps.shape[2:]
     ink = stamps[:, :, None].float().div_(255)
-    seen = _stored(
-        cut_windows(ground, clip[:, None], corner, height, width).mul_(1 - ink).add_(ink),
-        frames.dtype,
-    )
-    rows = row_starts(
-        frames, torch.arange(len(frames), device=frames.device)[:, None], corner, height
-    )
-    flat = frames.view(-1)  # windows that overlap hold the same values there
+    blend = cut_windows(ground, clip[:, None], pixel, height, width).mul_(1 - ink).add_(ink)
+    blend = _to_frame_dtype(blend, frames.dtype)
+    frame = torch.arange(len(frames), device=frames.device)[:, None]
+    starts = row_starts(frames, frame, pixel, height)
+    flat = frames.view(-1)  # overlapping windows hold equal values where they overlap
     if flat.device.type in _BY_ROWS:
-        flat.unfold(0, width, 1)[rows] = seen.view(-1, width)
+        flat.unfold(0, width, 1)[starts] = blend.view(-1, width)
     else:
-        flat.scatter_(
-            0, (rows[:, None] + torch.arange(width, device=flat.device)).flatten(), seen.flatten()
-        )
+        index = starts[:, None] + torch.arange(width, device=flat.device)
+        flat.scatter_(0, index.flatten(), blend.flatten())
 
 
-def _stored(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats in [0, 1] as frames have them, in their own memory; bytes by way of 16 bits, which torch converts to in vectors."""
+def _to_frame_dtype(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floats in [0, 1] as float32 or uint8; may overwrite its input.
+
+    Conversion to uint8 goes through int16, which torch vectorises.
+    """
     return values.mul_(255).round_().to(torch.int16).to(dtype) if dtype == torch.uint8 else values
 
 
-def _between(stamps: Tensor, offset: Tensor, size: int) -> Tensor:
-    """Stamps `[n, D, h, w]` moved down and right by parts of a pixel `[n, D, 2]`, grown by a pixel where there is room."""
-    grow = [min(1, size - side) for side in stamps.shape[2:]]
-    ink = F.pad(stamps, (grow[1], grow[1], grow[0], grow[0])).float()
-    for axis, more, part in zip((2, 3), grow, offset[..., None, None].unbind(2), strict=True):
-        last = ink.shape[axis] - 1
-        ink = (
-            ink.narrow(axis, 0, last) * part + ink.narrow(axis, 1, last) * (1 - part)
-            if more
-            else ink
-        )
+def _shifted(stamps: Tensor, offset: Tensor, size: int) -> Tensor:
+    """Stamps `[n, D, h, w]` moved down and right by fractions of a pixel `[n, D, 2]`.
+
+    They grow by one pixel along each axis on which the canvas is larger than the digit.
+    """
+    grow_y, grow_x = [min(1, size - side) for side in stamps.shape[2:]]
+    ink = F.pad(stamps, (grow_x, grow_x, grow_y, grow_y)).float()
+    fraction_y, fraction_x = offset[..., None, None].unbind(2)
+    for axis, grow, fraction in ((2, grow_y, fraction_y), (3, grow_x, fraction_x)):
+        if grow:
+            last = ink.shape[axis] - 1
+            before, after = ink.narrow(axis, 0, last), ink.narrow(axis, 1, last)
+            ink = before * fraction + after * (1 - fraction)
     return ink.round().to(torch.uint8)
 
 
 def _brightest(stamps: Tensor, corner: Tensor, size: int) -> Tensor:
-    """For each of the stamps `[n, D, h, w]` at `corner` `[n, D, 2]`, the brightest ink that any stamp has in its window."""
+    """The brightest ink of all of a frame's stamps in the window of each of them.
+
+    Args:
+        stamps: uint8 `[n, D, h, w]`.
+        corner: their corners, long `[n, D, 2]`.
+        size: side of the canvas in pixels.
+
+    Returns:
+        uint8 `[n, D, h, w]`.
+    """
     n, count, height, width = stamps.shape
-    room = to_device(torch.tensor([size - height, size - width], device="cpu"), stamps.device)
-    sheets = F.pad(stamps, (size - width, size - width, size - height, size - height)).flatten(
-        0, 1
-    )[:, None]
+    margin_y, margin_x = size - height, size - width
+    margins = torch.tensor([margin_y, margin_x], device="cpu")
+    sheets = F.pad(stamps, (margin_x, margin_x, margin_y, margin_y)).flatten(0, 1)[:, None]
     sheet = torch.arange(n * count, device=stamps.device).view(n, 1, count).expand(n, count, count)
-    return (
-        cut_windows(sheets, sheet, room + corner[:, :, None] - corner[:, None], height, width)
-        .squeeze(3)
-        .amax(2)
-    )
+    distance = corner[:, :, None] - corner[:, None]
+    shift = to_device(margins, stamps.device) + distance
+    return cut_windows(sheets, sheet, shift, height, width).squeeze(3).amax(2)
 
 
-def _room(world: World, device: torch.device | str = "cpu") -> Tensor:
-    """The greatest place (y, x) of a digit: the canvas less the digit, float64 `[2]`."""
-    return to_device(
-        torch.tensor(
-            [world.size - n for n in world.digits.shape[1:]], dtype=torch.float64, device="cpu"
-        ),
-        device,
-    )
+def _last_corner(world: World, device: torch.device | str = "cpu") -> Tensor:
+    """The largest corner (y, x) of a digit: the canvas minus the digit, float64 `[2]`."""
+    sides = [world.size - side for side in world.digits.shape[1:]]
+    return to_device(torch.tensor(sides, dtype=torch.float64, device="cpu"), device)
 
 
-def _chosen(world: World, name: str, words: Tensor) -> tuple[Tensor, Tensor]:
-    """A class from the first of the uniform words `[..., 5]`, and a row of the bank within that class from the second."""
-    of_class, of_row = to_device(words[..., :2], world.digits.device).unbind(-1)
-    kind = (of_class * len(world.counts[name])).long()
-    return kind, pick_member(world, name, kind, of_row)
+def _pick_image(world: World, name: str, words: Tensor) -> tuple[Tensor, Tensor]:
+    """A class of `digit` or `background`, and a row of its bank within that class.
+
+    Args:
+        world: the banks.
+        name: `digit` or `background`.
+        words: uniform in [0, 1), `[..., 5]`: the first picks the class, the second the row.
+    """
+    for_class, for_row = to_device(words[..., :2], world.digits.device).unbind(-1)
+    classes = (for_class * len(world.counts[name])).long()
+    return classes, pick_member(world, name, classes, for_row)
 
 
 def _direction(turn: Tensor) -> Tensor:
-    """Unit vectors (y, x) `[..., 2]` at angles of `turn` of a full circle, 0 to 1, counted from the left.
+    """Unit vectors (y, x) `[..., 2]` at angles of `turn` circles, 0..1, counted from the left.
 
-    By sums and products, which are rounded alike on every machine; the sine of a library is not.
+    Computed from sums and products, which are rounded alike on every machine; a library's sine is
+    not.
     """
     angle = (turn * 2 - 1) * math.pi
     square, sine, cosine = angle * angle, torch.ones_like(angle), torch.ones_like(angle)
-    for k in range(
-        30, 0, -2
-    ):  # their power series from the far end; beyond angle**31 the terms are below the rounding
-        sine, cosine = (
-            1 - square * sine * (1 / (k * (k + 1))),
-            1 - square * cosine * (1 / (k * (k - 1))),
-        )
+    # The power series, from the last term; terms beyond angle**31 are below the rounding error.
+    for k in range(30, 0, -2):
+        sine = 1 - square * sine * (1 / (k * (k + 1)))
+        cosine = 1 - square * cosine * (1 / (k * (k - 1)))
     return torch.stack([sine * angle, cosine], -1)

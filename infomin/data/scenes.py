@@ -1,14 +1,15 @@
-"""Scenes with known factors: a handwritten digit, at a place, over a background. Factors in, pixels out.
+"""Scenes with known factors: a handwritten digit at a position over a background.
 
-A scene is a handful of integers; `render_scenes` turns a batch of them into images. Because every factor is discrete and drawn
-uniformly, the information that two scenes share when they have some factors in common is known in closed form: see `shared_nats`.
-The setting follows Colorful Moving-MNIST (InfoMin), whose digits move: see `moving_mnist`.
+A scene is a handful of integers; `render_scenes` turns a batch of them into images. Every factor is
+discrete and uniform, so the information that two scenes share through common factors is known in
+closed form: see `shared_nats`. The setting follows Colorful Moving-MNIST (InfoMin); for its moving
+digits see `moving_mnist`.
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -19,21 +20,31 @@ from ..common.seeds import to_device
 from .windows import cut_windows
 
 FACTORS = ("digit", "digit_image", "position", "background", "background_image", "background_crop")
-ALL = "digit_image-position-background_crop"  # the finest level of each factor: together they fix every pixel
+# The finest level of each factor: together they fix every pixel.
+ALL = "digit_image-position-background_crop"
+# The tensors of `Scenes` that each factor fixes, the class (or position) first.
+_TENSORS = {
+    "digit": ("digit",),
+    "digit_image": ("digit", "digit_image"),
+    "position": ("position",),
+    "background": ("background",),
+    "background_image": ("background", "background_image"),
+    "background_crop": ("background", "background_image", "crop"),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """What scenes are made of: two banks of pictures and a canvas.
+    """What scenes are drawn from: a bank of digits, a bank of backgrounds, and a canvas.
 
     Args:
-        digits: uint8 `[N, h, w]`, a digit's ink, 0 none to 255 full.
+        digits: uint8 `[N, h, w]`, the ink of each digit, 0 (none) to 255 (full).
         digit_class: long `[N]`, numbered from 0 without gaps.
         backgrounds: uint8 `[M, 3, H, W]`, H and W at least `size`.
-        background_class: long `[M]`, likewise.
+        background_class: long `[M]`, numbered from 0 without gaps.
         size: side of the square canvas in pixels.
-        cells: digits stand at one of `cells**2` places on a regular grid.
-        dim: brightness of the background, 0..1; below one, white ink stands out on any photograph.
+        cells: a digit has one of `cells**2` positions on a regular grid.
+        dim: brightness of the background, 0..1; below 1, white ink stands out on any photograph.
     """
 
     digits: Tensor
@@ -44,29 +55,32 @@ class World:
     cells: int = 3
     dim: float = 0.5
 
-    def __repr__(self) -> str:
-        digits, grounds = (
-            list(self.digits.shape),
-            list(self.backgrounds.shape),
-        )  # the pictures would fill pages
-        return f"World(digits={digits}, backgrounds={grounds}, size={self.size}, cells={self.cells}, dim={self.dim})"
+    def __repr__(self) -> str:  # shapes only: the pictures would fill pages
+        banks = f"digits={list(self.digits.shape)}, backgrounds={list(self.backgrounds.shape)}"
+        return f"World({banks}, size={self.size}, cells={self.cells}, dim={self.dim})"
 
     @cached_property
     def sheets(self) -> Tensor:
-        """The digits amid so much empty paper that a canvas can be cut with the digit at any place: uint8 `[N, 1, H, W]`."""
-        (height, width), size = self.digits.shape[1:], self.size
-        return F.pad(self.digits, (size - width, size - width, size - height, size - height))[
-            :, None
-        ]
+        """The digits with margins, so that a canvas can be cut with the digit at any position.
+
+        uint8 `[N, 1, 2 * size - h, 2 * size - w]`.
+        """
+        height, width = self.digits.shape[1:]
+        vertical, horizontal = self.size - height, self.size - width
+        return F.pad(self.digits, (horizontal, horizontal, vertical, vertical))[:, None]
 
     @cached_property
     def members(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """For `digit` and `background`: rows of the bank in the order of class, each class's start and count."""
-        found = {}
-        for name, bank in (("digit", self.digit_class), ("background", self.background_class)):
-            count = bank.bincount()
-            found[name] = (bank.argsort(stable=True), count.cumsum(0) - count, count)
-        return found
+        """The rows of each bank by class.
+
+        For `digit` and `background`: the rows sorted by class, and where each class starts among
+        them and how many it has.
+        """
+        members = {}
+        for name, classes in (("digit", self.digit_class), ("background", self.background_class)):
+            count = classes.bincount()
+            members[name] = (classes.argsort(stable=True), count.cumsum(0) - count, count)
+        return members
 
     @cached_property
     def counts(self) -> dict[str, list[int]]:
@@ -74,52 +88,53 @@ class World:
         return {name: count.tolist() for name, (_, _, count) in self.members.items()}
 
     def check(self) -> None:
-        """Raise a ValueError unless there are pictures of every class, and the canvas holds a digit and fits in a background."""
-        banks = (
-            (self.digits, self.digit_class, "[N, h, w]"),
-            (self.backgrounds, self.background_class, "[N, 3, H, W]"),
-        )
-        for bank, classes, shape in banks:  # of floats in [0, 1] nothing would be seen
-            good = bank.dtype == torch.uint8 and len(bank) == len(classes)
-            if (
-                not good
-                or bank.dim() != 1 + shape.count(",")
-                or bank.shape[1] != (3 if "3" in shape else bank.shape[1])
-            ):
-                raise ValueError(
-                    f"draw(world): got pictures {list(bank.shape)} of {bank.dtype} and {len(classes)} classes, wanted uint8 "
-                    f"{shape} and N classes; convert them"
-                )
+        """Check that scenes can be drawn from this world.
+
+        Raises:
+            ValueError: a bank of another shape or dtype, a class without pictures, a brightness out
+                of range, or a canvas that does not hold the digits or exceeds the backgrounds.
+        """
+        _check_bank("digits", self.digits, self.digit_class, "[N, h, w]")
+        _check_bank("backgrounds", self.backgrounds, self.background_class, "[N, 3, H, W]")
         if not 0 <= self.dim <= 1:
-            raise ValueError(
-                f"draw(world): got a brightness of {self.dim}, wanted 0 to 1; change World(dim)"
-            )
+            raise ValueError(f"World(dim): got a brightness of {self.dim}, wanted 0 to 1")
         for name, count in self.counts.items():
             if not count or 0 in count:
                 raise ValueError(
-                    f"draw(world): got {count} {name}s of the classes 0, 1, …, wanted at least one of each; "
-                    "add pictures, or number the classes without gaps"
+                    f"World({name}_class): got {count} {name}s in classes 0, 1, …, wanted at least "
+                    "one in each; add pictures, or number the classes without gaps"
                 )
-        (height, width), least = self.digits.shape[1:], min(self.backgrounds.shape[2:])
-        if not max(height, width) <= self.size <= least:
+        least, most = max(self.digits.shape[1:]), min(self.backgrounds.shape[2:])
+        if not least <= self.size <= most:
             raise ValueError(
-                f"draw(world): got a canvas of {self.size} px, wanted {max(height, width)} (the digits) to {least} px "
-                "(the backgrounds); change World(size)"
+                f"World(size): got a canvas of {self.size} px, wanted {least} (the digits) to "
+                f"{most} px (the backgrounds)"
             )
 
     def to(self, device: torch.device | str) -> "World":
         """The same world on a device."""
-        parts: dict[str, Any] = {
-            f.name: v.to(device)
-            for f in fields(self)
-            if isinstance(v := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **parts)
+        return replace(
+            self,
+            digits=self.digits.to(device),
+            digit_class=self.digit_class.to(device),
+            backgrounds=self.backgrounds.to(device),
+            background_class=self.background_class.to(device),
+        )
+
+
+def _check_bank(name: str, bank: Tensor, classes: Tensor, shape: str) -> None:
+    good = bank.dtype == torch.uint8 and len(bank) == len(classes)
+    good = good and bank.dim() == 1 + shape.count(",")
+    if not good or ("3" in shape and bank.shape[1] != 3):
+        raise ValueError(
+            f"World({name}): got {bank.dtype} {list(bank.shape)} and {len(classes)} classes, "
+            f"wanted uint8 {shape} and N classes; convert them"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """What batches of scenes and of clips have in common: tensors with a row for each, and a world."""
+    """The base of scenes and clips: a world, and tensors with one row a scene or clip."""
 
     world: World
     digit: Tensor
@@ -128,28 +143,26 @@ class Factors:
         return len(self.digit)
 
     def __getitem__(self, index: Tensor | slice) -> Self:
-        return type(self)(
-            self.world, **{name: value[index] for name, value in self.tensors().items()}
-        )
+        selected = {name: value[index] for name, value in self.tensors().items()}
+        return type(self)(self.world, **selected)
 
     def tensors(self) -> dict[str, Tensor]:
         """The factors by name."""
         return {name: value for name, value in vars(self).items() if name != "world"}
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on a device."""
-        return type(self)(
-            self.world.to(device),
-            **{name: value.to(device) for name, value in self.tensors().items()},
-        )
+        """The same scenes or clips on a device, with their world."""
+        moved = {name: value.to(device) for name, value in self.tensors().items()}
+        return type(self)(self.world.to(device), **moved)
 
 
 @dataclass(frozen=True, eq=False)
 class Scenes(Factors):
-    """A batch of scenes: the factors of each, and the world they are drawn from.
+    """The factors of a batch of scenes, and the world they are drawn from.
 
-    Classes (`digit`, `background`) and `position` are what tasks ask for; `digit_image` and `background_image` are rows of the
-    world's banks; `crop` `[B, 2]` is the top-left pixel (y, x) of the canvas in the background. All long; all but `crop` `[B]`.
+    All tensors are long. The classes (`digit`, `background`) and `position` `[B]` are labels of
+    tasks; `digit_image` and `background_image` `[B]` are rows of the world's banks; `crop` `[B, 2]`
+    is the top-left pixel (y, x) of the canvas in the background.
     """
 
     digit_image: Tensor
@@ -160,200 +173,227 @@ class Scenes(Factors):
 
 
 def draw_scenes(world: World, n: int, generator: torch.Generator | None = None) -> Scenes:
-    """Draw `n` scenes: classes and positions uniform, then an image uniform within its class, then a crop uniform.
+    """Draw scenes: uniform classes and positions, then images within a class, then crops.
+
+    Args:
+        world: the pictures and the canvas.
+        n: number of scenes.
+        generator: on the CPU; None uses torch's global one.
 
     Raises:
-        ValueError: a world that has no picture for some class, or whose canvas is too small or too large.
+        ValueError: a class without pictures, or a canvas too small or too large.
 
-    >>> ink, ground = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> world = World(ink, torch.tensor([0, 1, 1]), ground, torch.tensor([0, 1]))
+    >>> ink = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    >>> photos = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.tensor([0, 1, 1]), photos, torch.tensor([0, 1]))
     >>> scenes = draw_scenes(world, 5, torch.Generator().manual_seed(0))
     >>> render_scenes(scenes).shape
     torch.Size([5, 3, 32, 32])
     """
     world.check()
     device = world.digits.device
-    digit = _choose(_values(world, "digit"), (n,), device, generator)
-    background = _choose(_values(world, "background"), (n,), device, generator)
-    room = to_device(
-        torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1, device
+    crops = torch.tensor(world.backgrounds.shape[2:], device="cpu") - world.size + 1
+    # The order of these draws determines the data sets: do not change it.
+    digit = _uniform_integers(_value_count(world, "digit"), (n,), device, generator)
+    background = _uniform_integers(_value_count(world, "background"), (n,), device, generator)
+    digit_image = pick_member(world, "digit", digit, _uniform((n,), device, generator))
+    position = _uniform_integers(_value_count(world, "position"), (n,), device, generator)
+    background_image = pick_member(
+        world, "background", background, _uniform((n,), device, generator)
     )
-    factors = {
-        "digit": digit,
-        "digit_image": pick_member(world, "digit", digit, _uniform((n,), device, generator)),
-        "position": _choose(_values(world, "position"), (n,), device, generator),
-        "background": background,
-        "background_image": pick_member(
-            world, "background", background, _uniform((n,), device, generator)
-        ),
-        "crop": _choose(room, (n, 2), device, generator),
-    }
-    return Scenes(world, **factors)
+    crop = _uniform_integers(to_device(crops, device), (n, 2), device, generator)
+    return Scenes(world, digit, digit_image, position, background, background_image, crop)
 
 
 def draw_partner(scenes: Scenes, share: str, generator: torch.Generator | None = None) -> Scenes:
-    """Scenes that have the named factors in common with `scenes`, all others being drawn anew.
+    """Draw scenes that share the named factors with `scenes`; all other factors are redrawn.
 
     Args:
         scenes: `[B]` scenes.
-        share: factors joined by `-`, for example `digit-position`; see `parse_factors` for the names.
+        share: factors joined by `-`, for example `digit-position`; for names see `parse_factors`.
+        generator: on the CPU; None uses torch's global one.
+
+    Raises:
+        ValueError: an unknown factor, see `parse_factors`.
     """
-    keep = parse_factors(share)
-    new = draw_scenes(scenes.world, len(scenes), generator)
-    parts = new.tensors()
-    for name, modulus in keep.items():
-        parts.update({part: getattr(scenes, part) for part in _PARTS[name]})
-        if modulus:  # the residue is kept, the class is drawn anew among those that have it
-            parts.update(_same_residue(scenes, name, modulus, generator))
-    # A class that is shared at class level needs an image of that class: the one drawn above belongs to another.
+    shared = parse_factors(share)
+    tensors = draw_scenes(scenes.world, len(scenes), generator).tensors()
+    kept = scenes.tensors()
+    for name, modulus in shared.items():
+        tensors.update({tensor: kept[tensor] for tensor in _TENSORS[name]})
+        if modulus:
+            tensors[name] = _redraw_within_residue(scenes, name, modulus, generator)
+    # A factor shared at the level of its class needs an image of that class: the image drawn above
+    # may belong to another one.
     for name in ("digit", "background"):
-        if name in keep:
-            uniform = _uniform((len(scenes),), parts[name].device, generator)
-            parts[f"{name}_image"] = pick_member(scenes.world, name, parts[name], uniform)
-    return Scenes(scenes.world, **parts)
-
-
-_PARTS = {
-    "digit": ("digit",),
-    "digit_image": ("digit", "digit_image"),
-    "position": ("position",),
-    "background": ("background",),
-    "background_image": ("background", "background_image"),
-    "background_crop": ("background", "background_image", "crop"),
-}
+        if name in shared:
+            uniform = _uniform((len(scenes),), tensors[name].device, generator)
+            tensors[f"{name}_image"] = pick_member(scenes.world, name, tensors[name], uniform)
+    return Scenes(scenes.world, **tensors)
 
 
 def parse_factors(share: str) -> dict[str, int]:
-    """Read a list of shared factors: `digit-position` -> {"digit": 0, "position": 0}; `digit%5` -> {"digit": 5}.
+    """Parse a list of shared factors into factor -> modulus, 0 if there is none.
 
-    Names: `digit` and `background` (the class), `digit_image` and `background_image` (the very picture), `background_crop`
-    (its very pixels), `position`; `NAME%m` shares the class or position modulo m only; `nothing` and `all` are the two ends.
+    Args:
+        share: factors joined by `-`. `digit` and `background` share the class, `digit_image` and
+            `background_image` the picture, `background_crop` its very pixels, `position` the
+            position; `NAME%m` shares a class or position modulo m; `nothing` and `all` are the
+            extremes.
+
+    Raises:
+        ValueError: an unknown factor, a modulus where none is possible, a factor named twice.
 
     >>> parse_factors("digit%5-position")
     {'digit': 5, 'position': 0}
     """
-    keep: dict[str, int] = {}
+    moduli: dict[str, int] = {}
     for part in {"nothing": [], "all": ALL.split("-")}.get(share, share.split("-")):
         name, percent, modulus = part.partition("%")
-        check_choice(
-            name,
-            FACTORS,
-            f"shared factor in {share!r} (join them by '-', or write 'nothing' or 'all')",
-        )
-        if percent and (
-            name not in ("digit", "position", "background")
-            or not modulus.isdecimal()
-            or int(modulus) < 2
-        ):
+        hint = f"shared factor in {share!r} (join factors by '-', or write 'nothing' or 'all')"
+        check_choice(name, FACTORS, hint)
+        good_modulus = modulus.isdecimal() and int(modulus) >= 2
+        if percent and (name not in ("digit", "position", "background") or not good_modulus):
             raise ValueError(
-                f"shared factor {part!r}: got modulus {modulus!r}, wanted digit, position or background % a whole number from 2"
+                f"shared factor {part!r}: got modulus {modulus!r}, wanted digit, position or "
+                "background % a whole number from 2"
             )
-        if any(_PARTS[name][0] == _PARTS[other][0] for other in keep):
+        if any(_TENSORS[name][0] == _TENSORS[other][0] for other in moduli):
             raise ValueError(
                 f"shared factors {share!r}: {name!r} names a factor twice; keep the finer one"
             )
-        keep[name] = int(modulus or 0)
-    return keep
+        moduli[name] = int(modulus or 0)
+    return moduli
 
 
 def shared_nats(scenes: Scenes, share: str) -> float:
-    """The mutual information of a scene and its `draw_partner`, in nats: the entropy of what they share.
+    """Mutual information of a scene and its `draw_partner` in nats: the entropy of what they share.
 
-    Exact for the factors. It bounds the information between the images from above, and equals it as far as the factors can be
-    read from the pixels (handwriting is now and then ambiguous, and so are two crops of plain sky).
+    Exact for the factors. It is an upper bound on the information between the images, tight as far
+    as the factors can be read from the pixels (handwriting is sometimes ambiguous, and so are two
+    crops of plain sky).
 
-    >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> world = World(ink, torch.arange(10), ground, torch.tensor([0, 1]))
-    >>> round(shared_nats(draw_scenes(world, 1), "digit"), 4), round(shared_nats(draw_scenes(world, 1), "digit%2"), 4), shared_nats(draw_scenes(world, 1), "nothing")
-    (2.3026, 0.6931, 0.0)
+    Args:
+        scenes: any scenes of the world.
+        share: as for `draw_partner`.
+
+    >>> ink = torch.zeros(10, 8, 8, dtype=torch.uint8)
+    >>> photos = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.arange(10), photos, torch.tensor([0, 1]))
+    >>> scenes = draw_scenes(world, 1)
+    >>> round(shared_nats(scenes, "digit"), 4), round(shared_nats(scenes, "digit%2"), 4)
+    (2.3026, 0.6931)
     """
     return math.fsum(nats_per_factor(scenes.world, share).values())
 
 
 def nats_per_factor(world: World, share: str) -> dict[str, float]:
-    """What a scene and its `draw_partner` share about each of the named factors, in nats; factors are independent.
+    """The nats that a scene and its `draw_partner` share in each named factor.
 
-    >>> ink, ground = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    >>> world = World(ink, torch.arange(10), ground, torch.tensor([0, 1]))
-    >>> {name: round(found, 4) for name, found in nats_per_factor(world, "digit-background_crop").items()}  # log 10, log (2 * 9 * 9)
-    {'digit': 2.3026, 'background_crop': 5.0876}
+    Factors are independent, so the total is the sum.
+
+    >>> ink = torch.zeros(10, 8, 8, dtype=torch.uint8)
+    >>> photos = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    >>> world = World(ink, torch.arange(10), photos, torch.tensor([0, 1]))
+    >>> nats = nats_per_factor(world, "digit-background_crop")
+    >>> round(nats["digit"], 4), round(nats["background_crop"], 4)  # log 10, log (2 * 9 * 9)
+    (2.3026, 5.0876)
     """
-    room, found = math.prod(side - world.size + 1 for side in world.backgrounds.shape[2:]), {}
+    nats = {}
+    crops = math.prod(side - world.size + 1 for side in world.backgrounds.shape[2:])
     for name, modulus in parse_factors(share).items():
-        factor = _PARTS[name][0]
-        values = _values(world, factor)
-        counts = torch.arange(values, device="cpu").remainder(modulus or values).bincount().double()
-        found[name] = float(-(counts / values * (counts / values).log()).sum())
+        factor = _TENSORS[name][0]
+        values = _value_count(world, factor)
+        residues = torch.arange(values, device="cpu").remainder(modulus or values)
+        p = residues.bincount().double() / values
+        nats[name] = float(-(p * p.log()).sum())
         if name.endswith(("_image", "_crop")) and factor in world.counts:
-            found[name] += float(
-                torch.tensor(world.counts[factor], dtype=torch.float64, device="cpu").log().mean()
-            )
+            images = torch.tensor(world.counts[factor], dtype=torch.float64, device="cpu")
+            nats[name] += float(images.log().mean())
         if name.endswith("_crop"):
-            found[name] += math.log(room)
-    return found
+            nats[name] += math.log(crops)
+    return nats
 
 
 def render_scenes(scenes: Scenes) -> Tensor:
-    """Draw scenes: `[B]` scenes -> float32 `[B, 3, size, size]` in [0, 1]; white ink over a dimmed crop of the background."""
+    """Render scenes: white ink over a dimmed crop of the background.
+
+    Args:
+        scenes: `[B]` scenes.
+
+    Returns:
+        float32 `[B, 3, size, size]` in [0, 1].
+    """
     world, size = scenes.world, scenes.world.size
-    room = to_device(
-        torch.tensor([size - side for side in world.digits.shape[1:]], device="cpu"),
-        world.digits.device,
-    )
-    ink = cut_windows(world.sheets, scenes.digit_image, room - corners(scenes), size, size)
+    margins = torch.tensor([size - side for side in world.digits.shape[1:]], device="cpu")
+    shift = to_device(margins, world.digits.device) - corners(scenes)
+    ink = cut_windows(world.sheets, scenes.digit_image, shift, size, size)
     ground = cut_windows(world.backgrounds, scenes.background_image, scenes.crop, size, size)
-    alpha = ink.float().div_(
-        255
-    )  # bytes become floats first: arithmetic of mixed dtypes is slow on a CPU
+    # Convert bytes to floats first: arithmetic on mixed dtypes is slow on a CPU.
+    alpha = ink.float().div_(255)
     return ground.float().mul_(world.dim / 255).mul_(1 - alpha).add_(alpha)
 
 
 def corners(scenes: Scenes) -> Tensor:
-    """The digit's top-left pixel (y, x), long `[B, 2]`: the grid's cells, spread over all places where the digit is whole."""
+    """The top-left pixel (y, x) of each digit, long `[B, 2]`.
+
+    The cells of the grid are spread over all corners at which the whole digit is on the canvas.
+    """
     world = scenes.world
-    cell = (scenes.position // world.cells, scenes.position % world.cells)
-    room = (world.size - side for side in world.digits.shape[1:])
-    return torch.stack(
-        [c * r // max(1, world.cells - 1) for c, r in zip(cell, room, strict=True)], 1
-    )
+    height, width = world.digits.shape[1:]
+    steps = max(1, world.cells - 1)
+    y = scenes.position // world.cells * (world.size - height) // steps
+    x = scenes.position % world.cells * (world.size - width) // steps
+    return torch.stack([y, x], 1)
 
 
-def _values(world: World, factor: str) -> int:
+def _value_count(world: World, factor: str) -> int:
     """How many values `digit`, `background` or `position` can have."""
     return world.cells**2 if factor == "position" else len(world.counts[factor])
 
 
-def _choose(
+def _uniform_integers(
     counts: Tensor | int,
-    size: tuple[int, ...],
+    shape: tuple[int, ...],
     device: torch.device,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Whole numbers uniform in 0..count-1."""
-    return (_uniform(size, device, generator) * counts).long()
+    """Long integers, uniform in 0..counts-1."""
+    return (_uniform(shape, device, generator) * counts).long()
 
 
 def _uniform(
-    size: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """Numbers in [0, 1), drawn on the CPU; float64, so that no value of a small count is favoured."""
-    return to_device(
-        torch.rand(size, dtype=torch.float64, device="cpu", generator=generator), device
-    )
+    """Numbers uniform in [0, 1), drawn on the CPU.
+
+    float64: with the coarser steps of float32, some values of a large count would never be drawn.
+    """
+    drawn = torch.rand(shape, dtype=torch.float64, device="cpu", generator=generator)
+    return to_device(drawn, device)
 
 
 def pick_member(world: World, name: str, classes: Tensor, uniform: Tensor) -> Tensor:
-    """Rows of a bank, `digit` or `background`: those that numbers in [0, 1) pick among the rows of each class; long."""
+    """Pick rows of a bank, each within its class.
+
+    Args:
+        name: the bank, `digit` or `background`.
+        classes: long, any shape.
+        uniform: numbers in [0, 1) of that shape, which pick among the rows of a class.
+
+    Returns:
+        long, of that shape.
+    """
     rows, start, count = world.members[name]
     return rows[start[classes] + (uniform * count[classes]).long()]
 
 
-def _same_residue(
+def _redraw_within_residue(
     scenes: Scenes, name: str, modulus: int, generator: torch.Generator | None
-) -> dict[str, Tensor]:
-    world = scenes.world
-    residue = getattr(scenes, name) % modulus
-    choices = (
-        _values(world, name) - residue + modulus - 1
-    ) // modulus  # how many of 0..values-1 have this residue
-    return {name: residue + modulus * _choose(choices, residue.shape, residue.device, generator)}
+) -> Tensor:
+    """Draw values of a factor that are equal to those of `scenes` modulo `modulus`."""
+    residue = scenes.tensors()[name] % modulus
+    values = _value_count(scenes.world, name)
+    choices = (values - residue + modulus - 1) // modulus  # values with this residue
+    drawn = _uniform_integers(choices, residue.shape, residue.device, generator)
+    return residue + modulus * drawn

@@ -1,8 +1,9 @@
-"""Colorful Moving-MNIST on disk: clips written once, in shards that can be verified and resumed, and read by any loader.
+"""Colorful Moving-MNIST on disk: shards of clips, resumable and verifiable, read by any loader.
 
-A folder holds `manifest.json` and shards `00000.safetensors`, …. A shard is a function of the configuration and its own number,
-so neither order nor interruption changes a byte. The manifest is there before the first shard and says after each one what its
-checksum is: a shard of which it says nothing was cut short, or never begun, and is made again.
+A folder holds `manifest.json` and the shards `00000.safetensors`, …. A shard is a function of the
+configuration and its own number, so neither order nor interruption changes a byte. The manifest is
+written before the first shard and updated with the checksum of each; a shard without a checksum
+there is unfinished and is made again.
 """
 
 import hashlib
@@ -29,16 +30,11 @@ from .moving_mnist import draw_clips, positions, render_clips
 from .scenes import World
 from .sources import load_worlds
 
-MANIFEST, FORMAT, VERSION = (
-    "manifest.json",
-    "infomin.ClipShards",
-    1,
-)  # a new version whenever other bytes would be written
-FIRST_CLIP = {
-    "train": 0,
-    "test": 2**46,
-}  # numbers of their first clips in the sequence of a seed: they share no path either
-AGAIN = "run the command that wrote it again, which makes anew what is missing or damaged"
+MANIFEST, FORMAT = "manifest.json", "infomin.ClipShards"
+VERSION = 1  # increase it whenever other bytes would be written
+# Number of the first clip of each part in the sequence of a seed: parts share no path.
+FIRST_CLIP = {"train": 0, "test": 2**46}
+AGAIN = "run the command that wrote it again, which replaces missing and damaged shards"
 
 
 def write(
@@ -58,35 +54,37 @@ def write(
     backgrounds: str = "photos",
     bar: bool = False,
 ) -> list[str]:
-    """Write a data set of clips, or what a folder lacks of it: missing, damaged and unfinished shards.
+    """Write a data set of clips, or the shards of it that are missing, damaged or unfinished.
 
-    A shard holds `frames`, uint8 `[n, T, 3, size, size]`; `positions`, float32 `[n, T, D, 2]`, top-left corners (y, x) in pixels;
-    and the factors of `moving_mnist.Clips` by their names. Memory is that of a few shards, 250 kB a clip as it is by default.
+    A shard holds `frames`, uint8 `[n, T, 3, size, size]`; `positions`, float32 `[n, T, D, 2]`,
+    top-left corners (y, x) in pixels; and the factors of `moving_mnist.Clips` by name. Memory is
+    that of a few shards, 250 kB a clip by default.
 
     Args:
-        folder: For this data set alone; made if missing.
-        clips: How many clips there are, 1 or more.
-        shard: Clips of a shard, 1 or more; the last may have fewer.
+        folder: For this data set only; created if missing.
+        clips: Number of clips, 1 or more.
+        shard: Clips in a shard, 1 or more; the last shard may have fewer.
         frames: Frames of a clip (T), 1 or more.
         size: Side of the canvas in pixels, as in `sources.load_worlds`.
         digit: Side of a digit in pixels.
-        speed: How far a digit moves from frame to frame, in canvases, 0 or more.
-        digits_per_clip: How many digits move in a clip (D), 1 to 8191.
+        speed: Distance that a digit moves from frame to frame, in canvases, 0 or more.
+        digits_per_clip: Moving digits in a clip (D), 1 to 8191.
         dim: Brightness of the background, 0 to 1.
-        seed: Seed of all that is drawn, 0 or more.
-        part: The part, train or test; they share no picture and no path.
-        digits: What moves: digits, mnist, fashion, emnist:SPLIT, idx:PATH or folder:PATH, see `sources.load_worlds`.
+        seed: Seed of everything that is drawn, 0 or more.
+        part: Which part, train or test; they share no picture and no path.
+        digits: What moves: digits, mnist, fashion, emnist:SPLIT, idx:PATH or folder:PATH, see
+            `sources.load_worlds`.
         backgrounds: What is behind: photos, stl10 or folder:PATH.
-        bar: Show progress and the time left.
+        bar: Show progress and the remaining time.
 
     Returns:
-        the names of the shards that were made now.
+        the names of the shards that were written by this call.
 
     Raises:
         ValueError: a number or word out of range, or a folder that holds another configuration.
         FileNotFoundError: pictures are missing.
-        Locked: somebody else writes there.
-        OSError: the disk is full or cannot be written; what is there stays, and the same call goes on.
+        Locked: another process writes to the folder.
+        OSError: the disk is full or not writable; complete shards stay, and the same call resumes.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -95,21 +93,20 @@ def write(
     ['00000.safetensors', '00001.safetensors']
     ([], [])
     """
-    config = {
-        name: value for name, value in locals().items() if name not in ("folder", "bar")
-    }  # all that a byte depends on
+    # Everything that a byte depends on.
+    config = {name: value for name, value in locals().items() if name not in ("folder", "bar")}
     for name in ("clips", "shard", "frames", "digits_per_clip", "seed"):
         check_type(config[name], int, f"write({name})")
         check_positive(config[name], f"write({name})", zero=name == "seed")
-    config |= {
-        name: float(check_positive(config[name], f"write({name})", zero=True))
-        for name in ("speed", "dim")
-    }
+    for name in ("speed", "dim"):
+        config[name] = float(check_positive(config[name], f"write({name})", zero=True))
     check_choice(part, FIRST_CLIP, "write(part)")
-    world = load_worlds(digits, backgrounds, size, digit, dim)[part == "test"]
-    draw_clips(world, 0, seed, digits=digits_per_clip)  # fails before the folder is made
+    train, test = load_worlds(digits, backgrounds, size, digit, dim)
+    world = test if part == "test" else train
+    draw_clips(world, 0, seed, digits=digits_per_clip)  # fails before the folder is created
     with lock(folder):
-        return _complete(Path(folder), _begun(Path(folder), config, world), world, bar)
+        manifest = _open_manifest(Path(folder), config, world)
+        return _write_missing(Path(folder), manifest, world, bar)
 
 
 def verify(folder: PathLike, bar: bool = False) -> list[str]:
@@ -120,63 +117,74 @@ def verify(folder: PathLike, bar: bool = False) -> list[str]:
         bar: show progress.
 
     Returns:
-        a sentence for each shard that is missing, damaged, unfinished or not of this data set; none if all is as it was written.
+        a sentence for each shard that is missing, damaged, unfinished or does not belong; empty if
+        the data set is as it was written.
 
     Raises:
         FileNotFoundError: no manifest.
         ValueError: a damaged manifest, or one of another version.
     """
-    where, facts = Path(folder), _manifest(folder)
-    names = _names(facts["config"])
-    said = [
-        _wrong(where / name, facts["shards"].get(name))
-        for name in tqdm(names, unit="shard", disable=not bar)
-    ]
-    more = sorted(path for path in where.glob("*.safetensors") if path.name not in names)
-    strange = [f"{path} is not of this data set; delete it or move it elsewhere" for path in more]
-    return [f"{what}; {AGAIN}" for what in said if what] + strange
+    folder, manifest = Path(folder), _read_manifest(folder)
+    names = _names(manifest["config"])
+    problems = []
+    for name in tqdm(names, unit="shard", disable=not bar):
+        if problem := _problem(folder / name, manifest["shards"].get(name)):
+            problems.append(f"{problem}; {AGAIN}")
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.name not in names:
+            problems.append(f"{path} does not belong to this data set; delete or move it")
+    return problems
 
 
 def preview(folder: PathLike, path: PathLike, clips: int = 8) -> None:
-    """Draw the first clips of a data set: side by side as a GIF of 10 frames a second, or a sheet with a row of frames for each.
+    """Draw the first clips of a data set.
+
+    A GIF plays them side by side at 10 frames a second; a PNG shows each as a row of frames.
 
     Args:
         folder: that `write` wrote.
         path: the picture, `.gif` or `.png`.
-        clips: at most so many, 1 or more.
+        clips: how many at most, 1 or more.
 
     Raises:
-        ValueError: another suffix; or a data set that `ClipShards` does not take.
+        ValueError: another suffix, or a data set that `ClipShards` rejects.
     """
     suffix = check_choice(Path(path).suffix.lower(), (".gif", ".png"), "preview(path)")
+    moving = suffix == ".gif"
     data, most = ClipShards(folder), int(check_positive(clips, "preview(clips)"))
     frames = torch.stack([data[i][0] for i in range(min(most, len(data)))])
-    moments = frames.unbind(1) if suffix == ".gif" else [frames.flatten(0, 1)]
-    columns = min(4, len(frames)) if suffix == ".gif" else frames.shape[1]
-    grids = [make_grid(images, nrow=columns, padding=2, pad_value=255) for images in moments]
-    first, *rest = [Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()) for grid in grids]
-    moving: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": 100, "loop": 0}
+    pages = frames.unbind(1) if moving else [frames.flatten(0, 1)]
+    columns = min(4, len(frames)) if moving else frames.shape[1]
+    pictures = []
+    for images in pages:
+        grid = make_grid(images, nrow=columns, padding=2, pad_value=255)
+        pictures.append(Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()))
+    first, *rest = pictures
+    options: dict[str, Any] = {}
+    if moving:
+        options = {"save_all": True, "append_images": rest, "duration": 100, "loop": 0}
     with atomic_write(path) as file:
-        first.save(file, suffix[1:], **moving if suffix == ".gif" else {})
+        first.save(file, suffix[1:], **options)
 
 
 class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """The clips of a folder that `write` wrote: item i is its frames, uint8 `[T, 3, size, size]`, and its labels.
+    """The clips of a folder that `write` wrote, as a torch data set.
 
-    Labels are `digit` long `[D]`, `background` long `[]` and `positions` float32 `[T, D, 2]` in pixels. A shard is mapped when
-    the first of its clips is asked for, by each process for itself, and of it only that clip is read. Checksums are not compared
-    here: `verify` does that.
+    Item i is its frames, uint8 `[T, 3, size, size]`, and its labels: `digit` long `[D]`,
+    `background` long `[]` and `positions` float32 `[T, D, 2]` in pixels. Each process maps a shard
+    into memory when it first needs one of its clips, and reads only that clip. Checksums are not
+    compared here; `verify` does that.
 
     Args:
-        folder: the data set, complete.
+        folder: the complete data set.
 
     Attributes:
         config: the arguments of `write`.
-        classes: how many classes of `digit` and of `background` there are.
+        classes: the number of classes of `digit` and of `background`.
 
     Raises:
         FileNotFoundError: no manifest.
-        ValueError: a damaged manifest, or shards that are missing, unfinished or of another size than was written.
+        ValueError: a damaged manifest, or shards that are missing, unfinished or of another size.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -188,36 +196,38 @@ class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     LABELS = ("digit", "background", "positions")
 
     def __init__(self, folder: PathLike) -> None:
-        self.folder, facts = Path(folder), _manifest(folder)
-        self.config: dict[str, Any] = facts["config"]
-        self.classes: dict[str, int] = facts["classes"]
+        self.folder = Path(folder)
+        manifest = _read_manifest(folder)
+        self.config: dict[str, Any] = manifest["config"]
+        self.classes: dict[str, int] = manifest["classes"]
         self._names = _names(self.config)
         self._open: dict[int, Any] = {}
-        paths = [self.folder / name for name in self._names]
-        if wrong := [
-            what
-            for path in paths
-            if (what := _wrong(path, facts["shards"].get(path.name), quick=True))
-        ]:
+        problems = []
+        for name in self._names:
+            facts = manifest["shards"].get(name)
+            if problem := _problem(self.folder / name, facts, size_only=True):
+                problems.append(problem)
+        if problems:
             raise ValueError(
-                f"got {len(wrong)} of {len(paths)} shards that cannot be read: {', '.join(wrong[:3])}; {AGAIN}"
+                f"ClipShards: got {len(problems)} unusable shards of {len(self._names)}: "
+                f"{', '.join(problems[:3])}; {AGAIN}"
             )
 
     def __len__(self) -> int:
         return int(self.config["clips"])
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        at = operator.index(index)
-        if not -len(self) <= at < len(self):
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
             raise IndexError(
-                f"ClipShards: got the index {at}, wanted {-len(self)} to {len(self) - 1}; there are no more clips"
+                f"ClipShards: got the index {index}, wanted {-len(self)} to {len(self) - 1}"
             )
-        shard, row = divmod(at % len(self), self.config["shard"])
-        # Copies: what is cut from the map would take the whole shard along to another process, and hand on what is written to it.
-        frames, *labels = (
-            self._file(shard).get_slice(name)[row].clone() for name in ("frames", *self.LABELS)
-        )
-        return frames, dict(zip(self.LABELS, labels, strict=True))
+        shard, row = divmod(index % len(self), self.config["shard"])
+        # Cloned: a slice of the map would send the whole shard to another process, and writing to
+        # it would change later reads.
+        file = self._file(shard)
+        frames = file.get_slice("frames")[row].clone()
+        return frames, {name: file.get_slice(name)[row].clone() for name in self.LABELS}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}
@@ -227,7 +237,7 @@ class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             path = self.folder / self._names[shard]
             try:
                 self._open[shard] = safe_open(path, "pt")
-            except Exception as error:  # what damaged bytes raise is not written down anywhere
+            except Exception as error:  # what damaged bytes raise is undocumented
                 raise ValueError(
                     f"{path}: got a file that cannot be read ({error}), wanted a shard; {AGAIN}"
                 ) from error
@@ -235,133 +245,148 @@ class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 
 def _names(config: Mapping[str, Any]) -> list[str]:
-    return [f"{i:05d}.safetensors" for i in range(-(-config["clips"] // config["shard"]))]
+    count = -(-config["clips"] // config["shard"])
+    return [f"{i:05d}.safetensors" for i in range(count)]
 
 
-def _sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest says, with its checksum."""
-    return {
-        **facts,
-        "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
-    }
+def _sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with its own checksum."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return {**manifest, "sha256": digest}
 
 
-def _manifest(folder: PathLike) -> dict[str, Any]:
-    """What a manifest says, once its own checksum is right."""
+def _read_manifest(folder: PathLike) -> dict[str, Any]:
+    """The manifest of a folder, without its checksum, which must be right."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder}: got no {MANIFEST}, wanted a data set of clips; correct the path, or write one there"
+            f"{folder}: got no {MANIFEST}, wanted a data set of clips; correct the path, or write "
+            "one there"
         )
     try:
-        facts: dict[str, Any] = json.loads(path.read_bytes())
-        whole = facts.pop("sha256") == _sealed(facts)["sha256"] and facts["format"] == FORMAT
-    except (ValueError, TypeError, AttributeError, KeyError):  # no JSON, or of something else
-        whole = False
-    if not whole:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        checksum = manifest.pop("sha256")
+        intact = checksum == _sealed(manifest)["sha256"] and manifest["format"] == FORMAT
+    except (ValueError, TypeError, AttributeError, KeyError):  # not JSON, or another structure
+        intact = False
+    if not intact:
         raise ValueError(
-            f"{path}: got a damaged manifest, or one of something else; delete {folder} and write it anew"
+            f"{path}: got a damaged manifest or an unrelated file; delete {folder} and write again"
         )
-    if facts["version"] != VERSION:
+    if manifest["version"] != VERSION:
         raise ValueError(
-            f"{path}: got version {facts['version']}, wanted {VERSION}; take the infomin that wrote it"
+            f"{path}: got version {manifest['version']}, wanted {VERSION}; use the infomin version "
+            "that wrote it"
         )
-    return facts
+    return manifest
 
 
-def _begun(folder: Path, config: dict[str, Any], world: World) -> dict[str, Any]:
-    """The manifest of a folder that is ours to go on with, written if the folder is new."""
+def _open_manifest(folder: Path, config: dict[str, Any], world: World) -> dict[str, Any]:
+    """The manifest of a folder to write to, created if the folder is new."""
     banks = {
-        name: getattr(world, name)
-        for name in ("digits", "digit_class", "backgrounds", "background_class")
+        "digits": world.digits,
+        "digit_class": world.digit_class,
+        "backgrounds": world.backgrounds,
+        "background_class": world.background_class,
     }
-    classes = {name: len(count) for name, count in world.counts.items()}
     new = {
         "format": FORMAT,
         "version": VERSION,
         "infomin": __version__,
         "config": config,
-        "classes": classes,
+        "classes": {name: len(count) for name, count in world.counts.items()},
+        "pictures": fingerprint(banks),
+        "shards": {},
     }
-    new |= {"pictures": fingerprint(banks), "shards": {}}
-    who, todo = f"write({folder})", "choose another folder or delete that one"
+    who, cure = f"write({folder})", "choose another folder or delete that one"
     if not (folder / MANIFEST).exists():
         if any(folder.glob("*.safetensors")):
             raise ValueError(
-                f"{who}: got a folder with safetensors files and no {MANIFEST}, wanted a new one; {todo}"
+                f"{who}: got a folder with safetensors files but no {MANIFEST}; {cure}"
             )
         write_json(folder / MANIFEST, _sealed(new))
         return new
-    was = (old := _manifest(folder))["config"]
-    other = [
-        f"{name} {value!r} for {was.get(name)!r}"
-        for name, value in config.items()
-        if value != was.get(name)
-    ]
-    if (
-        not other and new["pictures"] != old["pictures"]
-    ):  # files that have changed since, or another folder of that name
-        other = ["other pictures by the same names, or a processor that scales them otherwise"]
-    if other:
+    old = _read_manifest(folder)
+    differences = []
+    for name, value in config.items():
+        old_value = old["config"].get(name)
+        if value != old_value:
+            differences.append(f"{name} {value!r} for {old_value!r}")
+    if not differences and new["pictures"] != old["pictures"]:
+        # The files have changed, or the path leads elsewhere now.
+        differences = ["other pictures under the same names, or a CPU that scales them differently"]
+    if differences:
         raise ValueError(
-            f"{who}: the folder holds another data set, got {', '.join(other)}; {todo}"
+            f"{who}: the folder holds another data set, got {', '.join(differences)}; {cure}"
         )
     return old
 
 
-def _wrong(path: Path, wanted: Mapping[str, Any] | None, quick: bool = False) -> str | None:
-    """What is wrong with a shard of which the manifest says `wanted`; `quick` looks at its size alone."""
-    if wanted is None:
+def _problem(path: Path, facts: Mapping[str, Any] | None, size_only: bool = False) -> str | None:
+    """What is wrong with a shard, or None.
+
+    Args:
+        path: the shard.
+        facts: its entry in the manifest, None if there is none.
+        size_only: check the size, but not the checksum.
+    """
+    if facts is None:
         return f"{path} is not written yet"
     if not path.is_file():
         return f"{path} is missing"
-    if (size := path.stat().st_size) != wanted["bytes"]:
-        return f"{path} has {size} bytes, not {wanted['bytes']}"
+    size = path.stat().st_size
+    if size != facts["bytes"]:
+        return f"{path} has {size} bytes, not {facts['bytes']}"
     try:
         with open(path, "rb", buffering=0) as file:
-            good = quick or hashlib.file_digest(file, "sha256").hexdigest() == wanted["sha256"]
-    except OSError as error:  # a bad place on the disk, or nobody may read it
+            if size_only or hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]:
+                return None
+    except OSError as error:  # a bad sector, or no permission
         return f"{path} cannot be read ({error.strerror})"
-    return (
-        None
-        if good
-        else f"{path} has another checksum, so some of its bytes are not those that were written"
-    )
+    return f"{path} has another checksum, so its bytes have changed"
 
 
-def _complete(folder: Path, facts: dict[str, Any], world: World, bar: bool) -> list[str]:
-    """Make the shards that are not there as the manifest wants them."""
-    config, names = facts["config"], _names(facts["config"])
-    todo = [i for i, name in enumerate(names) if _wrong(folder / name, facts["shards"].get(name))]
-    lacking = sum(min(config["shard"], config["clips"] - i * config["shard"]) for i in todo)
-    with tqdm(
-        total=config["clips"], initial=config["clips"] - lacking, unit="clip", disable=not bar
-    ) as progress:
+def _write_missing(folder: Path, manifest: dict[str, Any], world: World, bar: bool) -> list[str]:
+    """Write the shards that are not as the manifest says; return their names."""
+    config, known = manifest["config"], manifest["shards"]
+    names = _names(config)
+    todo = [i for i, name in enumerate(names) if _problem(folder / name, known.get(name))]
+    total = config["clips"]
+    done = total - sum(_clips_in_shard(i, config) for i in todo)
+    with tqdm(total=total, initial=done, unit="clip", disable=not bar) as progress:
         for i in todo:
-            n, data = _shard(i, config, world)
-            found = {"clips": n, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            if facts["shards"].get(names[i], found) != found:
+            name, data = names[i], _shard(i, config, world)
+            facts = {
+                "clips": _clips_in_shard(i, config),
+                "bytes": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+            if manifest["shards"].get(name, facts) != facts:
                 raise ValueError(
-                    f"{folder / names[i]}: made again it differs; take the infomin and machine that wrote it"
+                    f"{folder / name}: the shard differs from the first time; use the infomin "
+                    "version and the machine that wrote it"
                 )
-            with atomic_write(folder / names[i]) as file:
+            with atomic_write(folder / name) as file:
                 file.write(data)
-            facts["shards"] = dict(sorted({**facts["shards"], names[i]: found}.items()))
-            write_json(folder / MANIFEST, _sealed(facts))
-            progress.update(n)
             del data  # before the next is made
+            manifest["shards"] = dict(sorted({**manifest["shards"], name: facts}.items()))
+            write_json(folder / MANIFEST, _sealed(manifest))
+            progress.update(facts["clips"])
     return [names[i] for i in todo]
 
 
-def _shard(i: int, config: Mapping[str, Any], world: World) -> tuple[int, bytes]:
-    """The number of clips in a shard, and its bytes."""
-    first, times = i * config["shard"], range(config["frames"])
-    n, start = min(config["shard"], config["clips"] - first), FIRST_CLIP[config["part"]] + first
+def _clips_in_shard(i: int, config: Mapping[str, Any]) -> int:
+    return int(min(config["shard"], config["clips"] - i * config["shard"]))
+
+
+def _shard(i: int, config: Mapping[str, Any], world: World) -> bytes:
+    """The bytes of a shard."""
+    times = range(config["frames"])
     clips = draw_clips(
         world,
-        n,
+        _clips_in_shard(i, config),
         config["seed"],
-        first=start,
+        first=FIRST_CLIP[config["part"]] + i * config["shard"],
         digits=config["digits_per_clip"],
         speed=config["speed"],
     )
@@ -370,7 +395,6 @@ def _shard(i: int, config: Mapping[str, Any], world: World) -> tuple[int, bytes]
         "positions": positions(clips, times).float(),
         **clips.tensors(),
     }
-    # one entry, for safetensors puts several in an order that it draws anew each time
-    return n, safetensors.torch.save(
-        tensors, {FORMAT: json.dumps({"config": config, "shard": i}, sort_keys=True)}
-    )
+    # A single entry, because safetensors writes several in random order.
+    metadata = {FORMAT: json.dumps({"config": config, "shard": i}, sort_keys=True)}
+    return safetensors.torch.save(tensors, metadata)

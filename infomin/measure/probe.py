@@ -241,7 +241,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Every number that a row reports about a trained method.
 
-    I_NCE is measured on views as in training, accuracy on features of unaugmented images.
+    I_NCE is measured on views as in training; the probes read features of unaugmented images.
 
     Args:
         method: the trained method.

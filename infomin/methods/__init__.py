@@ -1,8 +1,8 @@
 """Axis 2: the methods. A method trains encoders on the views of images.
 
-`base` has the contract and the words (`moco:queue=4096`). A new method is one file in this room: a
-class derived from `Method` and decorated with `@register("name")`. Every module here is imported, so
-nothing else has to be edited.
+`base` defines the contract and the method words, such as `moco:queue=4096`. To add a method, add
+one file to this package: a class derived from `Method` and decorated with `@register("name")`.
+Every module here is imported, so no other file changes.
 """
 
 from .base import (

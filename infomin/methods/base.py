@@ -1,4 +1,4 @@
-"""The contract of a method, and the words that name one: `moco:queue=4096/momentum=0.99`."""
+"""The contract of a method, and method words such as `moco:queue=4096/momentum=0.99`."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +33,11 @@ Option: TypeAlias = bool | int | float | str
 
 
 class Task(NamedTuple):
-    """What a method knows of a task's labels before the first step.
+    """What a method knows about a task's labels before the first step.
 
     Attributes:
-        size: number of classes, 0 if no label is known; or number of coordinates.
-        mean: of each coordinate over the training set; empty for classes.
+        size: the number of classes, 0 if no label is known; or the number of coordinates.
+        mean: mean of each coordinate over the training set; empty for classes.
         deviation: standard deviation of each coordinate; empty for classes.
     """
 
@@ -50,21 +50,21 @@ class Task(NamedTuple):
 class Context:
     """What a method is built from.
 
-    All but `encoders` is plain data that is stored with the run, so `trained` builds the method
-    again without loading the data set.
+    Everything but `encoders` is plain data, stored with the run, so `trained` rebuilds the method
+    without loading the data set.
 
     Args:
         shapes: C, H, W of each view in training.
-        tiles: how many images are stacked in the channels of each view.
+        tiles: the number of images stacked in the channels of each view.
         encoders: makes new encoders for the views, with the recipe's network and width.
         dim: size of the embedding.
         head: projection head between features and embedding, a key of `networks.HEADS`.
         tau: temperature.
         images: size of the training set.
-        batch: images in a batch, over all processes.
+        batch: batch size, summed over processes.
         steps: optimiser steps of the run.
-        processes: how many share a batch.
-        tasks: what labels there are, by task.
+        processes: the number of processes that share a batch.
+        tasks: the labels of the data, by task.
     """
 
     shapes: tuple[tuple[int, int, int], ...]
@@ -80,36 +80,36 @@ class Context:
     tasks: Mapping[str, Task]
 
     def to_json(self) -> dict[str, object]:
-        """All but `encoders`, for `from_json`."""
+        """Everything but `encoders`, ready for a JSON file; `from_json` reads it back."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         del plain["encoders"]
         return plain
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any], encoders: Callable[[], Encoders]) -> "Context":
-        """The context that `to_json` described, after a way through a JSON file."""
+        """The context that `to_json` described; JSON's lists become tuples again."""
         shapes = tuple(tuple(shape) for shape in plain["shapes"])
         tasks = {
             name: Task(size, tuple(mean), tuple(deviation))
             for name, (size, mean, deviation) in plain["tasks"].items()
         }
-        changed = {"shapes": shapes, "tiles": tuple(plain["tiles"]), "tasks": tasks}
-        return cls(**{**plain, **changed, "encoders": encoders})
+        restored = {"shapes": shapes, "tiles": tuple(plain["tiles"]), "tasks": tasks}
+        return cls(**{**plain, **restored, "encoders": encoders})
 
 
 class Method(Learner):
     """Encoders for the views of an image, and a loss that trains them.
 
-    The keyword-only arguments of `__init__` are the method's options: `name:option=value` sets one.
-    Each has a default that is a bool, int, float or str.
+    The keyword-only arguments of `__init__` are the method's options; the word `name:option=value`
+    sets one. Each needs a default that is a bool, int, float or str.
 
     Args:
         context: what it is built from.
 
     Attributes:
-        views: the least and the greatest number of views; None is no limit.
+        views: the minimum and maximum number of views; None means no maximum.
         needs_labels: whether it trains on labelled images only.
-        encoders: what is probed and exported; never a slow copy.
+        encoders: the encoders that are probed and exported; never a momentum copy.
     """
 
     views: tuple[int, int | None] = (2, None)
@@ -120,7 +120,7 @@ class Method(Learner):
         self.encoders = context.encoders()
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Views `[B, C, H, W]` each -> what a probe reads of each, `[B, D]`: the encoder's output."""
+        """Views `[B, C, H, W]` each -> outputs of the encoders, `[B, D]` each, for a probe."""
         features: tuple[Tensor, ...] = self.encoders(views)
         return features
 
@@ -130,33 +130,33 @@ register = METHODS.register
 
 
 def method_class(name: str) -> type[Method]:
-    """The class that is registered under a name.
+    """The method class registered under a name.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
-        TypeError: what is registered is not a Method.
+        TypeError: the registered object is not a subclass of Method.
     """
-    made = METHODS[check_choice(name, METHODS, "method")]
-    if not (isinstance(made, type) and issubclass(made, Method)):
+    registered = METHODS[check_choice(name, METHODS, "method")]
+    if not (isinstance(registered, type) and issubclass(registered, Method)):
         raise TypeError(
-            f"method {name!r}: must be a class derived from infomin.methods.Method, got {made!r}"
+            f"method {name!r}: must be a class derived from infomin.methods.Method, "
+            f"got {registered!r}"
         )
-    return made
+    return registered
 
 
 def method_options(name: str) -> dict[str, Option]:
-    """The options of a method with their defaults.
+    """The options of a method, each with its default.
 
     Raises:
-        TypeError: an option without a default, or with one that is no bool, int, float or str.
+        TypeError: an option without a default, or with one that is not a bool, int, float or str.
     """
     parameters = inspect.signature(method_class(name).__init__).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     for option, default in options.items():
         if not isinstance(default, bool | int | float | str):
             raise TypeError(
-                f"method {name!r}: option {option} needs a default that is a bool, int, float or str; "
-                "give it one"
+                f"method {name!r}: option {option} needs a bool, int, float or str as its default"
             )
     return options
 
@@ -165,20 +165,20 @@ def parse_method(word: str) -> tuple[str, dict[str, Option]]:
     """Read `name` or `name:option=value/option=value`.
 
     Returns:
-        the name, and the options whose values are not the defaults, sorted.
+        the name, and the options that differ from their defaults, sorted by name.
 
     Raises:
-        ValueError: an unknown method or option, or a value of another type; the message lists the
-            known ones.
+        ValueError: an unknown method or option (the message lists the known ones), or a value of
+            the wrong type.
 
     >>> parse_method("infonce")
     ('infonce', {})
     """
-    name, colon, rest = word.partition(":")
+    name, colon, assignments = word.partition(":")
     defaults = method_options(name)
     options: dict[str, Option] = {}
-    for part in rest.split("/") if colon else ():
-        option, _, text = part.partition("=")
+    for assignment in assignments.split("/") if colon else ():
+        option, _, text = assignment.partition("=")
         if option not in defaults:
             known = f"one of {', '.join(defaults)}" if defaults else "none, it has no options"
             raise ValueError(f"method {word!r}: option: got {option!r}, wanted {known}")
@@ -189,43 +189,48 @@ def parse_method(word: str) -> tuple[str, dict[str, Option]]:
 
 
 def method_word(word: str) -> str:
-    """The one spelling of a method: options sorted, defaults left out.
+    """The canonical spelling of a method word: options sorted, defaults left out.
 
     >>> method_word("infonce")
     'infonce'
     """
     name, options = parse_method(word)
-    return name + ":" * bool(options) + "/".join(f"{k}={v}" for k, v in options.items())
+    if not options:
+        return name
+    assignments = "/".join(f"{option}={value}" for option, value in options.items())
+    return f"{name}:{assignments}"
 
 
 def build_method(word: str, context: Context) -> Method:
-    """The method that a word names, for given views.
+    """Build the method that a word names.
 
     Raises:
-        ValueError: as `parse_method`, or the method takes another number of views.
+        ValueError: as `parse_method`, or the method cannot take this number of views.
     """
     name, options = parse_method(word)
     make: Callable[..., Method] = method_class(name)
     least, most = method_class(name).views
     count = len(context.shapes)
     if count < least or (most is not None and count > most):
-        wanted = (
-            f"{least}" if most == least else f"{least} to {most}" if most else f"{least} or more"
-        )
+        wanted = f"{least} or more" if most is None else f"{least} to {most}"
+        wanted = f"{least}" if most == least else wanted
+        noun = "view" if count == 1 else "views"
         raise ValueError(
-            f"method {word!r}: got {count} view{'s' * (count != 1)}, wanted {wanted}; split the image, for "
-            "example by color:lab/0-12"
+            f"method {word!r}: got {count} {noun}, wanted {wanted}; split the image, "
+            "for example with color:lab/0-12"
         )
     return make(context, **options)
 
 
-def _read_option(text: str, default: Option, option: str) -> Option:
-    """A value of the type of the default."""
-    kind = type(default)
+def _read_option(text: str, default: Option, caller: str) -> Option:
+    """Convert an option's text to the type of its default."""
+    option_type = type(default)
     try:
-        if kind is bool:
+        if option_type is bool:
             return {"true": True, "false": False}[text.lower()]
-        return kind(text)
+        return option_type(text)
     except (KeyError, ValueError):
-        wanted = "true or false" if kind is bool else f"{kind.__name__} such as {default}"
-        raise ValueError(f"{option}: got {text!r}, wanted {wanted}") from None
+        wanted = f"{option_type.__name__} such as {default}"
+        if option_type is bool:
+            wanted = "true or false"
+        raise ValueError(f"{caller}: got {text!r}, wanted {wanted}") from None

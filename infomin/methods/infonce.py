@@ -1,4 +1,7 @@
-"""The cross-view contrast: pick an image's other view out of a batch. Two-view CMC is this with a colour split."""
+"""InfoNCE: pick out an image's other view among those of a batch.
+
+With a colour split as the view this is two-view CMC.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +19,9 @@ from .base import Batch, Context, Method, Step, register
 
 @register("infonce")
 class InfoNCE(Method):
-    """Encoders trained so that a view's embedding finds that of its partner in the batch.
+    """Encoders trained so that the embedding of a view identifies its partner in the batch.
 
-    With more than two views, the loss is the mean over all pairs of views.
+    With more than two views the loss is the mean over all pairs of views.
 
     Source: InfoMin; CMC.
     """
@@ -31,9 +34,9 @@ class InfoNCE(Method):
         )
 
     def forward(self, views: Sequence[Tensor], batch: Batch) -> Step:
-        """Views `[B, C, H, W]` each -> loss = log K - I_NCE, K = B x processes.
+        """Views `[B, C, H, W]` each -> loss = log K - I_NCE with K = B x processes.
 
-        The loss is the mean over both directions and over pairs of views.
+        I_NCE is the mean over both directions and over all pairs of views.
         """
         z = [gather(embedding) for embedding in self.embed(views)]
         pairs = [infonce_symmetric(cosine_scores(a, b, self.tau)) for a, b in combinations(z, 2)]
@@ -42,6 +45,6 @@ class InfoNCE(Method):
         return Step(loss, {"loss": loss.detach(), "i_nce": i_nce.detach()})
 
     def embed(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Views `[B, C, H, W]` each -> what the critic compares, `[B, dim]` each."""
+        """Views `[B, C, H, W]` each -> the embeddings that the critic compares, `[B, dim]` each."""
         heads = list(self.heads) * (len(views) if len(self.heads) == 1 else 1)
         return tuple(head(h) for head, h in zip(heads, self.features(views), strict=True))

@@ -1,4 +1,4 @@
-"""Supervised learning, for comparison: what encoders reach that are trained on the labels."""
+"""Supervised learning: the baseline trained on the labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from .base import Batch, Context, Method, Step, register
 
 @register("supervised")
 class Supervised(Method):
-    """Encoders for the views, and on each encoder a linear layer for each task.
+    """Encoders for the views, with one linear layer per task on each encoder.
 
     Raises:
-        ValueError: no labels, or a task of which no label is known.
+        ValueError: no task, or a task without a known label.
     """
 
     views = (1, None)
@@ -27,25 +27,24 @@ class Supervised(Method):
         unknown = [name for name, task in context.tasks.items() if not task.size]
         if unknown or not context.tasks:
             raise ValueError(
-                f"Supervised: needs labels, got none of {', '.join(unknown) or 'any task'}; choose other "
-                "data"
+                f"Supervised: needs labels, got none for {', '.join(unknown) or 'any task'}; "
+                "use other data"
             )
         self.heads = nn.ModuleList()
         for dim in self.encoders.features:
             layers = {name: nn.Linear(dim, task.size) for name, task in context.tasks.items()}
             self.heads.append(nn.ModuleDict(layers))
         for name, task in context.tasks.items():
-            if (
-                task.mean
-            ):  # coordinates are standardised, so that their loss has the size of an entropy
+            if task.mean:
+                # Standardised coordinates have a loss of the same order as a cross-entropy.
                 self.register_buffer(f"mean_{name}", torch.tensor(task.mean))
                 self.register_buffer(f"deviation_{name}", torch.tensor(task.deviation))
 
     def forward(self, views: Sequence[Tensor], batch: Batch) -> Step:
-        """Views `[B, C, H, W]` each -> the sum of the losses of all tasks, averaged over views.
+        """Views `[B, C, H, W]` each -> the losses of all tasks, summed, averaged over views.
 
-        The loss of classes is the cross entropy in nats, averaged over the known labels of all
-        processes; that of coordinates the mean squared error in units of their deviation.
+        Classes: cross-entropy in nats, averaged over the known labels of all processes.
+        Coordinates: mean squared error in units of their standard deviation.
         """
         losses: dict[str, Tensor] = {}
         heads: list[Any] = list(self.heads) * (len(views) if len(self.heads) == 1 else 1)
@@ -62,8 +61,8 @@ class Supervised(Method):
             centred = labels - self.get_buffer(f"mean_{name}")
             targets = centred / self.get_buffer(f"deviation_{name}")
             return F.mse_loss(outputs, targets.to(outputs.dtype))
-        # Over processes, as gradients are: a process with more labels weighs more.
+        # Averaged over processes as gradients are: one with more labels has a larger weight.
         known = mean_over_processes((labels >= 0).sum().to(outputs.dtype))
         total = F.cross_entropy(outputs, labels, ignore_index=-1, reduction="sum")
-        # Less than 1 / world_size means that no process has a label, and then the total is 0.
+        # Below 1 / world_size no process has a label, and the total is 0.
         return total / known.clamp(min=1 / world_size())

@@ -1,10 +1,11 @@
-"""Encoders: a view `[B, C, H, W]` to features `[B, D]`.
+"""Encoders: from a view `[B, C, H, W]` to features `[B, D]`.
 
-A network of your own is built by `ENCODERS[name](channels, width)`, and is an `Encoder` around it.
+To add a network of your own, register a function `(channels, width) -> Encoder`.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,24 +14,22 @@ from torch import Tensor, nn
 from ..common.checks import check_choice, check_positive, to_unit
 from ..common.registry import Registry
 
-COLORS = (
-    3  # channels up to which a convolution's own change of layout costs less than one before it
-)
-
+# With more channels, one change of layout before the network costs less than the convolutions' own.
+COLORS = 3
 
 ENCODERS = Registry("encoder")
 register = ENCODERS.register
 
 
 class Encoder(nn.Module):
-    """A network with its contract: which images it takes and how many features it returns.
+    """A network, the images it takes and the number of features it returns.
 
     Args:
-        name: as in `ENCODERS`; opens the error messages.
+        name: as in `ENCODERS`; starts the error messages.
         channels: C of the images.
         features: D of the result.
-        smallest: least height and width of an image, in pixels.
-        body: `[B, C, H, W]` -> `[B, D]`; its state dict is what travels to other code.
+        smallest: minimum height and width of an image, in pixels.
+        body: `[B, C, H, W]` -> `[B, D]`; other code can load its state dict.
     """
 
     def __init__(
@@ -41,24 +40,27 @@ class Encoder(nn.Module):
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `[B, D]` of images `[B, C, H, W]`: floating point of any range, or bytes, scaled to [0, 1].
+        """Features `[B, D]` of images `[B, C, H, W]`, floating point of any range, or uint8.
+
+        uint8 images are scaled to [0, 1].
 
         Raises:
-            ValueError: a wrong shape, of the images or of what the body returns.
+            ValueError: a wrong shape, of the images or of the body's output.
         """
         features: Tensor = self.body(self._prepare(x))
         if features.shape != (len(x), self.features):
             raise ValueError(
-                f"{self.name}: the body must return [B, {self.features}], got {list(features.shape)} "
-                f"of {len(x)} images; flatten it, or state its features"
+                f"{self.name}: the body must return [B, {self.features}], "
+                f"got {list(features.shape)} for {len(x)} images; "
+                "flatten its output, or correct features"
             )
         return features
 
     def map(self, x: Tensor) -> Tensor:
-        """The feature map `[B, C', h, w]` of images `[B, C, H, W]`, before it is averaged over a grid.
+        """The feature map `[B, C', h, w]` of images `[B, C, H, W]`: the input of the `Grid`.
 
         Raises:
-            TypeError: the body is no sequence of layers with a `Grid` among them; override `map`.
+            TypeError: the body is not an nn.Sequential that contains a `Grid`.
         """
         x = self._prepare(x)
         for layer in self.body if isinstance(self.body, nn.Sequential) else ():
@@ -66,24 +68,24 @@ class Encoder(nn.Module):
                 return x
             x = layer(x)
         raise TypeError(
-            f"{self.name}: a feature map needs a body that is an nn.Sequential with a Grid, got a "
-            f"{type(self.body).__name__}; override map"
+            f"{self.name}: a feature map needs a body that is an nn.Sequential with a Grid, "
+            f"got a {type(self.body).__name__}; override map"
         )
 
     def _prepare(self, x: Tensor) -> Tensor:
-        """Check images, and bring them to the layout and dtype that the first layer works in."""
+        """Check images and convert them to the first layer's memory layout and dtype."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(
-                f"{self.name}: images must have the shape [B, {self.channels}, H, W], got "
-                f"{list(x.shape)}; build the encoder with the channels of the view"
+                f"{self.name}: images must have the shape [B, {self.channels}, H, W], "
+                f"got {list(x.shape)}; build the encoder with the channels of the view"
             )
         if min(x.shape[2:]) < self.smallest:
             raise ValueError(
-                f"{self.name}: images must be {self.smallest} px or more on each side, got "
-                f"{x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
+                f"{self.name}: images must be {self.smallest} px or more on each side, "
+                f"got {x.shape[2]}x{x.shape[3]}; use larger images or another encoder"
             )
         if x.shape[1] > COLORS:
-            # Once, while pixels may still be bytes: a convolution would do it again for its gradient.
+            # Once, before uint8 grows to floats: a convolution would repeat it for its gradient.
             x = x.contiguous(memory_format=torch.channels_last)
         if x.dtype != torch.uint8:
             return x
@@ -94,10 +96,10 @@ class Encoder(nn.Module):
 
 
 class Grid(nn.Module):
-    """Averages over a grid of size x size cells, flattened: `[B, C, H, W]` -> `[B, size * size * C]`, channels fastest.
+    """Averages over size x size cells: `[B, C, H, W]` -> `[B, size * size * C]`, channels fastest.
 
-    Unlike a global average it keeps where something is. Channels come last because that is how channels_last holds them:
-    no copy, and a backward pass in the same layout.
+    Unlike a global average it keeps the position of objects. Channels vary fastest, as in memory
+    of the channels_last format: this needs no copy and keeps the layout in the backward pass.
 
     >>> Grid(2)(torch.arange(16.0).reshape(1, 1, 4, 4)).tolist()
     [[2.5, 4.5, 10.5, 12.5]]
@@ -108,44 +110,49 @@ class Grid(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2:] != (
-            self.size,
-            self.size,
-        ):  # the average would change nothing, and its backward pass is slow
+        # If each cell is one pixel, averaging changes nothing, and its backward pass is slow.
+        if x.shape[2:] != (self.size, self.size):
             x = nn.functional.adaptive_avg_pool2d(x, self.size)
         return torch.flatten(x.permute(0, 2, 3, 1), 1)
 
 
 @register("tiny")
 def tiny(channels: int = 3, width: float = 1.0) -> Encoder:
-    """Four 3x3 convolutions of stride 2 with 16, 32, 64, 128 channels, then a 2x2 grid: 512 features, for 32 px on a CPU.
+    """Four 3x3 convolutions of stride 2, then a 2x2 grid: 512 features, for 32 px on a CPU.
+
+    The convolutions have 16, 32, 64 and 128 channels. Images must be 17 px or more: smaller ones
+    would leave less than one pixel per cell.
 
     Args:
-        channels: C of the images, 17 px or more (smaller ones leave less than the 2x2 grid).
+        channels: C of the images.
         width: factor on the numbers of channels, each at least 8.
 
     >>> tiny(channels=2, width=0.5)(torch.zeros(4, 2, 32, 32)).shape
     torch.Size([4, 256])
     """
-    sizes = _scaled((16, 32, 64, 128), width)
-    layers = [_conv(i, o, stride=2) for i, o in zip([channels, *sizes], sizes, strict=False)]
+    sizes = _scale_widths((16, 32, 64, 128), width)
+    layers = [_conv(i, o, stride=2) for i, o in pairwise([channels, *sizes])]
     return Encoder("tiny", channels, 4 * sizes[-1], 17, nn.Sequential(*layers, Grid(2)))
 
 
 @register("alexnet")
 def alexnet(channels: int = 3, width: float = 1.0) -> Encoder:
-    """AlexNet for 64 px: 3x3 convolutions of 96, 192, 384, 384, 192 channels, two layers of 4096 features.
+    """AlexNet for 64 px: five 3x3 convolutions, two fully connected layers, 4096 features.
+
+    The convolutions have 96, 192, 384, 384 and 192 channels. Images must be 63 px or more: smaller
+    ones would leave less than one pixel per cell of the 7x7 grid.
 
     Args:
-        channels: C of the images, 63 px or more (smaller ones leave less than the 7x7 grid that the first full layer sees).
-        width: factor on all of those numbers, each at least 8; 0.5 is the half network, one per view.
+        channels: C of the images.
+        width: factor on the numbers of channels and features, each at least 8; 0.5 is the paper's
+            half network, one per view.
 
-    Source: CMC, its network for STL-10, without the last layer: that is the projection head.
+    Source: CMC's network for STL-10 without its last layer, which is the projection head here.
 
     >>> alexnet(channels=1, width=0.05).features
     205
     """
-    a, b, c, d, e, full = _scaled((96, 192, 384, 384, 192, 4096), width)
+    a, b, c, d, e, full = _scale_widths((96, 192, 384, 384, 192, 4096), width)
     body = nn.Sequential(
         _conv(channels, a),
         nn.MaxPool2d(3, 2),
@@ -174,8 +181,8 @@ def resnet18(channels: int = 3, width: float = 1.0) -> Encoder:
         channels: C of the images, 8 px or more.
         width: factor on 64, 128, 256, 512 channels, each at least 8.
 
-    Source: He et al., "Deep Residual Learning for Image Recognition", 2016; blocks and names of torchvision, so at width 1
-    everything but the stem loads from and into torchvision's.
+    Source: He et al., "Deep Residual Learning for Image Recognition", 2016. Blocks and names are
+    torchvision's, so at width 1 all weights but the stem's are interchangeable with torchvision's.
 
     >>> resnet18(channels=2, width=0.125).features
     64
@@ -194,7 +201,7 @@ def resnet50(channels: int = 3, width: float = 1.0) -> Encoder:
 
 
 def build_encoder(name: str, channels: int, width: float = 1.0) -> Encoder:
-    """Build an encoder by name; its `.features` is the size of the result.
+    """Build an encoder by name; its `.features` is the number of features.
 
     Args:
         name: a key of `ENCODERS`.
@@ -202,7 +209,7 @@ def build_encoder(name: str, channels: int, width: float = 1.0) -> Encoder:
         width: factor on the numbers of channels, above 0.
 
     Raises:
-        TypeError: what a name of your own builds does not say how many features it has.
+        TypeError: the registered function returned something else than an `Encoder`.
         ValueError: an unknown name, or channels or width not above 0.
 
     >>> build_encoder("tiny", channels=3).features
@@ -213,30 +220,32 @@ def build_encoder(name: str, channels: int, width: float = 1.0) -> Encoder:
     encoder = ENCODERS[name](channels, width)
     if not isinstance(encoder, Encoder):
         raise TypeError(
-            f"encoder {name!r}: must be an infomin.networks.Encoder, got a {type(encoder).__name__}; "
-            f"write Encoder({name!r}, channels, features, smallest, body) around it"
+            f"encoder {name!r}: must be an infomin.networks.Encoder, "
+            f"got a {type(encoder).__name__}; "
+            f"wrap it as Encoder({name!r}, channels, features, smallest, body)"
         )
     return encoder
 
 
 class Encoders(nn.ModuleList):
-    """An encoder for each view, or one for all of them.
+    """One encoder per view, or one for all of them.
 
-    A shared encoder sees views of one shape as one batch, and so does its batch norm.
+    A shared encoder processes views of equal shape as one batch, which matters to batch norm.
 
     Args:
-        channels: of each view.
+        channels: the number of channels of each view.
         name: a key of `ENCODERS`.
         width: factor on the numbers of channels, above 0.
-        shared: one encoder for all views.
-        tiles: how many images are stacked in the channels of each view; empty means one. An encoder
-            sees them one by one, and their features follow each other.
+        shared: whether all views share one encoder.
+        tiles: the number of images stacked in the channels of each view; empty means one. Each of
+            them is encoded separately, and their features are concatenated.
 
     Attributes:
         features: D of each encoder, for one image.
 
     Raises:
-        ValueError: views of different channels cannot share an encoder; or as `build_encoder`.
+        ValueError: a shared encoder for views with different numbers of channels; or as
+            `build_encoder`.
 
     >>> len(Encoders([1, 2], "tiny", 0.5)), len(Encoders([3, 3], "tiny", 0.5, shared=True))
     (2, 1)
@@ -256,21 +265,22 @@ class Encoders(nn.ModuleList):
         channels = [c // tile for c, tile in zip(channels, self.tiles, strict=True)]
         if shared and len(set(channels)) > 1:
             raise ValueError(
-                f"encoders: a shared encoder needs views of equally many channels, got "
-                f"{tuple(channels)}; give each view its own"
+                "encoders: a shared encoder needs views with the same number of channels, "
+                f"got {tuple(channels)}; give each view its own encoder"
             )
-        encoders = [build_encoder(name, c, width) for c in (channels[:1] if shared else channels)]
+        distinct = channels[:1] if shared else channels
+        encoders = [build_encoder(name, c, width) for c in distinct]
         super().__init__(encoders)
         self.features = [encoder.features for encoder in encoders]
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Views `[B, C, H, W]` each -> features `[B, D]` each; of stacked images `[B, tiles * D]`."""
+        """Views `[B, C, H, W]` each -> features `[B, tiles * D]` each."""
         if len(self) == 1 and len({(view.shape, view.dtype) for view in views}) == 1:
-            together = torch.cat(list(views))  # keeps the cores busier than one pass each
-            return self._encode(self[0], together, self.tiles[0]).chunk(len(views))
+            batch = torch.cat(list(views))  # one large pass uses the cores better than several
+            return self._encode(self[0], batch, self.tiles[0]).chunk(len(views))
         encoders = list(self) * (len(views) if len(self) == 1 else 1)
-        parts = zip(encoders, views, self.tiles, strict=True)
-        return tuple(self._encode(encoder, view, tiles) for encoder, view, tiles in parts)
+        inputs = zip(encoders, views, self.tiles, strict=True)
+        return tuple(self._encode(encoder, view, tiles) for encoder, view, tiles in inputs)
 
     def _encode(self, encoder: nn.Module, view: Tensor, tiles: int) -> Tensor:
         if tiles == 1:
@@ -281,7 +291,7 @@ class Encoders(nn.ModuleList):
         return features.unflatten(0, (-1, tiles)).flatten(1)
 
 
-def _scaled(sizes: tuple[int, ...], width: float) -> list[int]:
+def _scale_widths(sizes: tuple[int, ...], width: float) -> list[int]:
     check_positive(width, "encoder(width)")
     return [max(8, round(size * width)) for size in sizes]
 
@@ -297,19 +307,19 @@ def _stage(block: Any, i: int, planes: int, blocks: int, stride: int) -> nn.Sequ
     skip = None
     if stride != 1 or i != o:
         skip = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
-    return nn.Sequential(
-        block(i, planes, stride, skip), *(block(o, planes) for _ in range(blocks - 1))
-    )
+    first = block(i, planes, stride, skip)
+    return nn.Sequential(first, *(block(o, planes) for _ in range(blocks - 1)))
 
 
-def _resnet(name: str, kind: str, blocks: tuple[int, ...], channels: int, width: float) -> Encoder:
-    from torchvision.models import (
-        resnet,
-    )  # here, because it brings in a second of imports that the other encoders can do without
+def _resnet(
+    name: str, block_name: str, blocks: tuple[int, ...], channels: int, width: float
+) -> Encoder:
+    # Imported here: it takes a second, and the other encoders do not need it.
+    from torchvision.models import resnet
 
-    block = getattr(resnet, kind)
-    # torchvision's ResNet fixes 64 channels in its constructor; its blocks do not
-    planes = _scaled((64, 128, 256, 512), width)
+    block = getattr(resnet, block_name)
+    # torchvision's ResNet always starts with 64 channels; its blocks take any number.
+    planes = _scale_widths((64, 128, 256, 512), width)
     inputs = [planes[0], *(p * block.expansion for p in planes)]
     layers: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(channels, planes[0], 3, padding=1, bias=False),
@@ -317,9 +327,8 @@ def _resnet(name: str, kind: str, blocks: tuple[int, ...], channels: int, width:
         "relu": nn.ReLU(inplace=True),
     }
     for n in range(4):
-        layers[f"layer{n + 1}"] = _stage(
-            block, inputs[n], planes[n], blocks[n], stride=1 if n == 0 else 2
-        )
+        stride = 1 if n == 0 else 2
+        layers[f"layer{n + 1}"] = _stage(block, inputs[n], planes[n], blocks[n], stride)
     body = nn.Sequential(OrderedDict(**layers, grid=Grid(1)))
     for m in body.modules():
         if isinstance(m, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Rows of runs, gathered from disk into one table."""
+"""Read the rows of runs from disk into one table."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -7,74 +7,85 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.files import PathLike, read_lines, read_object
 
-if TYPE_CHECKING:  # at run time pandas is imported where it is used: 0.2 s that a process which only trains need not wait
+if TYPE_CHECKING:  # importing pandas takes 0.2 s, so a process that only trains does without it
     import pandas as pd
 
 
 def read_rows(folder: PathLike, *more: PathLike) -> "pd.DataFrame":
-    """Gather rows into a DataFrame: each row.json below a folder in the order of the paths, or the lines of one .jsonl file.
+    """Read rows into a DataFrame: every row.json below a folder, or every line of a .jsonl file.
 
-    Rows that cannot be read are left out with one warning that names them. A run that is there several times counts once, as it
-    is there first.
+    Files are read in the order of their paths. Unreadable rows are skipped with one warning that
+    names them. A run that occurs more than once counts only the first time.
 
     Args:
         folder: a folder of runs, at any depth, or a .jsonl file.
-        more: other such, whose rows follow.
+        more: further folders or .jsonl files, whose rows follow.
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: it holds no row, or is another kind of file.
+        ValueError: a folder or file without a readable row, or another kind of file.
     """
-    found = {place: _found(place) for place in map(Path, (folder, *more))}
-    if bad := [name for pairs in found.values() for name, row in pairs if row is None]:
+    rows: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    empty: list[str] = []
+    for path in dict.fromkeys(map(Path, (folder, *more))):
+        named_rows = _read_named_rows(path)
+        readable = [row for _, row in named_rows if row is not None]
+        rows += readable
+        unreadable += [name for name, row in named_rows if row is None]
+        if not readable:
+            empty.append(str(path))
+    if unreadable:
         warnings.warn(
-            f"left out {len(bad)} rows that cannot be read: {'; '.join(bad)}; "
-            "delete them and run the same command again, these runs will be repeated",
+            f"left out {len(unreadable)} rows that cannot be read: {'; '.join(unreadable)}; "
+            "delete them and run the same command again to repeat those runs",
             stacklevel=2,
         )
-    if empty := [
-        str(place) for place, pairs in found.items() if all(row is None for _, row in pairs)
-    ]:
+    if empty:
         raise ValueError(
-            f"{', '.join(empty)}: wanted row.json files below it or a row a line, got none that can be read; "
-            "run a sweep with --out first, or wait until its first row is there"
+            f"{', '.join(empty)}: wanted row.json files or lines of rows, got none that can be "
+            "read; run a sweep with --out first, or wait for its first row"
         )
-    return drop_repeats(
-        to_frame([row for pairs in found.values() for _, row in pairs if row is not None])
-    )
+    return drop_repeats(to_frame(rows))
 
 
-def _found(place: Path) -> list[tuple[str, dict[str, Any] | None]]:
-    """What stands at one place of a table: each row's name, and the row, None where it cannot be read."""
-    if not place.exists():
+def _read_named_rows(path: Path) -> list[tuple[str, dict[str, Any] | None]]:
+    """The name of each row in a folder or file, and the row itself, None if it cannot be read."""
+    if not path.exists():
         raise FileNotFoundError(
-            f"{place}: wanted a folder of runs or a .jsonl file, got nothing; check its name, or run a sweep with --out first"
+            f"{path}: wanted a folder of runs or a .jsonl file, got nothing; check its name, or "
+            "run a sweep with --out first"
         )
-    if place.is_dir():
-        return [(str(path), read_object(path)) for path in sorted(place.rglob("row.json"))]
-    if place.is_file() and place.suffix.lower() != ".jsonl":  # a pipe has no such name
+    if path.is_dir():
+        return [(str(file), read_object(file)) for file in sorted(path.rglob("row.json"))]
+    if path.is_file() and path.suffix.lower() != ".jsonl":  # a pipe may have any name
         raise ValueError(
-            f"{place}: got another file, wanted a folder of runs or a .jsonl file of rows; name the folder that it lies in"
+            f"{path}: got another kind of file, wanted a folder of runs or a .jsonl file of rows; "
+            "name the folder that contains it"
         )
-    return [(f"{place}, line {number}", row) for number, row in read_lines(place)]
+    return [(f"{path}, line {number}", row) for number, row in read_lines(path)]
 
 
 def drop_repeats(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows of which each run is there once, the first time; one without a key, as of one's own baselines, is like no other."""
+    """Keep the first row of each run; rows without a key, such as your own baselines, all stay."""
     if "key" in frame:
         frame = frame[frame["key"].isna() | ~frame["key"].duplicated()]
     return frame.reset_index(drop=True)
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
-    """Rows as a DataFrame, each column behind the one that it follows in a row: what the first row lacks is not put last."""
+    """Turn rows into a DataFrame that keeps their order of columns.
+
+    A column that the first row lacks is inserted after the one it follows in its own row, not
+    appended at the end.
+    """
     import pandas as pd
 
     columns: list[str] = []
     for names in dict.fromkeys(map(tuple, rows)):
-        place = 0
+        position = 0
         for name in names:
             if name not in columns:
-                columns.insert(place, name)
-            place = columns.index(name) + 1
+                columns.insert(position, name)
+            position = columns.index(name) + 1
     return pd.DataFrame(rows, columns=columns)

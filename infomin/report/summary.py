@@ -1,4 +1,4 @@
-"""What a curve says in numbers: its points, its dial, and whether its best point lies inside."""
+"""Rows in, numbers out: means and standard deviations over seeds, and the points of a curve."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,173 +9,181 @@ import pandas as pd
 from .rows import drop_repeats, to_frame
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pd.DataFrame
-FILES = (
-    "files",
-    "learned",
-)  # of data and of views: what stood at a path, not only the path, makes a run
-# With the view, all that the features of a network depend on that took no step, but for the seed.
+# Digests of the files of a data set and of a learned view: the same path can hold other content.
+FILES = ("files", "learned")
+# With the view, everything that the features of an untrained network depend on, except the seed.
 NETWORK = ("data", "files", "learned", "size", "encoder", "width", "share_encoder", "probe_images")
 
 
 def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
     """One point per value of `by`: means and deviations over seeds, in order of information.
 
-    Untrained rows (steps=0) are no points: the mean and standard deviation of their accuracy are the columns `untrained` and
-    `untrained_std` of the points that have their view, data and network, whatever these were trained with.
+    Untrained rows (steps=0) are not points. The mean and standard deviation of their accuracy are
+    the columns `untrained` and `untrained_std` of the points with the same view, data and network,
+    whatever training those had.
 
     Args:
-        rows: as `run` returns them or `table.read` reads them; diverged ones only count. Those of one's own baselines need the
-            columns `by`, `i_nce` and `acc_TASK`.
+        rows: as `run` or `read_rows` returns them; diverged ones are only counted. Rows of your own
+            baselines need the columns `by`, `i_nce` and `acc_TASK`.
         task: a task of the data, for example `digit`.
         by: the column that is varied.
 
     Returns:
-        a pandas table, so with `.to_csv(path)` and, for a paper, `.to_latex()`: `by`, mean and standard deviation of each number
-        as in `summary`, those of nearest neighbours where rows have them, and `spread`, the deviation of accuracy or 0.
+        a pandas table (so `.to_csv(path)` works and, for a paper, `.to_latex()`): `by`, mean and
+        standard deviation of each number as in `summary`, nearest neighbours included where rows
+        have them, and `spread`, the standard deviation of accuracy, 0 where it is unknown.
 
     Raises:
-        ValueError: no row says anything about the task, and the message lists the tasks there are; or none has an I_NCE.
+        ValueError: no row has this task (the message lists those there are), none has an I_NCE, or
+            a value of `by` has several views.
     """
     frame = label_rows(rows)
-    tasks = [column[4:] for column in frame if column.startswith("acc_")]
-    if task not in tasks:
+    accuracies = [column for column in frame if column.startswith("acc_")]
+    accuracy = f"acc_{task}"
+    if accuracy not in accuracies:
+        known = ", ".join(column.removeprefix("acc_") for column in accuracies)
+        raise ValueError(f"task: got {task!r}, wanted one of {known or '(no row has an accuracy)'}")
+    numbers = ["i_nce", accuracy]
+    if "true_nats" in frame and frame["true_nats"].notna().all():
+        numbers = ["true_nats", *numbers]
+    if f"knn_{task}" in frame:
+        numbers = [*numbers, f"knn_{task}"]
+    untrained = _is_untrained(frame)
+    trained = frame[~untrained]
+    _check_one_view_each(trained, by)
+    curve = means(trained, by, numbers)
+    curve = curve.dropna(subset=[f"{accuracy}_mean"])  # other data have other tasks
+    curve = curve.reset_index(drop=True)
+    if curve.empty:
         raise ValueError(
-            f"task: got {task!r}, wanted one of {', '.join(tasks) or '(no row has an accuracy)'}; pick one of those"
+            "rows: got none with an I_NCE, need runs with two views or more that did not diverge"
         )
-    has_truth, neighbours = (
-        "true_nats" in frame and bool(frame["true_nats"].notna().all()),
-        f"knn_{task}",
-    )
-    bare = _bare(frame)
-    if (several := frame[~bare].groupby(by, dropna=False)["view"].nunique()).max() > 1:
+    if untrained.any():
+        curve = _add_untrained(curve, trained, frame[untrained], accuracy, by)
+    curve["spread"] = curve[f"{accuracy}_std"].fillna(0.0)
+    return curve
+
+
+def _check_one_view_each(frame: pd.DataFrame, by: str) -> None:
+    views = frame.groupby(by, dropna=False)["view"].nunique()
+    if views.max() > 1:
         raise ValueError(
-            f"rows: got {several.max()} views of {by}={several.idxmax()}, wanted one; take by='view', or rows of one view"
+            f"rows: got {views.max()} views with {by}={views.idxmax()}, wanted one; use by='view', "
+            "or rows of a single view"
         )
-    found = means(
-        frame[~bare],
-        by,
-        ["true_nats"] * has_truth + ["i_nce", f"acc_{task}"] + [neighbours] * (neighbours in frame),
-    )
-    found = found.dropna(subset=[f"acc_{task}_mean"]).reset_index(
-        drop=True
-    )  # other data have other tasks
-    if found.empty:
-        raise ValueError(
-            "rows: got none with an I_NCE, wanted runs of two views or more that have not diverged; add some"
-        )
-    if bare.any():
-        like = ["seen", *(name for name in NETWORK if name in frame)]
-        reached = (
-            frame[bare]
-            .groupby(like, dropna=False)[f"acc_{task}"]
-            .agg(untrained="mean", untrained_std="std")
-        )
-        networks = frame[~bare].drop_duplicates(by)[list(dict.fromkeys([by, *like]))]
-        found = found.merge(
-            networks.merge(reached.reset_index(), how="left", on=like)[[by, *reached]], on=by
-        )
-    found["spread"] = found[f"acc_{task}_std"].fillna(0.0)
-    return found
+
+
+def _add_untrained(
+    curve: pd.DataFrame, trained: pd.DataFrame, untrained: pd.DataFrame, accuracy: str, by: str
+) -> pd.DataFrame:
+    """Add to each point the accuracy of its own network without training, averaged over seeds."""
+    network = ["view_alone", *(name for name in NETWORK if name in trained)]
+    accuracies = untrained.groupby(network, dropna=False)[accuracy]
+    reached = accuracies.agg(untrained="mean", untrained_std="std")
+    networks = trained.drop_duplicates(by)[list(dict.fromkeys([by, *network]))]
+    matched = networks.merge(reached.reset_index(), how="left", on=network)
+    return curve.merge(matched[[by, *reached]], on=by)
 
 
 def encoder_rows(rows: Rows) -> pd.DataFrame:
-    """Rows of encoders, each run once."""
+    """Rows that describe an encoder (those of games do not), each run once."""
     if isinstance(rows, str | Path | Mapping):
         raise TypeError(
-            f"rows: got a {type(rows).__name__}, wanted a list of rows or a DataFrame; take infomin.table.read(folder)"
+            f"rows: got a {type(rows).__name__}, wanted a list of rows or a DataFrame; use "
+            "infomin.read_rows(folder)"
         )
     frame = rows if isinstance(rows, pd.DataFrame) else to_frame(rows)
     if "method" in frame:
-        frame = frame[frame["method"] != "game"]  # which has learned views, and no encoder to probe
+        frame = frame[frame["method"] != "game"]
     if frame.empty:
-        games = " but those of games" if len(rows) else ""
+        got = "only rows of games" if len(rows) else "none"
         raise ValueError(
-            f"rows: got none{games}, wanted those of runs; run a sweep first, or take infomin.table.read(folder)"
+            f"rows: got {got}, wanted rows of runs; run a sweep first, or use "
+            "infomin.read_rows(folder)"
         )
     return drop_repeats(frame)
 
 
 def drop_diverged(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows that have not diverged; where none has a status, all."""
+    """Rows that did not diverge; all of them if there is no column `status`."""
     return frame[frame["status"] != "diverged"] if "status" in frame else frame
 
 
-def _bare(frame: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows are those of untrained networks, if there are trained ones beside them."""
-    bare = frame["steps"] == 0 if "steps" in frame else pd.Series(False, frame.index)
-    return bare & (not bare.all())
+def _is_untrained(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Mask of the rows of untrained networks; if there are no others, those are the curve."""
+    untrained = frame["steps"] == 0 if "steps" in frame else pd.Series(False, frame.index)
+    return untrained & (not untrained.all())
 
 
 def drop_untrained(rows: Rows) -> pd.DataFrame:
-    """Rows of networks that were trained, or were to be."""
+    """Rows without those of untrained networks, unless there are no others."""
     frame = pd.DataFrame(rows)
-    return frame[~_bare(frame)]
+    return frame[~_is_untrained(frame)]
 
 
 def label_rows(rows: Rows) -> pd.DataFrame:
-    """Rows, each run once; where more than views and seeds were varied, `view` says what else, so that no mean runs over it.
+    """Rows, each run once, whose `view` also names every other recipe field that varies.
 
-    The column `seen` has the view alone.
+    So no mean mixes two settings. The column `view_alone` keeps the view as it was.
     """
     frame = encoder_rows(rows)
-    frame = frame.assign(seen=frame.get("view"))  # rows of one's own may have none
+    frame = frame.assign(view_alone=frame.get("view"))  # your own rows may have no view
     for name in varied_fields(frame):
         frame["view"] += [f", {name}={value}" if pd.notna(value) else "" for value in frame[name]]
     return frame
 
 
 def varied_fields(frame: pd.DataFrame) -> list[str]:
-    """What the recipes of rows differ in beside view and seed."""
+    """The recipe fields that differ between rows, besides view and seed."""
     if "key" not in frame:
         return []
-    frame = frame[~_bare(frame)]
-    recipe = (
-        list(frame.loc[:, "key":"status"]) if "status" in frame else []
-    )  # a row begins with its recipe
+    frame = frame[~_is_untrained(frame)]
+    # A row begins with its recipe, which ends before the status.
+    recipe = list(frame.loc[:, "key":"status"]) if "status" in frame else []
     if not {"view", "seed"} <= set(recipe):
         raise ValueError(
-            "rows: got columns in another order, wanted that of rows of a run, from key to status; leave it as it is"
+            "rows: got columns in another order, wanted the order of a run's row, with view and "
+            "seed between key and status"
         )
-    names = [
-        name
-        for name in recipe
-        if name not in ("key", "view", "seed", "status") and frame[name].nunique() > 1
-    ]
-    same = [name for name in ("view", "data") if name in frame]
-    return names + [
-        name for name in FILES if name in frame and frame.groupby(same)[name].nunique().max() > 1
-    ]
+    fields = [name for name in recipe if name not in ("key", "view", "seed", "status")]
+    varied = [name for name in fields if frame[name].nunique() > 1]
+    source = [name for name in ("view", "data") if name in frame]
+    digests = [name for name in FILES if name in frame]
+    return varied + [name for name in digests if frame.groupby(source)[name].nunique().max() > 1]
 
 
 def means(frame: pd.DataFrame, by: str, numbers: list[str]) -> pd.DataFrame:
-    """Means and deviations over seeds in the order of the first number, without the groups that have diverged throughout."""
-    found = summary(frame, by, numbers).dropna(subset=["i_nce_mean"])
-    return found.sort_values(f"{numbers[0]}_mean", kind="stable").reset_index(drop=True)
+    """Means and deviations over seeds, sorted by the first number; no groups without an I_NCE."""
+    groups = summary(frame, by, numbers).dropna(subset=["i_nce_mean"])
+    return groups.sort_values(f"{numbers[0]}_mean", kind="stable").reset_index(drop=True)
 
 
 def summary(
     frame: pd.DataFrame, by: str | Sequence[str], columns: str | Sequence[str]
 ) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, a row per group in the order of first appearance.
+    """Mean and standard deviation over seeds, one row per group in order of first appearance.
 
     Args:
-        frame: rows as `table.read` returns them.
-        by: the column or columns that make a group, for example `view`.
+        frame: rows as `read_rows` returns them.
+        by: the column or columns that define a group, for example `view`.
         columns: the numbers to summarise, each in its own unit.
 
     Returns:
-        a pandas table, so with `.to_csv(path)` and, for a paper, `.to_latex()`: `by`, `<column>_mean` and `<column>_std` for each
-        column, `n`, `diverged`. Rows whose `status` is "diverged" only count in `diverged`. std divides by n - 1, so it is NaN
-        for one seed: unknown, not zero. Where another row lacks a number, that mean and std are NaN, since n would not be true
-        of them.
+        a pandas table (so `.to_csv(path)` works and, for a paper, `.to_latex()`): `by`,
+        `<column>_mean` and `<column>_std` for each column, `n`, `diverged`. Rows whose `status` is
+        "diverged" only count in `diverged`. The deviation divides by n - 1, so for one seed it is
+        NaN: unknown, not zero. If any row of a group lacks a number, its mean and deviation are
+        NaN, because they would be of fewer than n rows.
 
     Raises:
         ValueError: a column that the frame does not have.
     """
-    by, columns = ([names] if isinstance(names, str) else list(names) for names in (by, columns))
-    if missing := [name for name in [*by, *columns] if name not in frame]:
+    by = [by] if isinstance(by, str) else list(by)
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    missing = [name for name in [*by, *columns] if name not in frame]
+    if missing:
         raise ValueError(
-            f"summary: got unknown columns {', '.join(missing)}, wanted some of {', '.join(frame)}; pick from those"
+            f"summary: got unknown columns {', '.join(missing)}, wanted some of {', '.join(frame)}"
         )
     groups = []
     for values, rows in frame.groupby(by, sort=False, dropna=False):
@@ -183,9 +191,9 @@ def summary(
         group = dict(zip(by, values, strict=True))
         for name in columns:
             numbers = done[name].astype(float)
-            group |= {
-                f"{name}_mean": numbers.mean(skipna=False),
-                f"{name}_std": numbers.std(skipna=False),
-            }
-        groups.append(group | {"n": len(done), "diverged": len(rows) - len(done)})
+            group[f"{name}_mean"] = numbers.mean(skipna=False)
+            group[f"{name}_std"] = numbers.std(skipna=False)
+        group["n"] = len(done)
+        group["diverged"] = len(rows) - len(done)
+        groups.append(group)
     return pd.DataFrame(groups)

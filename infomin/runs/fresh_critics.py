@@ -1,7 +1,9 @@
-"""A generator that stands still, measured on images that nobody has played with: by critics that start anew, and by labels."""
+"""Measure a generator on held-out images: I_NCE by freshly trained critics, and accuracy.
+
+The generator is frozen, and no player of the game has seen the images.
+"""
 
 import copy
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,18 +20,18 @@ from ..training.optim import build_optimizer, rate_factor
 from ..training.step import make_batch
 from ..views import Then, View
 
-AT_A_TIME = 256  # images
+AT_A_TIME = 256  # images per forward pass of the classifiers
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of a training set, each long `[N]`: who may see which images.
+    """Rows of a training set by their use, long `[N]` each.
 
     Args:
-        labelled: with known labels, to learn from.
-        judged: with known labels, held out.
-        held: held out, the judged ones first; I_NCE is read on them.
-        pool: all others, labelled ones first; drawn without their labels.
+        labelled: images to learn from with their labels.
+        judged: held-out images with labels, on which classifiers are scored.
+        held: all held-out images, the judged ones first, on which I_NCE is measured.
+        pool: all images that are not held out, the labelled ones first; their labels are not used.
     """
 
     labelled: Tensor
@@ -39,72 +41,81 @@ class Rows:
 
 
 def divide_rows(split: Split, task: str, labels: int, candidates: int) -> Rows:
-    """Choose rows, the same for all seeds.
+    """Divide a training set into images to learn from and held-out ones, equally for all seeds.
 
     Args:
-        split: of the data.
-        task: whose labels.
-        labels: how many are to be known; a fifth of these images is held out.
-        candidates: how many images to hold out at least.
+        split: the training set.
+        task: the task whose labels are used.
+        labels: the number of labels that may be used; 20 % of these images are held out.
+        candidates: the minimum number of held-out images.
 
     Raises:
-        ValueError: fewer than 10 images with labels, or hardly any would be left to learn from.
+        ValueError: fewer than 10 labelled images, or too few images left to learn from.
     """
     known = torch.nonzero(split.labels[task] >= 0)[:, 0]
-    chosen = known[torch.randperm(len(known), generator=seeded_generator(0, "labelled"))[:labels]]
-    rest = torch.ones(len(split), dtype=torch.bool)
-    rest[chosen] = False
-    others = torch.nonzero(rest)[:, 0]
+    order = torch.randperm(len(known), generator=seeded_generator(0, "labelled"))
+    chosen = known[order[:labels]]
+    is_other = torch.ones(len(split), dtype=torch.bool)
+    is_other[chosen] = False
+    others = torch.nonzero(is_other)[:, 0]
     others = others[torch.randperm(len(others), generator=seeded_generator(0, "held"))]
-    labelled, judged = chosen[: len(chosen) * 4 // 5], chosen[len(chosen) * 4 // 5 :]
-    more = max(0, candidates - len(judged))
-    if len(chosen) < 10 or len(others) < 2 * more:
+    n_labelled = len(chosen) * 4 // 5
+    labelled, judged = chosen[:n_labelled], chosen[n_labelled:]
+    n_held_others = max(0, candidates - len(judged))
+    if len(chosen) < 10 or len(others) < 2 * n_held_others:
         raise ValueError(
-            f"learn: got {len(split)} images, {len(known)} of them with labels, for {labels} labels and {candidates} candidates, "
-            "wanted 10 with labels or more, and no more candidates than half of the others; use smaller numbers or more images"
+            "learn: need at least 10 labelled images and no more candidates than half of the other "
+            f"images, got {len(split)} images, {len(known)} of them labelled, for {labels} labels "
+            f"and {candidates} candidates; use smaller numbers or more images"
         )
-    return Rows(
-        labelled, judged, torch.cat([judged, others[:more]]), torch.cat([labelled, others[more:]])
-    )
+    held = torch.cat([judged, others[:n_held_others]])
+    pool = torch.cat([labelled, others[n_held_others:]])
+    return Rows(labelled, judged, held, pool)
 
 
 def mixed_batches(
     part: Part, rows: Rows, batch: int, labelled: int, *, plays: bool, steps: int, seed: int
 ) -> BatchesByStep:
-    """Batches for `fit`: images whose `label` is hidden, then `labelled` images that show theirs.
+    """Batches of a game, for `fit`: first images with hidden labels, then labelled images.
 
-    No image is there twice, where it would be its own negative, unless fewer than a batch have no
-    label.
+    No image appears twice in a batch, where it would be its own negative, unless classifiers play
+    and fewer than `batch` unlabelled images are left.
 
     Args:
-        plays: whether classifiers play; without them the batch has as many more images without
+        part: images of the training set, and labels of the task `label`.
+        rows: rows of the training set by their use.
+        batch: number of images with hidden labels.
+        labelled: number of labelled images.
+        plays: whether classifiers play; without them, all `batch + labelled` images have hidden
             labels.
+        steps: number of training steps.
+        seed: of the order.
     """
-    unlabelled = rows.pool[len(rows.labelled) :]
-    pool = unlabelled if plays and len(unlabelled) >= batch else rows.pool
     device = part[1]["label"].device
-    hidden = batches_by_step(
+    unlabelled = rows.pool[len(rows.labelled) :]
+    enough_unlabelled = plays and len(unlabelled) >= batch
+    hidden_at = batches_by_step(
         part,
         batch if plays else batch + labelled,
         steps=steps,
         seed=seed,
         device=device,
-        rows=pool,
+        rows=unlabelled if enough_unlabelled else rows.pool,
     )
-    shown = batches_by_step(
+    labelled_at = batches_by_step(
         part, labelled, steps=steps, seed=seed, device=device, rows=rows.labelled
     )
 
     def batch_at(step: int) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-        images, index, labels = hidden(step)
-        unknown = torch.full_like(labels["label"], -1)
+        images, index, labels = hidden_at(step)
+        hidden = torch.full_like(labels["label"], -1)
         if not plays:
-            return images, index, {"label": unknown}
-        more, more_index, more_labels = shown(step)
+            return images, index, {"label": hidden}
+        labelled_images, labelled_index, known = labelled_at(step)
         return (
-            torch.cat([images, more]),
-            torch.cat([index, more_index]),
-            {"label": torch.cat([unknown, more_labels["label"]])},
+            torch.cat([images, labelled_images]),
+            torch.cat([index, labelled_index]),
+            {"label": torch.cat([hidden, known["label"]])},
         )
 
     return batch_at
@@ -112,19 +123,23 @@ def mixed_batches(
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """What generators are measured with. All is drawn from one seed: two of them differ in themselves alone.
+    """What generators are measured with.
+
+    All random draws depend on one seed, so two measurements differ only if the generators do.
 
     Args:
         part: images and labels of the training set.
         pool: rows that fresh critics learn from.
-        crops: draws two views of an image before the generator.
-        held: held-out images `[M, C, H, W]`, on which I_NCE is read; M is `candidates` or more.
-        labels: long, of the first held-out images.
-        critics: makes untrained critics for views of these channels.
-        steps, batch, lr: of their training.
+        crops: draws two views of an image, the inputs of the generator.
+        held: held-out images `[M, C, H, W]` for I_NCE; M is `candidates` or more.
+        labels: labels of the first held-out images, long `[N]`.
+        critics: builds untrained critics for views with these numbers of channels.
+        steps: training steps of fresh critics.
+        batch: batch size of fresh critics.
+        lr: learning rate of fresh critics.
         candidates: K of I_NCE.
         precision: `fp32` or `bf16`.
-        seed: of the critics' first weights, of batches and of draws.
+        seed: seed of the critics' first weights, of batches and of views.
     """
 
     part: Part
@@ -142,10 +157,10 @@ class Evaluator:
 
 
 def fresh_i_nce(generator: View, evaluator: Evaluator) -> float:
-    """I_NCE in nats on held-out images, by untrained critics that learn from a fixed generator.
+    """I_NCE in nats on held-out images, by new critics trained on the frozen generator's views.
 
-    The critics are read themselves: no further critic learns from their features, as the probe's
-    does for a row.
+    The trained critics are read directly; the probe of a run, in contrast, trains another critic
+    on features.
     """
     seed, device = evaluator.seed, evaluator.held.device
     frozen = copy.deepcopy(generator).requires_grad_(False).eval()
@@ -153,47 +168,49 @@ def fresh_i_nce(generator: View, evaluator: Evaluator) -> float:
     with torch_seeded(seeded_generator(seed, "fresh").initial_seed()):
         critics = evaluator.critics(view.channels).to(device)
     critics = critics.to(memory_format=torch.channels_last)
-    steps = fit(
+    batches = batches_by_step(
+        evaluator.part,
+        evaluator.batch,
+        steps=evaluator.steps,
+        seed=seed,
+        device=device,
+        rows=evaluator.pool,
+    )
+    warmup = evaluator.steps // 20
+    training = fit(
         critics,
         view,
-        batches_by_step(
-            evaluator.part,
-            evaluator.batch,
-            steps=evaluator.steps,
-            seed=seed,
-            device=device,
-            rows=evaluator.pool,
-        ),
+        batches,
         steps=evaluator.steps,
         seed=seed,
         precision=evaluator.precision,
         optimizer=build_optimizer("adamw", critics, evaluator.lr),
-        rate=lambda step: rate_factor("cosine", step, evaluator.steps, evaluator.steps // 20),
+        rate=lambda step: rate_factor("cosine", step, evaluator.steps, warmup),
     )
-    deque(steps, maxlen=0)  # run to the end; the stats are not needed
+    for _ in training:
+        pass  # only the trained critics are needed
     critics.eval()
     candidates = evaluator.candidates
-    values = []
+    nats = []
     with torch.no_grad(), autocast(device.type, evaluator.precision):
         for start in range(0, len(evaluator.held) - candidates + 1, candidates):
             images = evaluator.held[start : start + candidates]
             views = view(images, seeded_generator(seed, "held", start))
-            step = critics(views, make_batch(candidates))
-            values.append(step.stats["i_nce"])
-    return float(torch.stack(values).mean())
+            nats.append(critics(views, make_batch(candidates)).stats["i_nce"])
+    return float(torch.stack(nats).mean())
 
 
 @torch.no_grad()
 def classifier_scores(game: Game, evaluator: Evaluator) -> dict[str, float]:
-    """How well a game's classifiers do on held-out images.
+    """Scores of a game's classifiers on held-out images.
 
     Returns:
-        `cross_entropy_held` (nats, over both views) and `right_held` (0..1); nothing without
-        classifiers.
+        `cross_entropy_held`, in nats, summed over both views, and `right_held`, the accuracy in
+        0..1; empty if the game has no classifiers.
     """
     if not game.classifiers:
         return {}
-    training = game.training
+    was_training = game.training
     game.eval()
     scores = {"cross_entropy": 0.0, "right": 0.0}
     count = len(evaluator.labels)
@@ -205,5 +222,5 @@ def classifier_scores(game: Game, evaluator: Evaluator) -> dict[str, float]:
             stats = game(views, make_batch(len(labels), {game.task: labels})).stats
         for name in scores:
             scores[name] += float(stats[name]) * len(labels) / count
-    game.train(training)
+    game.train(was_training)
     return {f"{name}_held": value for name, value in scores.items()}

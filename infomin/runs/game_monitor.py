@@ -1,7 +1,8 @@
-"""What one has to know of a view game to trust it: how far the generator has gone, which one to keep, how the game went.
+"""Judge a view game: how far the generator has gone, which one to keep, and how the game went.
 
-The game is known to be unstable. I_NCE by the critics of the game is what they can read just now, so a generator may have outrun
-them; critics that start anew and meet a generator that stands still tell what its views share.
+View games are unstable. I_NCE by the game's own critics is only what they can tell at that moment,
+and the generator may have outrun them. Fresh critics, trained on a frozen generator, measure what
+its views share.
 """
 
 import math
@@ -11,42 +12,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COLLAPSE = 0.1  # share of the raw views' information
-TOLD = (
-    0.5  # share of the cross entropy of classifiers that know nothing, below which labels are told
-)
-EXPLOSION = 100.0  # times the stretch of the raw views
-SWING, SWINGS = (
-    0.5,
-    5,
-)  # nats, and how many are too many: a rise, a fall and a rise as rates go down are an ordinary game
+COLLAPSE = 0.1  # views have collapsed below this share of the raw views' I_NCE
+TOLD = 0.5  # classifiers know labels below this share of the untrained ones' cross-entropy
+EXPLOSION = 100.0  # a generator has exploded above this multiple of the raw views' stretch
+SWING = 0.5  # nats
+# So many swings are a cycle; an ordinary game rises, falls, and rises as learning rates decay.
+SWINGS = 5
 
 Row = Mapping[str, Any]
 
 
 def gradient_norms(players: Mapping[str, Iterable[Tensor]]) -> dict[str, float]:
-    """The length of each player's gradient, as `gradient_PLAYER`; nothing of one that did not have this move."""
-    found = {
-        name: [p.grad.detach().norm() for p in parameters if p.grad is not None]
-        for name, parameters in players.items()
-    }
-    return {
-        f"gradient_{name}": float(torch.stack(norms).norm())
-        for name, norms in found.items()
-        if norms
-    }
+    """The norm of each player's gradient, as `gradient_PLAYER`.
+
+    Players that did not move in this step have no gradient and are left out.
+    """
+    norms = {}
+    for player, parameters in players.items():
+        lengths = [p.grad.detach().norm() for p in parameters if p.grad is not None]
+        if lengths:
+            norms[f"gradient_{player}"] = float(torch.stack(lengths).norm())
+    return norms
 
 
 def color_stretch(flow: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float]:
-    """How a pixel-wise map stretches colour space at the colours of images, from the singular values of its derivative.
+    """How a pixel-wise map stretches colour space at given colours.
+
+    Computed from the singular values of its derivative.
 
     Args:
-        flow: `[B, C, H, W]` to as many channels, each pixel by itself.
-        images: `[B, C, H, W]`, floating point: the colours to look at.
+        flow: maps `[B, C, H, W]` to the same shape, each pixel independently.
+        images: `[B, C, H, W]`, floating point: the colours.
 
     Returns:
-        `lipschitz` and `lipschitz_inverse`, the most that a small difference of colours grows by, there and on the way back:
-        lower bounds of the Lipschitz constants; and `log_det`, the mean of log |det|. All NaN if the derivative is not finite.
+        `lipschitz` and `lipschitz_inverse`, the largest factors by which the map and its inverse
+        stretch a small difference of colours (lower bounds of their Lipschitz constants), and
+        `log_det`, the mean of log |det|. All are NaN if the derivative is not finite.
 
     >>> [round(v, 3) for v in color_stretch(lambda x: 2 * x, torch.rand(1, 3, 4, 4)).values()]
     [2.0, 0.5, 2.079]
@@ -54,12 +55,12 @@ def color_stretch(flow: Callable[[Tensor], Tensor], images: Tensor) -> dict[str,
     with torch.enable_grad():
         images = images.detach().double().requires_grad_()
         latent = flow(images)
-        rows = [
+        gradients = [
             torch.autograd.grad(plane.sum(), images, retain_graph=True)[0]
             for plane in latent.unbind(1)
         ]
-    derivative = torch.stack(rows, -1).permute(0, 2, 3, 4, 1).flatten(0, 2)
-    if not derivative.isfinite().all():  # of which the decomposition would make an error
+    derivative = torch.stack(gradients, -1).permute(0, 2, 3, 4, 1).flatten(0, 2)
+    if not derivative.isfinite().all():  # the decomposition would raise an error
         return dict.fromkeys(("lipschitz", "lipschitz_inverse", "log_det"), math.nan)
     values = torch.linalg.svdvals(derivative)
     return {
@@ -70,49 +71,54 @@ def color_stretch(flow: Callable[[Tensor], Tensor], images: Tensor) -> dict[str,
 
 
 def count_swings(series: Sequence[float], least: float = SWING) -> int:
-    """How often a series has gone up or down by `least` or more, smaller movements back between them forgiven.
+    """Count the rises and falls of a series by `least` or more.
+
+    Smaller movements in the opposite direction do not end a rise or fall.
 
     >>> count_swings([0, 1, 0.8, 2, 0, 2]), count_swings([0, 0.3, 0, 0.3])
     (3, 0)
     """
-    count, way, low, high = 0, 0, math.inf, -math.inf
+    count, direction, low, high = 0, 0, math.inf, -math.inf
     for x in series:
         low, high = min(low, x), max(high, x)
-        if way <= 0 and x - low >= least:
-            count, way, high = count + 1, 1, x
-        elif way >= 0 and high - x >= least:
-            count, way, low = count + 1, -1, x
+        if direction <= 0 and x - low >= least:
+            count, direction, high = count + 1, 1, x
+        elif direction >= 0 and high - x >= least:
+            count, direction, low = count + 1, -1, x
     return count
 
 
 def best_generator(log: Sequence[Row], value: Callable[[Row], float]) -> Row | None:
-    """The measured row of least value whose generator has neither collapsed nor exploded; None if there is none.
+    """The measured row of least value whose generator has neither collapsed nor exploded.
 
-    Where fresh critics read nothing from the raw views there is nothing to compare with, and no row is chosen either.
+    None if there is no such row, or if fresh critics measured nothing in the raw views: then there
+    is nothing to compare with.
 
     Args:
-        log: rows of a game; those that were measured have `i_nce_fresh`, the first of the raw views.
-        value: of a measured row, what the generator plays for: less is better.
+        log: rows of a game; measured rows have `i_nce_fresh`, and the first of them measures the
+            raw views.
+        value: what the generator minimises, from a measured row.
     """
     measured = _measured(log)
     if not measured or measured[0]["i_nce_fresh"] <= 0:
         return None
-    sound = [
-        row for row in measured if not (_collapsed(row, measured[0]) or _exploded(row, measured[0]))
-    ]
-    return min(
-        (row for row in sound if value(row) < math.inf), key=value, default=None
-    )  # NaN is no number below either
+    raw = measured[0]
+    sound = [row for row in measured if not (_collapsed(row, raw) or _exploded(row, raw))]
+    finite = [row for row in sound if value(row) < math.inf]  # false for NaN
+    return min(finite, key=value, default=None)
 
 
 def judge_game(log: Sequence[Row]) -> tuple[str, str]:
-    """How a game went, in a word and in a sentence: steady, cycling, collapsed, exploded or unmeasured.
+    """How a game went: a word and a sentence.
 
-    Collapsed: by fresh critics, the last views share less than a tenth of what the raw ones did, and no classifiers tell labels
-    by them, which would be all that they need to share. Exploded: the generator stretches some colours, or their way back, a
-    hundred times more than at first. Cycling: I_NCE against the critics of the game went up or down by half a nat or more at
-    least five times; a game without critics does not cycle. Unmeasured: fresh critics never met the generator after its start, or
-    read nothing from the raw views.
+    - exploded: the generator or its inverse stretches some colours 100 times as much as at first.
+    - unmeasured: fresh critics measured no generator after the start, or nothing in the raw views.
+    - collapsed: by fresh critics, the last views share less than a tenth of what the raw views
+      share, and classifiers do not know the labels from them, which would be all they need to
+      share.
+    - cycling: I_NCE by the game's own critics rose or fell by half a nat or more at least 5 times;
+      a game without critics cannot cycle.
+    - steady: none of these.
 
     Args:
         log: rows of a game, as for `best_generator`, with `i_nce` of the steps.
@@ -120,51 +126,66 @@ def judge_game(log: Sequence[Row]) -> tuple[str, str]:
     measured = _measured(log)
     if len(measured) < 2:
         return "unmeasured", "The game was never measured by fresh critics after its start."
-    first, last = measured[0], measured[-1]
-    shares = f"by fresh critics its views share {last['i_nce_fresh']:.2f} nats, the raw ones {first['i_nce_fresh']:.2f}"
+    raw, last = measured[0], measured[-1]
+    shares = (
+        f"its views share {last['i_nce_fresh']:.2f} nats, the raw views "
+        f"{raw['i_nce_fresh']:.2f} (by fresh critics)"
+    )
     stretched = [row for row in log if "lipschitz" in row]
-    if any(_exploded(row, first) for row in stretched):
-        sides = [row[name] for row in stretched for name in ("lipschitz", "lipschitz_inverse")]
-        most = max(
-            math.inf if side is None or math.isnan(side) else side for side in sides
-        )  # a log has no Inf
+    if any(_exploded(row, raw) for row in stretched):
+        stretch = _largest_stretch(stretched)
         return (
             "exploded",
-            f"The generator stretches colours, or their way back, by up to {most:.3g}; {shares}.",
+            f"The generator or its inverse stretches colours by up to {stretch:.3g}; {shares}.",
         )
-    if first["i_nce_fresh"] <= 0:
+    if raw["i_nce_fresh"] <= 0:
         return (
             "unmeasured",
-            f"Fresh critics read nothing, so nothing can be said of the game: {shares}; let them learn for longer.",
+            "Fresh critics measured nothing in the raw views, so the game cannot be judged: "
+            f"{shares}; train fresh critics for more steps.",
         )
-    if _collapsed(last, first):
-        return "collapsed", f"The generator has thrown away nearly all that was shared: {shares}."
+    if _collapsed(last, raw):
+        return (
+            "collapsed",
+            f"The generator has removed nearly all shared information: {shares}.",
+        )
     count = count_swings([row["i_nce"] for row in log if row.get("i_nce") is not None])
     if count >= SWINGS:
         return (
             "cycling",
-            f"Generator and critics ran after each other: I_NCE swung {count} times by {SWING} nats or more; {shares}.",
+            f"Generator and critics chased each other: I_NCE swung {count} times by {SWING} nats "
+            f"or more; {shares}.",
         )
-    return "steady", f"The game went steadily: {shares}."
+    return "steady", f"The game was steady: {shares}."
 
 
 def _measured(log: Sequence[Row]) -> list[Row]:
-    return [
-        row
-        for row in log
-        if row.get("i_nce_fresh") is not None and not math.isnan(row["i_nce_fresh"])
-    ]
+    measured = []
+    for row in log:
+        i_nce = row.get("i_nce_fresh")
+        if i_nce is not None and not math.isnan(i_nce):
+            measured.append(row)
+    return measured
+
+
+def _largest_stretch(rows: Sequence[Row]) -> float:
+    """The largest stretch in rows, either way; logs have null for Inf and NaN."""
+    sides = [row[name] for row in rows for name in ("lipschitz", "lipschitz_inverse")]
+    return max(math.inf if side is None or math.isnan(side) else side for side in sides)
 
 
 def _collapsed(row: Row, raw: Row) -> bool:
-    """The first classifiers measured, `raw`, know nothing yet."""
-    entropy, unknowing = (given.get("cross_entropy_held") for given in (row, raw))
-    told = entropy is not None and unknowing is not None and entropy < TOLD * unknowing
-    return row["i_nce_fresh"] < COLLAPSE * raw["i_nce_fresh"] and not told
+    """Whether views share too little; the classifiers of the `raw` row are untrained."""
+    entropy, untrained = row.get("cross_entropy_held"), raw.get("cross_entropy_held")
+    knows_labels = entropy is not None and untrained is not None and entropy < TOLD * untrained
+    return row["i_nce_fresh"] < COLLAPSE * raw["i_nce_fresh"] and not knows_labels
 
 
 def _exploded(row: Row, raw: Row) -> bool:
-    sides = [(row.get(name), raw[name]) for name in ("lipschitz", "lipschitz_inverse")]
-    return any(
-        None in side or not side[0] <= EXPLOSION * side[1] for side in sides
-    )  # NaN is no number below
+    for name in ("lipschitz", "lipschitz_inverse"):
+        stretch, raw_stretch = row.get(name), raw[name]
+        if stretch is None or raw_stretch is None:
+            return True
+        if not stretch <= EXPLOSION * raw_stretch:  # true for NaN
+            return True
+    return False

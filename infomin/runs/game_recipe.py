@@ -1,4 +1,4 @@
-"""The recipe of a view game: all that a learned generator depends on."""
+"""The recipe of a view game."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,24 +10,25 @@ from ..views import parse
 from ..views.color import SPACES
 from .recipe import LOG_EVERY, BaseRecipe
 
-# These spaces stretch grey or black without bound, so no flow from them can be watched.
+# These spaces stretch grey or black without bound, so the stretch of a flow from them is useless.
 UNBOUND = ("hsv", "luv")
 
 
 @dataclass(frozen=True)
 class Learning(BaseRecipe):
-    """All that a learned generator depends on."""
+    """Everything that a learned generator depends on."""
 
     kind = "game"
 
     view: str = "crop:0.5"
-    """What is drawn of each image before the generator, once for each of the two views."""
+    """View that is drawn twice from each image, as the input of the generator."""
     width: float = 0.5
-    """Factor on the channels of the critics' and the classifiers' encoders, one a view."""
+    """Factor on the channels of the encoders of critics and classifiers, one per view."""
     steps: int = 300
     """Optimiser steps."""
     batch: int = 128
-    """Images in a batch, beside the labelled ones; critics contrast each with all of both."""
+    """Unlabelled images in a batch; critics contrast each image with all of the batch, labelled
+    ones included."""
     optimizer: str = "adamw"
     """The optimiser of all players: sgd, adamw or lars."""
     lr: float = 2e-3
@@ -35,17 +36,22 @@ class Learning(BaseRecipe):
     schedule: str = "step"
     """How the critics' learning rate falls: cosine, step or constant."""
     mode: str = "semi-supervised"
-    """Who plays beside the generator: unsupervised critics, supervised classifiers, semi-supervised both."""
+    """Who plays with the generator: unsupervised (critics), supervised (classifiers) or
+    semi-supervised (both)."""
     weight: float = 30.0
-    """Factor on the cross entropy of the classifiers; chosen on the digits, where with 1 the critics decide alone."""
+    """Factor on the cross-entropy of the classifiers, chosen on digits; at 1 only the critics
+    matter there."""
     task: str = ""
-    """Whose labels; by default the first task of the data."""
+    """Task whose labels are used; by default the first task of the data."""
     labels: int = 1000
-    """Images whose labels are known; on a fifth of them the generator is judged, the classifiers learn from the others."""
+    """Images whose labels are used: 80 % for training the classifiers, 20 % for selecting the
+    generator."""
     labelled: int = 64
-    """Labelled images in a batch, beside the others; without classifiers as many others more."""
+    """Labelled images in a batch, besides the unlabelled ones; a game without classifiers uses as
+    many unlabelled images instead."""
     space: str = "rgb"
-    """Colour space that the flow starts from, of those that stretch no colour without bound: neither hsv nor luv."""
+    """Colour space that the flow starts from; not hsv or luv, which stretch some colours without
+    bound."""
     volume_preserving: bool = True
     """Whether couplings are additive; otherwise they are affine."""
     couplings: int = 4
@@ -63,20 +69,21 @@ class Learning(BaseRecipe):
     schedule_classifiers: str = "step"
     """How the classifiers' learning rate falls: cosine, step or constant."""
     momentum: float = 0.5
-    """Momentum of the optimiser, beta1 of adamw; games want less than usual."""
+    """Momentum of the optimiser, beta1 of adamw; games need less than usual."""
     weight_decay: float = 1e-4
     """Weight decay of critics and classifiers; the generator has none."""
     waits: int = 0
-    """Steps of the critics for each one of the generator; 0 moves all at once, by gradient reversal. The log has gradients of who
-    moves at its steps, each tenth."""
+    """Critic steps before each generator step; 0 moves all players at once, by gradient reversal.
+    Every tenth step is logged, with gradients of the players that move in it."""
     fresh_every: int = 100
-    """Steps between measurements by fresh critics, a multiple of 10; the generators measured are those to choose from."""
+    """Steps between measurements by fresh critics, a multiple of 10; the best of the measured
+    generators is kept."""
     fresh_steps: int = 100
-    """Steps that fresh critics learn for."""
+    """Training steps of fresh critics."""
 
     @classmethod
     def choices(cls) -> dict[str, Iterable[str]]:
-        """The names that fields may have, by field."""
+        """The valid names of fields that are names, by field."""
         spaces = [space for space in SPACES if space not in UNBOUND]
         schedules = {"schedule_generator": SCHEDULES, "schedule_classifiers": SCHEDULES}
         return {**super().choices(), **schedules, "mode": MODES, "space": spaces}
@@ -95,12 +102,12 @@ class Learning(BaseRecipe):
         most = self.labels * 4 // 5
         if self.mode != "unsupervised" and not 2 <= self.labelled <= most:
             raise ValueError(
-                f"recipe: labelled: a {self.mode} game with {self.labels} labels, a fifth of them held out, "
-                f"needs 2 to {most}, got {self.labelled}"
+                f"recipe: labelled: a {self.mode} game with {self.labels} labels "
+                f"(20 % are held out) needs 2 to {most}, got {self.labelled}"
             )
         view = parse(self.view)
         if view.channels != (3, 3) or view.takes != "images":
             raise ValueError(
-                f"recipe: view: must draw two views of three channels each from images, for example "
-                f"crop:0.5, got {self.view!r}"
+                "recipe: view: must draw two views of three channels each from images, "
+                f"such as crop:0.5, got {self.view!r}"
             )

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from ..common.checks import check_choice, check_positive, check_type
-from ..common.files import hash_json
-from ..common.files import to_plain
+from ..common.files import hash_json, to_plain
 from ..data.datasets import check_data_name
 from ..data.digests import data_digest
 from ..measure.probe import NEIGHBOURS

@@ -1,4 +1,4 @@
-"""Stage one of learned views: a generator plays the view game, is measured as it goes, and travels as one file."""
+"""Learn views, stage one: play a view game, measure its generators, and keep the best one."""
 
 import math
 import time
@@ -36,8 +36,10 @@ from .provenance import commit, describe_provenance
 from .recipe import LOG_EVERY, FileDigests, recipe_key
 
 FILE = "learned.safetensors"
-FRESH_RATE = 2e-3  # of fresh critics, whatever the players' optimiser: the same for all games
-COLORS = 1024  # pixels at whose colours the stretch is measured
+# Learning rate of fresh critics. It must not depend on the players' optimiser: generators of all
+# games are measured alike.
+FRESH_RATE = 2e-3
+COLORS = 1024  # the number of pixels at whose colours the stretch is measured
 
 
 def learn(
@@ -47,37 +49,38 @@ def learn(
     bar: bool = False,
     tensorboard: bool = False,
 ) -> files.Row:
-    """Play a view game, and keep its best generator as `out/<key>/learned.safetensors`.
+    """Play a view game, and save its best generator as `out/<key>/learned.safetensors`.
 
-    Before the game, every `fresh_every` steps and at the end the generator is measured: fresh
-    critics learn from its views for `fresh_steps`, and their I_NCE is read on held-out images; so is
-    the cross entropy of the game's classifiers. The generator kept has the least I_NCE (not counted
-    in a supervised game) + weight * cross entropy (not counted in an unsupervised one), and has
-    neither collapsed nor exploded, see `game_monitor.judge_game`.
+    The generator is measured before the game, every `fresh_every` steps and at the end: fresh
+    critics learn from its views for `fresh_steps`, then their I_NCE and the cross-entropy of the
+    game's classifiers are measured on held-out images. Of the generators that have neither
+    collapsed nor exploded (see `game_monitor.judge_game`), the one with the least I_NCE + weight *
+    cross-entropy is kept. A supervised game leaves out I_NCE, an unsupervised one cross-entropy.
 
     Args:
-        recipe: what to do.
-        out: folder of runs; this one writes into `out/<key>`, and resumes there if it was cut, with
-            the same result.
+        recipe: the game.
+        out: folder of runs. The game writes into `out/<key>`; if it was interrupted, it resumes
+            there, with the same result.
         bar: show progress and the time left.
         tensorboard: also log TensorBoard events.
 
     Returns:
         the recipe's fields; `status` (`done` or `diverged`); `verdict` and `said`, how the game
-        went; `file` and `step_kept`, None if no generator was worth keeping; of that one
-        `i_nce_fresh`, beside `i_nce_raw` of the raw views (nats), `cross_entropy_held` (nats, over
-        both views), `right_held` (0..1), `log_det` of the flow, `lipschitz` and its
-        `lipschitz_inverse`; and where the row comes from.
+        went, as a word and as a sentence; `file` and `step_kept`, None if no generator was kept;
+        `i_nce_raw` of the raw views (nats); of the kept generator `i_nce_fresh` (nats),
+        `cross_entropy_held` (nats, summed over both views), `right_held` (accuracy, 0..1),
+        `log_det` of the flow, `lipschitz` and `lipschitz_inverse`; and versions, commit, host and
+        seconds.
 
     Raises:
         TypeError: not a Learning.
-        ValueError: a field does not fit the others or the data, or the run's files are damaged.
-        files.Locked: another process is at this very run.
+        ValueError: fields that do not fit each other or the data, or damaged files of the run.
+        files.Locked: another process is running this game.
     """
     if not isinstance(recipe, Learning):
         raise TypeError(
-            f"learn: got a {type(recipe).__name__}, wanted a Learning, which says how the game is played; "
-            "train networks by run"
+            f"learn: the recipe must be a Learning, got a {type(recipe).__name__}; "
+            "train networks with infomin.run"
         )
     check_view_path(out)
     crops = parse(recipe.view)
@@ -91,7 +94,7 @@ def learn(
             f"learn: a game needs 1 process, got {world_size()}; start it without torchrun"
         )
     if (finished := folder.finished_row()) is not None:
-        return finished | _file_in(path, finished)  # the folder may have been moved since
+        return finished | _file_in(path, finished)
     with folder.held(), default_torch_state("learn"):
         began = time.perf_counter()
         split, _ = load(recipe.data, recipe.size)
@@ -106,25 +109,26 @@ def learn(
         optimizer, rates = build_training(
             _players(game, recipe),
             recipe.optimizer,
-            lr=1.0,  # each player has its own
+            lr=1.0,  # each player has its own rate
             weight_decay=recipe.weight_decay,
             schedule=recipe.schedule,
             steps=recipe.steps,
             warmup=recipe.warmup_steps,
             momentum=recipe.momentum,
         )
-        steps = fit(
+        batches = mixed_batches(
+            part,
+            rows,
+            recipe.batch,
+            recipe.labelled,
+            plays=recipe.mode != "unsupervised",
+            steps=recipe.steps,
+            seed=recipe.seed,
+        )
+        training = fit(
             game,
             evaluator.crops,
-            mixed_batches(
-                part,
-                rows,
-                recipe.batch,
-                recipe.labelled,
-                plays=recipe.mode != "unsupervised",
-                steps=recipe.steps,
-                seed=recipe.seed,
-            ),
+            batches,
             steps=recipe.steps,
             optimizer=optimizer,
             rate=rates,
@@ -138,7 +142,7 @@ def learn(
         reason = ""
         try:
             log_training(
-                _measure(steps, game, flow, evaluator, recipe, path, key),
+                _measure(training, game, flow, evaluator, recipe, path, key),
                 path,
                 total=recipe.steps,
                 name=f"{recipe.mode} game",
@@ -155,22 +159,22 @@ def learn(
 
 
 def check_view_path(path: files.PathLike) -> None:
-    """Raise a ValueError unless `flow:PATH` can be a view: `+`, `|` and commas join views."""
+    """Raise a ValueError if `flow:PATH` cannot be a view: `+`, `|` and commas join views."""
     if {"+", "|", ","} & set(str(path)):
         raise ValueError(
-            f"learn: the path must have no + | or comma, which join views, got {str(path)!r}; choose "
-            "another"
+            f"learn: the path must not contain +, | or a comma, which join views, got {str(path)!r}"
         )
 
 
 def _file_in(path: Path, row: Mapping[str, object]) -> dict[str, str | None]:
+    """The column `file` of a row in this folder, which may have been moved since."""
     return {"file": str(path / FILE) if row["file"] else None}
 
 
 def _build_evaluator(recipe: Learning, part: Part, rows: Rows, crops: View) -> Evaluator:
     held, labels = select_rows(part, rows.held)
 
-    def critics(channels: Sequence[int]) -> InfoNCE:
+    def build_critics(channels: Sequence[int]) -> InfoNCE:
         context = Context(
             shapes=tuple((c, recipe.size, recipe.size) for c in channels),
             tiles=(1,) * len(channels),
@@ -187,12 +191,12 @@ def _build_evaluator(recipe: Learning, part: Part, rows: Rows, crops: View) -> E
         return InfoNCE(context)
 
     return Evaluator(
-        part,
-        rows.pool,
-        crops,
-        held,
-        labels["label"][: len(rows.judged)],
-        critics,
+        part=part,
+        pool=rows.pool,
+        crops=crops,
+        held=held,
+        labels=labels["label"][: len(rows.judged)],
+        critics=build_critics,
         steps=recipe.fresh_steps,
         batch=recipe.batch,
         lr=FRESH_RATE,
@@ -230,7 +234,7 @@ def _build_game(recipe: Learning, classes: int) -> tuple[PixelFlow, Game]:
 
 
 def _players(game: Game, recipe: Learning) -> list[Group]:
-    """The game's groups, each with the rate and the schedule of the recipe."""
+    """The game's groups, with the recipe's learning rate and schedule for each."""
     rates = {
         "critics": (recipe.lr, recipe.schedule),
         "generator": (recipe.lr_generator, recipe.schedule_generator),
@@ -244,7 +248,7 @@ def _players(game: Game, recipe: Learning) -> list[Group]:
 
 
 def _measure(
-    steps: Iterator[tuple[int, dict[str, float]]],
+    training: Iterator[tuple[int, dict[str, float]]],
     game: Game,
     flow: PixelFlow,
     evaluator: Evaluator,
@@ -252,39 +256,39 @@ def _measure(
     path: Path,
     key: str,
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Add to the game's own stats what the monitor needs; generators that are measured are saved."""
-    colors = _some_colors(evaluator.held)
+    """Add the metrics that `game_monitor` needs to those of the game; save measured generators."""
+    colors = _sample_colors(evaluator.held)
     players = {group.name: group.parameters for group in game.groups()}
 
-    def watch() -> dict[str, float]:
-        # Of the flow itself: it starts from a colour space that may have a volume of its own.
+    def measure_stretch() -> dict[str, float]:
+        # log_det of the flow alone: the colour space it starts from may change the volume too.
         with torch.no_grad():
             return color_stretch(flow, colors) | {"log_det": float(flow.log_det(colors).mean())}
 
-    def measure(step: int) -> dict[str, float]:
+    def measure_and_save(step: int) -> dict[str, float]:
         try:
             stats = {"i_nce_fresh": fresh_i_nce(game.generator, evaluator)}
             stats |= classifier_scores(game, evaluator)
-        except Diverged as reason:
-            raise Diverged(f"fresh critics, after step {step} of the game: {reason}") from reason
-        origin = {"key": key, "recipe": asdict(recipe), "step": step, "commit": commit()}
-        flow.save(path / _generator_file(step), **origin, **stats)
+        except Diverged as error:
+            raise Diverged(f"fresh critics, after step {step} of the game: {error}") from error
+        provenance = {"key": key, "recipe": asdict(recipe), "step": step, "commit": commit()}
+        flow.save(path / _generator_file(step), **provenance, **stats)
         return stats
 
     if not any(line["step"] == 0 for line in files.read_log(path / "log.jsonl")):
-        yield 0, watch() | measure(0)
-    for step, stats in steps:
-        stats = stats | gradient_norms(players) | watch()
+        yield 0, measure_stretch() | measure_and_save(0)
+    for step, stats in training:
+        metrics = stats | gradient_norms(players) | measure_stretch()
         if step % recipe.fresh_every == 0 or step == recipe.steps:
-            stats |= measure(step)
-        yield step, stats
+            metrics |= measure_and_save(step)
+        yield step, metrics
 
 
-def _some_colors(images: Tensor) -> Tensor:
-    """Colours of pixels drawn from uint8 images `[M, C, H, W]`: `[1, C, 1, COLORS]` in [0, 1]."""
+def _sample_colors(images: Tensor) -> Tensor:
+    """Colours of random pixels of uint8 images `[M, C, H, W]`: `[1, C, 1, COLORS]` in [0, 1]."""
     pixels = images.permute(1, 0, 2, 3).flatten(1)
-    draws = seeded_generator(0, "colors")
-    chosen = torch.randint(pixels.shape[1], (COLORS,), generator=draws)
+    generator = seeded_generator(0, "colors")
+    chosen = torch.randint(pixels.shape[1], (COLORS,), generator=generator)
     return pixels[:, chosen][None, :, None] / 255
 
 
@@ -293,29 +297,35 @@ def _generator_file(step: int) -> str:
 
 
 def _keep_best(recipe: Learning, path: Path, reason: str) -> files.Row:
-    """Choose a generator, and say how the game went, or for which reason it diverged."""
+    """Save the best generator; return its columns of the row and how the game went.
+
+    Args:
+        recipe: the game.
+        path: its folder.
+        reason: why it diverged; empty if it did not.
+    """
 
     def value(line: Mapping[str, float | None]) -> float:
         i_nce, entropy = line["i_nce_fresh"], line.get("cross_entropy_held", 0.0)
-        if entropy is None or i_nce is None:  # a log has null for NaN
+        if entropy is None or i_nce is None:  # logs have null for NaN
             return math.nan
         return (0.0 if recipe.mode == "supervised" else i_nce) + recipe.weight * entropy
 
     log = files.read_log(path / "log.jsonl")
-    verdict, said = judge_game(log)
+    verdict, sentence = judge_game(log)
     if reason:
-        verdict, said = "diverged", f"The game diverged: {reason}."
-    row: files.Row = {"verdict": verdict, "said": said, "file": None, "step_kept": None}
-    kept = best_generator(log, value)
-    if kept is None:
+        verdict, sentence = "diverged", f"The game diverged: {reason}."
+    row: files.Row = {"verdict": verdict, "said": sentence, "file": None, "step_kept": None}
+    best = best_generator(log, value)
+    if best is None:
         return row
-    generator = (path / _generator_file(kept["step"])).read_bytes()
+    generator = (path / _generator_file(best["step"])).read_bytes()
     with files.atomic_write(path / FILE) as file:
         file.write(generator)
-    row |= {"file": str(path / FILE), "step_kept": kept["step"]}
+    row |= {"file": str(path / FILE), "step_kept": best["step"]}
     row["i_nce_raw"] = log[0]["i_nce_fresh"]
     measured = ("i_nce_fresh", "cross_entropy_held", "right_held")
     for name in (*measured, "log_det", "lipschitz", "lipschitz_inverse"):
-        if name in kept:
-            row[name] = kept[name]
+        if name in best:
+            row[name] = best[name]
     return row

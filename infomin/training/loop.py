@@ -1,4 +1,7 @@
-"""The training loop. It knows no view and no method by name: a difference between two runs comes from these."""
+"""The training loop.
+
+It knows no view and no method by name, so a difference between two runs comes from one of those.
+"""
 
 import math
 import time
@@ -16,16 +19,16 @@ from ..common.precision import autocast
 from ..common.seeds import seeded_generator, torch_seeded
 from .step import Batch, Learner
 
-SAVE_EVERY = 5.0  # seconds between checkpoints: what a crash can cost
-SAVE_COST = 4.0  # times longer for each second that a save takes: no more than a quarter of the run
-EMA = 0.02  # weight of the newest step in the logged averages
+SAVE_EVERY = 5.0  # seconds of training between checkpoints, the most that a crash can cost
+SAVE_COST = 4.0  # factor on it per second that a save takes: saving takes 1/20 of the time at most
+EMA = 0.02  # weight of the newest step in the logged moving averages
 
-# step -> what the view takes, rows of the images shown `[B]`, task -> labels
+# step -> (input of the view, dataset rows of the images `[B]`, labels by task)
 BatchesByStep: TypeAlias = Callable[[int], tuple[object, Tensor, Mapping[str, Tensor]]]
 
 
 class Diverged(RuntimeError):
-    """The loss or another logged metric became non-finite; the checkpoint holds the state then."""
+    """The loss or another logged metric became non-finite; the checkpoint has that state."""
 
 
 def fit(
@@ -43,43 +46,43 @@ def fit(
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Train `method` on views of batches; yield `(step, stats)` every `log_every` steps.
 
-    The caller's for-loop is the log, the plot and the brake. With a checkpoint, training resumes
-    where it was cut, and the result is equal bit for bit: batches, views and the schedule are
-    functions of the step, and everything else is in the state.
+    The caller's for-loop logs, plots, or stops the training. With a checkpoint, an interrupted run
+    resumes and ends in the same state bit for bit: batches, views and the schedule are functions
+    of the step, and everything else is in the checkpoint.
 
     Args:
         method: trained in place.
         view: `(batch, generator) -> (v1, v2, …)`.
-        batches: step -> (what the view takes, rows `[B]` of the images shown, labels): this
-            process's part of the batch.
-        steps: optimiser steps in all.
-        optimizer: over the parameters of method and view. Its learning rates are those of factor 1;
-            they are restored in the end.
-        rate: step -> factor on the learning rates, or one for each of the optimiser's groups.
-        seed: of the random draws of view and method.
+        batches: step -> (input of the view, dataset rows `[B]` of the images, labels by task):
+            this process's part of the batch.
+        steps: total number of optimiser steps.
+        optimizer: over the parameters of method and view. Its learning rates are the base rates
+            that `rate` multiplies; they are restored at the end.
+        rate: step -> factor on the learning rates: a float, or one for each parameter group.
+        seed: seed of the random draws of view and method.
         precision: `fp32`, or `bf16` for autocast.
-        checkpoint: file to save to every few seconds (at most a twentieth of the time), and to
+        checkpoint: file to save to every few seconds, for at most a twentieth of the time, and to
             resume from if it exists.
         log_every: steps between yields; the last step always yields.
 
     Yields:
         the number of steps taken, and floats: the method's stats, their moving averages
-        (`loss_ema`, `i_nce_ema` in nats, …) and `rate` (of the first group).
+        (`loss_ema`, `i_nce_ema` in nats, …) and `rate`, the first group's factor.
 
     Raises:
-        Diverged: the loss or another stat is non-finite. They are read when they are logged:
-            reading them at each step would stall a GPU.
-        ValueError: the checkpoint is unreadable or belongs to another recipe, or several processes
-            are to train a view.
+        Diverged: the loss or another stat is non-finite. Stats are checked only when logged:
+            reading them at every step would stall a GPU.
+        ValueError: the checkpoint is unreadable or belongs to another recipe, or a view with
+            trainable parameters is trained by several processes.
     """
     check_choice(precision, ("fp32", "bf16"), "fit: precision")
     check_positive(log_every, "fit: log_every")
     if world_size() > 1 and any(parameter.requires_grad for parameter in view.parameters()):
         raise ValueError(
-            f"fit: a view that learns needs 1 process, got {world_size()}; its gradients are not "
-            "averaged"
+            f"fit: a view with trainable parameters needs 1 process, got {world_size()}; "
+            "its gradients are not averaged over processes"
         )
-    rates = [group["lr"] for group in optimizer.param_groups]
+    base_rates = [group["lr"] for group in optimizer.param_groups]
     state: dict[str, Any] = {
         "method": method,
         "view": view,
@@ -88,50 +91,55 @@ def fit(
     }
     if checkpoint is not None and Path(checkpoint).exists():
         state.update(checkpoints.load(checkpoint, state))
-    if "diverged" in state["progress"]:  # cut before the run could say so
+    if "diverged" in state["progress"]:  # interrupted before the row was written
         raise Diverged(state["progress"]["diverged"])
     average: dict[str, Tensor] = state["progress"]["average"]
     method.train()
     parallel = average_gradients(method)
-    saved, pause = time.monotonic(), SAVE_EVERY
+    last_save, save_interval = time.monotonic(), SAVE_EVERY
     try:
         for step in range(state["progress"]["step"], steps):
-            factors = _set_rates(optimizer, rates, rate(step))
+            factors = _set_rates(optimizer, base_rates, rate(step))
             stats = _train_step(parallel, view, batches(step), optimizer, step, seed, precision)
             method.after_step(step)
             average = _update_average(average, stats, step)
             state["progress"] = {"step": step + 1, "average": average}
-            last = step + 1 == steps
-            values = _read(stats, average) if last or (step + 1) % log_every == 0 else {}
-            bad = [name for name, value in values.items() if not math.isfinite(value)]
-            if values and not bad:
-                # Before the save: a log ahead of its checkpoint can be cut, one behind has a hole.
+            is_last = step + 1 == steps
+            is_logged = is_last or (step + 1) % log_every == 0
+            values = _to_floats(stats, average) if is_logged else {}
+            nonfinite = [name for name, value in values.items() if not math.isfinite(value)]
+            if values and not nonfinite:
+                # Yield before saving: on resume, a log that is ahead of its checkpoint is
+                # truncated; one that is behind would have a gap.
                 yield step + 1, {**values, "rate": factors[0]}
-            if bad:
+            if nonfinite:
+                name = nonfinite[0]
                 state["progress"]["diverged"] = (
-                    f"step {step + 1}: the {bad[0]} is {values[bad[0]]}; lower the learning rate or "
-                    "raise tau"
+                    f"step {step + 1}: the {name} is {values[name]}; "
+                    "lower the learning rate or raise tau"
                 )
-            due = bad or last or time.monotonic() - saved > pause
-            if checkpoint is not None and rank() == 0 and due:
+            save_due = nonfinite or is_last or time.monotonic() - last_save > save_interval
+            if checkpoint is not None and rank() == 0 and save_due:
                 began = time.monotonic()
                 checkpoints.save(checkpoint, state)
-                saved = time.monotonic()
-                pause = SAVE_EVERY * max(1.0, SAVE_COST * (saved - began))
-            if bad:
+                last_save = time.monotonic()
+                save_interval = SAVE_EVERY * max(1.0, SAVE_COST * (last_save - began))
+            if nonfinite:
                 raise Diverged(state["progress"]["diverged"])
-    finally:  # for those who train further
-        _set_rates(optimizer, rates, 1.0)
+    finally:
+        _set_rates(optimizer, base_rates, 1.0)
 
 
 def _set_rates(
-    optimizer: torch.optim.Optimizer, rates: Sequence[float], factors: float | Sequence[float]
+    optimizer: torch.optim.Optimizer,
+    base_rates: Sequence[float],
+    factors: float | Sequence[float],
 ) -> Sequence[float]:
-    """Set the learning rate of each group to its base times a factor; return a factor per group."""
-    each = factors if isinstance(factors, Sequence) else [factors] * len(rates)
-    for group, base, factor in zip(optimizer.param_groups, rates, each, strict=True):
+    """Set the learning rate of each group to base * factor; return one factor per group."""
+    group_factors = factors if isinstance(factors, Sequence) else [factors] * len(base_rates)
+    for group, base, factor in zip(optimizer.param_groups, base_rates, group_factors, strict=True):
         group["lr"] = base * factor
-    return each
+    return group_factors
 
 
 def _train_step(
@@ -147,7 +155,7 @@ def _train_step(
     view_draws = seeded_generator(seed, "views", step, rank())
     method_draws = seeded_generator(seed, "method", step, rank())
     device = optimizer.param_groups[0]["params"][0].device
-    with torch_seeded(view_draws.initial_seed(), device):  # for dropout
+    with torch_seeded(view_draws.initial_seed(), device):  # for dropout in the networks
         views = view(images, view_draws)
         with autocast(views[0].device.type, precision):
             loss, stats = method(views, Batch(index, labels, step, method_draws))
@@ -160,7 +168,7 @@ def _train_step(
 def _update_average(
     average: Mapping[str, Tensor], stats: Mapping[str, Tensor], step: int
 ) -> dict[str, Tensor]:
-    """Plain means at first, exponential moving averages later."""
+    """Update the logged averages: plain means for the first 50 steps, exponential ones later."""
     weight = max(EMA, 1 / (step + 1))
     updated = {}
     for name, value in stats.items():
@@ -171,6 +179,6 @@ def _update_average(
     return updated
 
 
-def _read(stats: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> dict[str, float]:
+def _to_floats(stats: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> dict[str, float]:
     averages = {f"{name}_ema": float(value) for name, value in average.items()}
     return {name: float(value) for name, value in stats.items()} | averages

@@ -1,4 +1,7 @@
-"""Optimisers by name, and schedules as pure functions of the step: to go on after a stop needs no scheduler object."""
+"""Optimisers by name, and learning-rate schedules.
+
+Schedules are pure functions of the step, so a resumed run has no scheduler state to restore.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,23 +16,25 @@ from .step import Group
 
 
 class LARS(Optimizer):
-    """SGD with momentum whose rate is scaled, tensor by tensor, by trust * |w| / (|g| + weight_decay * |w|).
+    """SGD with momentum and a learning rate scaled per tensor.
 
-    Tensors of at most one dimension (biases, normalisation) keep the plain rate and are not decayed. The rate is part of the
-    velocity, as in the paper: v = momentum * v + lr * scale * (g + weight_decay * w), then w = w - v.
+    The scale is trust * |w| / (|g| + weight_decay * |w|). Tensors of at most one dimension (biases,
+    normalisation) are neither scaled nor decayed. As in the paper, the rate is part of the
+    velocity: v = momentum * v + lr * scale * (g + weight_decay * w), then w = w - v.
 
     Args:
-        params: tensors or groups of them, as for every torch optimiser.
-        lr: rate before the scaling; large, for example 0.3 * batch / 256.
+        params: tensors or parameter groups, as for every torch optimiser.
+        lr: learning rate before scaling; large, for example 0.3 * batch / 256.
         weight_decay: factor on w that is added to the gradient.
-        momentum: of the velocity, in [0, 1).
-        trust: the paper's coefficient eta.
+        momentum: in [0, 1).
+        trust: the paper's trust coefficient eta.
 
-    Source: You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017, Algorithm 1.
+    Source: You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks", 2017,
+    Algorithm 1.
 
     >>> w = nn.Parameter(torch.ones(2, 2))
     >>> w.grad = torch.full((2, 2), 1e6)
-    >>> LARS([w], lr=1.0, trust=0.01).step()  # the step is a hundredth of |w|, however large the gradient
+    >>> LARS([w], lr=1.0, trust=0.01).step()  # moves w by |w| / 100, however large the gradient
     >>> round(w[0, 0].item(), 4)
     0.99
     """
@@ -48,7 +53,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every tensor that has a gradient; returns what `closure` returns."""
+        """Update every tensor that has a gradient; return what `closure` returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -60,23 +65,22 @@ class LARS(Optimizer):
                 state = self.state[p]
                 if not state:
                     state["velocity"] = torch.zeros_like(p)
-                p.sub_(
-                    state["velocity"]
-                    .mul_(group["momentum"])
-                    .add_(_scaled(p, p.grad, group), alpha=group["lr"])
-                )
+                velocity = state["velocity"].mul_(group["momentum"])
+                p.sub_(velocity.add_(_scaled_gradient(p, p.grad, group), alpha=group["lr"]))
         return loss
 
 
-def _scaled(p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
+def _scaled_gradient(p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
+    """The decayed gradient times the trust ratio; vectors keep their plain gradient."""
     if p.dim() <= 1:
         return g
-    decay, size = group["weight_decay"], p.norm()
-    whole = g.norm() + decay * size
-    # a tensor that is still zero could never move: it takes the plain rate; where() keeps the decision on the device
-    return torch.where((size > 0) & (whole > 0), group["trust"] * size / whole, 1.0) * (
-        g + decay * p
-    )
+    decay, norm = group["weight_decay"], p.norm()
+    denominator = g.norm() + decay * norm
+    # An all-zero tensor would have ratio 0 and never move: it keeps the plain rate. where() makes
+    # the choice on the device, without synchronising.
+    usable = (norm > 0) & (denominator > 0)
+    ratio = torch.where(usable, group["trust"] * norm / denominator, 1.0)
+    return ratio * (g + decay * p)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -95,20 +99,21 @@ def build_optimizer(
 ) -> Optimizer:
     """Build an optimiser by name.
 
-    Weight decay: `sgd` decays every tensor, as contrastive pre-training with SGD does; `adamw` and `lars` leave out tensors of at
-    most one dimension (biases, normalisation, temperatures).
+    `sgd` decays every tensor, as contrastive pre-training with SGD does. `adamw` and `lars` do not
+    decay tensors of at most one dimension (biases, normalisation, temperatures).
 
     Args:
         name: a key of `OPTIMIZERS`.
-        params: a module, or its parameters; those that need no gradient are left out.
-        lr: rate, above 0; the training loop multiplies it by `rate_factor` at each step.
+        params: a module, or parameters; frozen ones are left out.
+        lr: learning rate, above 0; the training loop multiplies it by `rate_factor` at each step.
         weight_decay: 0 or more.
         momentum: in [0, 1); beta1 of `adamw`.
 
     Raises:
         ValueError: an unknown name, a number out of range, or nothing to optimise.
 
-    >>> [(len(g["params"]), g["weight_decay"]) for g in build_optimizer("adamw", nn.Linear(3, 2), 1e-3, 0.05).param_groups]
+    >>> groups = build_optimizer("adamw", nn.Linear(3, 2), 1e-3, 0.05).param_groups
+    >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
     [(1, 0.05), (1, 0.0)]
     """
     check_choice(name, OPTIMIZERS, "optimizer")
@@ -118,22 +123,20 @@ def build_optimizer(
         raise ValueError(
             f"{name}(momentum): got {momentum!r}, wanted a number in [0, 1); 0.9 is usual"
         )
-    tensors = [
-        p
-        for p in (params.parameters() if isinstance(params, nn.Module) else params)
-        if p.requires_grad
-    ]
-    if not tensors:
+    parameters = params.parameters() if isinstance(params, nn.Module) else params
+    trainable = [p for p in parameters if p.requires_grad]
+    if not trainable:
         raise ValueError(
-            f"{name}(params): got no tensor that requires a gradient, wanted one or more; unfreeze the module"
+            f"{name}(params): got no tensor that requires a gradient, wanted one or more; "
+            "unfreeze the module"
         )
-    flat = [] if name == "sgd" else [p for p in tensors if p.dim() <= 1]
-    wide = tensors if name == "sgd" else [p for p in tensors if p.dim() > 1]
+    decayed = trainable if name == "sgd" else [p for p in trainable if p.dim() > 1]
+    undecayed = [] if name == "sgd" else [p for p in trainable if p.dim() <= 1]
     groups = [
-        {"params": ps, "weight_decay": decay}
-        for ps, decay in ((wide, weight_decay), (flat, 0.0))
-        if ps
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": undecayed, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     return OPTIMIZERS[name](groups, lr=lr, momentum=momentum)
 
 
@@ -147,16 +150,21 @@ def build_training(
     warmup: int,
     momentum: float = 0.9,
 ) -> tuple[Optimizer, Callable[[int], list[float]]]:
-    """One optimiser for groups of parameters, and its learning rates as a function of the step.
+    """Build one optimiser for groups of parameters, and their learning rates by step.
 
     Args:
-        groups: each with its factors on `lr` and `weight_decay`, and its schedule.
-        name, lr, weight_decay, momentum: as for `build_optimizer`.
-        schedule: a key of `SCHEDULES`, for groups that name none.
-        steps, warmup: as for `rate_factor`.
+        groups: parameters, each group with factors on `lr` and `weight_decay`, and a schedule.
+        name: a key of `OPTIMIZERS`.
+        lr: learning rate, above 0.
+        weight_decay: 0 or more.
+        schedule: a key of `SCHEDULES`, for groups without one of their own.
+        steps: total number of steps.
+        warmup: steps of linear warm-up, 0 to `steps`.
+        momentum: in [0, 1); beta1 of `adamw`.
 
     Returns:
-        the optimiser, and step -> factor on the rate of each of its groups: what `fit` takes.
+        the optimiser, and a function from the step to one factor per parameter group of the
+        optimiser: `fit` takes both.
     """
     optimizers: list[Optimizer] = []
     schedules: list[str] = []
@@ -165,8 +173,8 @@ def build_training(
         optimizers.append(build_optimizer(name, group.parameters, lr * group.rate, decay, momentum))
         schedules += [group.schedule or schedule] * len(optimizers[-1].param_groups)
     merged = optimizers[0]
-    for other in optimizers[1:]:
-        for param_group in other.param_groups:
+    for optimizer in optimizers[1:]:
+        for param_group in optimizer.param_groups:
             merged.add_param_group(param_group)
 
     def factors(step: int) -> list[float]:
@@ -176,7 +184,9 @@ def build_training(
 
 
 def cosine_decay(t: float) -> float:
-    """Half a cosine from 1 at t = 0 to 0 at t = 1 (Loshchilov and Hutter, "SGDR", 2017, without restarts).
+    """Half a cosine, from 1 at t = 0 to 0 at t = 1.
+
+    Source: Loshchilov and Hutter, "SGDR", 2017, without restarts.
 
     >>> [round(cosine_decay(t), 3) for t in (0, 0.5, 1)]
     [1.0, 0.5, 0.0]
@@ -185,7 +195,7 @@ def cosine_decay(t: float) -> float:
 
 
 def step_decay(t: float, milestones: tuple[float, ...] = (0.6, 0.8), factor: float = 0.2) -> float:
-    """One, times `factor` for each milestone, a fraction of training in [0, 1], that `t` has reached.
+    """1, times `factor` for each milestone that `t` has reached; both are in [0, 1].
 
     >>> [round(step_decay(t), 3) for t in (0, 0.6, 0.8)]
     [1.0, 0.2, 0.04]
@@ -194,7 +204,7 @@ def step_decay(t: float, milestones: tuple[float, ...] = (0.6, 0.8), factor: flo
 
 
 def constant(t: float) -> float:
-    """One, always."""
+    """1 at every step."""
     return 1.0
 
 
@@ -206,13 +216,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def rate_factor(name: str, step: int, steps: int, warmup: int = 0) -> float:
-    """The factor on the learning rate: linear warm-up from 1 / warmup to 1, then the schedule over the steps that remain.
+    """The factor on the learning rate: linear warm-up, then the schedule over the remaining steps.
 
     Args:
         name: a key of `SCHEDULES`.
-        step: the step about to be taken, 0 .. steps - 1; beyond them the schedule's end holds.
-        steps: of the whole training, above 0.
-        warmup: how many of them warm up, 0 .. steps.
+        step: the step about to be taken, from 0; after the last one the schedule's end value holds.
+        steps: total number of steps, above 0.
+        warmup: steps of linear warm-up, from 1 / warmup to 1; 0 to `steps`.
 
     Raises:
         ValueError: an unknown name, or numbers out of range.
@@ -223,8 +233,8 @@ def rate_factor(name: str, step: int, steps: int, warmup: int = 0) -> float:
     check_choice(name, SCHEDULES, "schedule")
     if step < 0 or steps < 1 or not 0 <= warmup <= steps:
         raise ValueError(
-            f"rate: got step={step}, steps={steps}, warmup={warmup}, wanted step >= 0, steps >= 1 and "
-            "0 <= warmup <= steps; change them"
+            f"rate: got step={step}, steps={steps}, warmup={warmup}, "
+            "wanted step >= 0, steps >= 1 and 0 <= warmup <= steps"
         )
     if step < warmup:
         return (step + 1) / warmup

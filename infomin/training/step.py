@@ -1,4 +1,4 @@
-"""What the training loop asks of whatever it trains."""
+"""The contract between the training loop and what it trains."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from ..common.seeds import seeded_generator
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step knows of its images beside the views.
+    """The metadata of a step's images: everything but the views.
 
     Attributes:
-        index: rows of the training set that the images show, long `[B]`; where a file cannot be
-            read, of the one that stands in for it.
+        index: training-set rows of the images, long `[B]`. If a file cannot be read, this is the
+            row of the image shown in its place.
         labels: task -> long `[B]`, -1 where unknown, or floating point `[B, P]`.
-        step: number of the step, from 0.
-        generator: on the CPU, for the method's own random draws; a function of seed, step and
+        step: the step's number, counted from 0.
+        generator: on the CPU, for the method's own random draws; determined by seed, step and
             process.
     """
 
@@ -33,17 +33,17 @@ class Batch:
 def make_batch(
     n: int, labels: Mapping[str, Tensor] = MappingProxyType({}), step: int = 0, seed: int = 0
 ) -> Batch:
-    """A batch of images 0 to n - 1, to call a method outside the loop."""
+    """The batch of images 0 to n - 1, for calling a method outside the loop."""
     return Batch(torch.arange(n), labels, step, seeded_generator(seed, "method", step))
 
 
 class Step(NamedTuple):
-    """What a step returns.
+    """The result of a forward pass.
 
     Attributes:
         loss: scalar to minimise.
-        stats: scalars to log, without gradient; among them `loss` and, for methods that contrast
-            views, `i_nce` in nats.
+        stats: detached scalars to log, including `loss` and, for methods that contrast views,
+            `i_nce` in nats.
     """
 
     loss: Tensor
@@ -51,14 +51,14 @@ class Step(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Parameters that share a learning rate.
+    """Parameters that share a learning rate, weight decay and schedule.
 
     Attributes:
-        name: of the group, for logs.
-        parameters: those that need no gradient are left out.
+        name: name of the group, for logs.
+        parameters: frozen ones are left out of the optimiser.
         rate: factor on the recipe's learning rate.
         decay: factor on the recipe's weight decay.
-        schedule: how the rate falls; empty means as the recipe says.
+        schedule: a key of `optim.SCHEDULES`; empty means the recipe's schedule.
     """
 
     name: str
@@ -71,22 +71,22 @@ class Group(NamedTuple):
 class Learner(nn.Module):
     """A module that the training loop can train and a probe can read.
 
-    All that a step changes (queues, banks, slow encoders, counters) must be parameters or buffers,
-    so that a run that was killed resumes with the same bits. With several processes every one holds
-    the same buffers: gather first, then update.
+    Everything a step changes (queues, banks, momentum encoders, counters) must be a parameter or a
+    buffer, so that an interrupted run resumes bit for bit. All processes must hold equal buffers:
+    gather first, then update.
     """
 
     def forward(self, views: Sequence[Tensor], batch: Batch) -> Step:
-        """Views `[B, C, H, W]` each and what is known of their images -> the loss of this step."""
+        """Views `[B, C, H, W]` each and the batch's metadata -> the loss of this step."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def features(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Views `[B, C, H, W]` each -> what a probe reads of each, `[B, D]`."""
+        """Views `[B, C, H, W]` each -> the features that a probe reads, `[B, D]` each."""
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def groups(self) -> list[Group]:
-        """The parameters to train; by default all, at the recipe's rate."""
+        """The parameters to train; by default all of them, at the recipe's rate."""
         return [Group("all", list(self.parameters()))]
 
     def after_step(self, step: int) -> None:
-        """Called after the optimiser has taken step number `step`, counted from 0."""
+        """Run after the optimiser has taken step number `step`, counted from 0."""

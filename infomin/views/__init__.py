@@ -1,11 +1,12 @@
 """Axis 1: the views. A view is a module: a batch in, a tuple of views out.
 
-`base` has the contract, `compose` the words (`crop:0.2+color:lab`). A new family is one file in this
-room: a class derived from `View`, `ImageView` or `Augmentation` and decorated with
-`@register("name", dial="…")`. Every module here is imported, so nothing else has to be edited.
+`base` defines the contract; `compose` parses view words such as `crop:0.2+color:lab`. To add a
+family, add one file here with a class derived from `View`, `ImageView` or `Augmentation` and
+decorated with `@register("name", dial="…")`. Every module of this package is imported, so no other
+file changes.
 
-Where a view changes nothing it may return the very tensor that came in, as torchvision does: clone
-it before you write to it. Random draws come from a generator on the CPU.
+A view that changes nothing may return its input tensor itself, as torchvision's transforms do:
+clone it before writing to it. Random draws come from a generator on the CPU.
 """
 
 from .augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment

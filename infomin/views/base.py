@@ -1,4 +1,4 @@
-"""The contract of a view: what it declares, and what every view of images does with its input."""
+"""The base classes of views: what a view declares, and how views of images treat their input."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -25,20 +25,19 @@ Draws = TypeVar("Draws")
 class View(nn.Module):
     """A batch in, a tuple of views out.
 
-    A subclass declares, on the class or on the instance, what differs from the defaults here.
+    A subclass overrides these attributes, on the class or on the instance, where it differs.
 
     Attributes:
         channels: the number of channels of each view.
         readout: which views a probe reads, counted from 0.
-        in_channels: the number of channels that images must have; None accepts any, and the views
-            then have as many as the images.
-        takes: what `forward` takes: `images`, `scenes` or `clips`.
+        in_channels: the number of channels that images must have; None accepts any number, and
+            the views then have the channels of the images.
+        takes: the input of `forward`: `images`, `scenes` or `clips`.
         bounded: whether values stay in [0, 1], so that another view of images can follow.
-        augments: whether views are drawn at random in training and show the whole input in eval
-            mode.
-        beside: further views that a probe reads, by the name that their columns get.
-        tiles: how many images are stacked in the channels of each view; empty means one.
-        digest: sha256 of the file that the view was loaded from; empty if there is none.
+        augments: whether views are random in training mode and show the whole input in eval mode.
+        beside: further views that a probe reads, keyed by the suffix of their columns in a row.
+        tiles: the number of images stacked in the channels of each view; empty means one.
+        digest: sha256 of the file that the view was loaded from; empty without a file.
     """
 
     channels: tuple[int, ...] = ()
@@ -55,22 +54,22 @@ class View(nn.Module):
         """Make the views of a batch.
 
         Args:
-            batch: images `[B, C, H, W]`, uint8 or floating point in [0, 1], or what else the view
-                `takes`.
-            generator: for random draws, on the CPU; None uses torch's global one.
+            batch: images `[B, C, H, W]`, uint8 or floating point in [0, 1], or the scenes or clips
+                that the view `takes`.
+            generator: for random draws, on the CPU; None uses torch's global generator.
 
         Returns:
-            one tensor `[B, channels[i], H, W]` a view.
+            one tensor `[B, channels[i], H, W]` per view.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def nats(self, batch: object) -> float | None:
-        """I(v1; v2) in nats where it is known in closed form, otherwise None."""
+        """I(v1; v2) in nats if it is known in closed form, otherwise None."""
         return None
 
     @classmethod
     def from_dial(cls, dial: str) -> "View":
-        """The view that `name:dial` stands for; a class whose argument is no text overrides this."""
+        """Build the view of `name:dial`; override it unless `__init__` takes the dial as it is."""
         make: Callable[[str], View] = cls
         return make(dial)
 
@@ -82,9 +81,9 @@ register = VIEWS.register
 class ImageView(View):
     """A view of images: checks its input once, then calls `make_views`.
 
-    It takes a batch, or a single image `[C, H, W]`, so it can stand last in a torchvision transform
-    list. Pixels are computed in full precision, see `full_precision`; half precision is raised to
-    float32 and rounded once at the end.
+    The input is a batch or a single image `[C, H, W]`, so a view can be the last transform of a
+    torchvision pipeline. Pixels are computed in full precision (see `full_precision`); half
+    precision is converted to float32 and rounded once at the end.
 
     Attributes:
         checks_range: whether floating-point images must lie in [0, 1].
@@ -93,30 +92,34 @@ class ImageView(View):
     checks_range: bool = True
 
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
-        """The views of a checked batch `[B, C, H, W]` of uint8, float32 or float64."""
+        """Make the views of a checked batch `[B, C, H, W]`, uint8, float32 or float64."""
         raise NotImplementedError(f"{type(self).__name__} has no make_views")
 
     def smallest_side(self) -> int:
-        """The least height and width that an image may have, in pixels."""
+        """The minimum height and width of an image, in pixels."""
         return 1
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
-        """Images `[B, C, H, W]`, uint8 or in [0, 1], or one image `[C, H, W]`, to a tuple of views.
+        """Make the views of images `[B, C, H, W]` or of one image `[C, H, W]`.
+
+        Args:
+            batch: uint8 or floating point in [0, 1].
+            generator: for random draws, on the CPU; None uses torch's global generator.
 
         Raises:
-            TypeError: not a tensor, or of another dtype.
-            ValueError: images of another shape or range, or too small.
+            TypeError: not a tensor, or a dtype that is neither uint8 nor floating point.
+            ValueError: images of the wrong shape, too small, or out of range.
         """
 
-        def checked_split(images: Tensor) -> Views:
+        def check_and_split(images: Tensor) -> Views:
             self.check(images)
             return self.make_views(images, generator)
 
         images = check_tensor(batch, type(self).__name__, self.in_channels)
-        return on_batch(checked_split, images, keeps_range=self.augments)
+        return on_batch(check_and_split, images, keeps_range=self.augments)
 
     def check(self, images: Tensor) -> None:
-        """Raise an error unless this is a batch of images that the view can split."""
+        """Raise an error unless `images` is a batch that the view accepts."""
         check_images(
             images,
             f"{type(self).__name__}({self.extra_repr()})",
@@ -127,11 +130,11 @@ class ImageView(View):
 
 
 class Augmentation(ImageView, Generic[Draws]):
-    """A view drawn at random for each image of a batch; in eval mode the images stay as they are.
+    """A view with random draws for each image of a batch; in eval mode it leaves images unchanged.
 
-    `forward` checks the batch, draws on the CPU and augments; `draw` and `augment` are its two halves,
-    so that draws can be kept, changed or shown. A class of one view is drawn once for each view of
-    a chain, as in `crop:0.2+color:lab`.
+    `forward` checks the batch, then calls `draw` and `augment`; call these two yourself to keep,
+    edit or plot the draws. A class with a single view is drawn independently for each view of a
+    chain, as in `crop:0.2+color:lab`.
     """
 
     channels: tuple[int, ...] = (3,)
@@ -142,19 +145,19 @@ class Augmentation(ImageView, Generic[Draws]):
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> Draws:
-        """Random numbers for n images of height x width pixels, on the CPU."""
+        """Draw the random numbers for n images of height x width pixels, on the CPU."""
         raise NotImplementedError(f"{type(self).__name__} has no draw")
 
     def augment(self, images: Tensor, draws: Draws) -> Views:
-        """The views of images `[B, C, H, W]`, uint8, float32 or float64, for given draws."""
+        """Make the views of images `[B, C, H, W]`, uint8, float32 or float64, from given draws."""
         raise NotImplementedError(f"{type(self).__name__} has no augment")
 
     def still(self, images: Tensor) -> Views:
-        """What is shown in eval mode: the whole images, once a view."""
+        """The views in eval mode: the whole images, once per view."""
         return (to_unit(images),) * len(self.channels)
 
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
-        """Draw and augment in training mode; the whole images in eval mode."""
+        """Draw and augment in training mode; return the whole images in eval mode."""
         if not self.training:
             return self.still(images)
         n, _, height, width = images.shape
@@ -164,16 +167,17 @@ class Augmentation(ImageView, Generic[Draws]):
 def on_batch(
     split: Callable[[Tensor], Views], images: Tensor, *, keeps_range: bool = False
 ) -> Views:
-    """Call `split` on a batch in full precision, whatever came in.
+    """Call `split` on a batch in full precision.
 
-    A single image `[C, H, W]` becomes a batch of one and its views lose that axis again. Half
-    precision is computed in float32. In a chain of augmentations only the first one reads the
-    pixels to check them, and of bytes not even that.
+    A single image `[C, H, W]` becomes a batch of one, and its views lose that axis again. Half
+    precision is computed in float32. Views that are known to lie in [0, 1] are marked as validated:
+    in a chain of augmentations only the first one reads pixels to check their range, and none does
+    for uint8 images.
 
     Args:
-        split: batch `[B, C, H, W]` -> views.
+        split: a function from a batch `[B, C, H, W]` to its views.
         images: `[B, C, H, W]` or `[C, H, W]`.
-        keeps_range: whether views of images in [0, 1] lie in [0, 1] too.
+        keeps_range: whether the views of images in [0, 1] also lie in [0, 1].
     """
     half = images.dtype in (torch.float16, torch.bfloat16)
     single = images.dim() == 3
@@ -182,10 +186,11 @@ def on_batch(
     notes = keeps_range and not torch.compiler.is_compiling()
     valid = notes and (images.dtype == torch.uint8 or is_validated(images))
     if valid:
-        mark_validated(batch)  # it may be another tensor by now
+        mark_validated(batch)  # which may be a new tensor
     with full_precision(images.device.type):
         views = split(batch)
-    valid = valid or (notes and was_validated(batch))  # checked before it was written to
+    # `split` may have checked the batch and then overwritten it
+    valid = valid or (notes and was_validated(batch))
     if half:
         views = tuple(view.to(images.dtype) for view in views)
     if single:

@@ -1,4 +1,7 @@
-"""From words to views: `crop:0.2+color:lab`. Parts joined by `+` follow each other, by `|` stand side by side."""
+"""Composition of views, in Python and in words: `crop:0.2+color:lab`, `grey:1|crop:0.2`.
+
+`+` applies one view after another (`Then`), `|` puts views side by side (`Each`).
+"""
 
 from collections.abc import Callable
 from functools import reduce
@@ -20,20 +23,20 @@ from .draws import writable
 class Then(View):
     """One view after another.
 
-    If both give n views, view i of the whole is view i of `second`, made from view i of `first`:
-    `shared:digit+color:lab` shows the lightness of one scene and the colour of another with the same
-    digit. If one of them gives a single view, it serves all views of the other:
-    Then(Crop(), ColorSplit()) splits the colours of one crop, Then(PatchPair(8), Grey()) greys both
-    patches.
+    If both give n views, view i of the result is view i of `second` applied to view i of `first`:
+    `shared:digit+color:lab` shows the lightness of one scene and the colour of another scene with
+    the same digit. A part that gives a single view is combined with every view of the other part:
+    Then(Crop(), ColorSplit()) splits the colours of one crop, Then(PatchPair(8), Grey()) turns both
+    patches grey.
 
     Args:
-        first: gives one view or more.
-        second: takes images; gives one view, or as many as `first`.
+        first: gives one or more views.
+        second: takes images. Gives one view or as many as `first`; any number if `first` gives one.
 
     Raises:
         TypeError: a part is not a View.
-        ValueError: the numbers of views or of channels do not fit, `second` takes scenes, or it
-            takes colours in [0, 1] and `first` gives other numbers.
+        ValueError: the numbers of views or channels do not match, `second` does not take images, or
+            it needs values in [0, 1] and `first` gives others.
     """
 
     def __init__(self, first: View, second: View) -> None:
@@ -43,16 +46,16 @@ class Then(View):
         self.first, self.second = first, second
         n, m = len(first.channels), len(second.channels)
         if second.in_channels is None:  # its views have as many channels as its images
-            self.channels = first.channels * (m if n == 1 else 1)
+            self.channels = first.channels * m if n == 1 else first.channels
         else:
-            self.channels = second.channels * (n if m == 1 else 1)
+            self.channels = second.channels * n if m == 1 else second.channels
         if n == 1:
             self.readout = second.readout
         elif m == 1:
             self.readout = first.readout
         else:
-            both = tuple(i for i in first.readout if i in second.readout)
-            self.readout = both or first.readout
+            common = tuple(i for i in first.readout if i in second.readout)
+            self.readout = common or first.readout
         self.takes = first.takes
         self.in_channels = first.in_channels or second.in_channels
         self.bounded = first.bounded and second.bounded
@@ -61,44 +64,50 @@ class Then(View):
         self.tiles = second.tiles if n == 1 else first.tiles
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
-        """A batch of what `first` takes -> as many views as the part that gives more."""
+        """A batch of what `first` takes, to as many views as the part that gives more of them."""
         views = self.first(batch, generator)
         if len(views) == 1:
-            ours = isinstance(batch, Tensor) and batch.dim() == 4 and views[0] is not batch
-            with writable(views[0], ours and _is_private(self)):
+            is_new = isinstance(batch, Tensor) and batch.dim() == 4 and views[0] is not batch
+            with writable(views[0], is_new and _may_overwrite(self)):
                 return self.second(views[0], generator)
-        chains = [self.second(view, generator) for view in views]
-        return tuple(chain[i if len(chain) > 1 else 0] for i, chain in enumerate(chains))
+        outputs = [self.second(view, generator) for view in views]
+        return tuple(
+            output[i] if len(output) > 1 else output[0] for i, output in enumerate(outputs)
+        )
 
 
-# These give either the images they take or memory of their own, and keep nothing that they return.
-_WRITABLE = (Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment)
+# Each returns its input or new memory, and keeps no reference to what it returns.
+_KEEPS_NOTHING = (Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment)
 
 
-def _is_private(chain: Then) -> bool:
-    """Whether only the chain's two parts read what lies between them, so that it may be overwritten."""
-    hooks = [h for part in chain.modules() for h in (part._forward_hooks, part._forward_pre_hooks)]
-    hooks += [module_hooks._global_forward_hooks, module_hooks._global_forward_pre_hooks]
+def _may_overwrite(chain: Then) -> bool:
+    """Whether nothing but the two parts of a chain reads the images between them."""
+    hooks: list[object] = [
+        module_hooks._global_forward_hooks,
+        module_hooks._global_forward_pre_hooks,
+    ]
+    for module in chain.modules():
+        hooks += [module._forward_hooks, module._forward_pre_hooks]
     if torch.compiler.is_compiling() or any(hooks):
         return False
     return all(
-        type(part) in _WRITABLE or (isinstance(part, Then) and _is_private(part))
+        type(part) in _KEEPS_NOTHING or (isinstance(part, Then) and _may_overwrite(part))
         for part in (chain.first, chain.second)
     )
 
 
 class Each(View):
-    """Views side by side: those of the first part, then those of the second, …, all of the same batch.
+    """Views side by side: those of the first part, then those of the second, …, of one batch.
 
-    Each(Grey(1), Crop()) contrasts an image without colour with a part of it;
+    Each(Grey(1), Crop()) contrasts an image without colour with a crop of it;
     Each(pipeline, pipeline) contrasts two draws of one pipeline.
 
     Args:
-        parts: one or more, all of images, all of scenes or all of clips.
+        parts: one or more; all take images, or all scenes, or all clips.
 
     Raises:
         TypeError: a part is not a View.
-        ValueError: no part, or parts that take different inputs.
+        ValueError: no parts, or parts that take different inputs.
 
     >>> from infomin.views import ColorSplit
     >>> Each(ColorSplit("lab"), ColorSplit("rgb", "012")).channels
@@ -110,10 +119,16 @@ class Each(View):
         _check_views("Each", *parts)
         takes = {part.takes for part in parts}
         in_channels = {part.in_channels for part in parts} - {None}
-        if len(takes) != 1 or len(in_channels) > 1:
+        if not parts:
+            raise ValueError("Each: need at least one part, got none")
+        if len(takes) > 1:
             raise ValueError(
-                f"Each: parts must be one or more and take the same inputs, got "
-                f"{' and '.join(sorted(takes)) or 'no part'} of {sorted(map(str, in_channels))} channels"
+                f"Each: parts must take the same input, got parts for {' and '.join(sorted(takes))}"
+            )
+        if len(in_channels) > 1:
+            raise ValueError(
+                "Each: parts must take images of the same number of channels, got parts for "
+                f"{' and '.join(sorted(map(str, in_channels)))}"
             )
         self.parts = torch.nn.ModuleList(parts)
         self.takes = takes.pop()
@@ -131,7 +146,7 @@ class Each(View):
                 self.beside[name] = tuple(start + i for i in views)
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
-        """A batch of what the parts take -> the views of all parts."""
+        """A batch of what the parts take, to the views of all parts."""
         return tuple(view for part in self.parts for view in part(batch, generator))
 
 
@@ -139,8 +154,8 @@ def _check_views(caller: str, *parts: object) -> None:
     for part in parts:
         if not isinstance(part, View):
             raise TypeError(
-                f"{caller}: parts must be infomin.views.View, got a {type(part).__name__}; apply it to "
-                "the images before, or to each view after"
+                f"{caller}: parts must be of type infomin.views.View, got a {type(part).__name__}; "
+                "derive its class from View"
             )
 
 
@@ -154,49 +169,52 @@ def _check_chain(first: View, second: View) -> None:
         )
     if second.takes != "images":
         raise ValueError(
-            f"Then: the second part must take images, got one that takes {second.takes}; put it first"
+            f"Then: the second part must take images, got one that takes {second.takes}; "
+            "put it first"
         )
     if second.in_channels is None:
         return
     if set(first.channels) != {second.in_channels}:
-        remedy = (
-            "put it before the part that splits channels"
-            if first.takes == "images"
-            else "leave it out"
-        )
+        remedy = "leave it out"
+        if first.takes == "images":
+            remedy = "put it before the part that splits channels"
         raise ValueError(
             f"Then: {name} takes images of {second.in_channels} channels, got views of "
             f"{', '.join(map(str, first.channels))}; {remedy}"
         )
     if not first.bounded:
         raise ValueError(
-            f"Then: {name} takes colours in [0, 1], got views with other values; put it before the part that splits them"
+            f"Then: {name} takes images in [0, 1], got views with other values; "
+            "put it before the part that gives them"
         )
 
 
 def parse(view: str) -> View:
-    """The view that a text describes: `family:dial`, or several joined by `+` and `|`.
+    """Build a view from its word: `family:dial`, or several joined by `+` and `|`.
 
-    An augmentation gives one view of an image and is drawn anew for each view of a chain:
+    An augmentation that gives one view of an image is drawn separately for each view of a chain:
     `crop:0.2+color:lab` shows the lightness of one crop and the colour of another. A chain of
-    nothing but augmentations has two views: `crop:0.2+grey:0.2` is drawn twice. A slash and a number
-    fix how often: `crop:0.2/1+color:lab` splits the colours of one crop, `crop:0.2/3` makes three.
+    augmentations only has two views: `crop:0.2+grey:0.2` is drawn twice. A number after a slash
+    sets how often it is drawn: `crop:0.2/1+color:lab` splits the colours of one crop, `crop:0.2/3`
+    gives three crops.
 
     Args:
         view: for example `color:lab`, `shared:digit+color:lab`, `crop:0.2+jitter:1`, `patch:8/32`,
             `grey:1|crop:0.2+jitter:1`.
 
     Raises:
-        ValueError: an unknown family or dial, or parts that do not fit; the message lists the known
-            ones.
+        ValueError: an unknown family (the message lists the known ones), a dial that the family
+            does not accept, or parts that do not fit together.
 
-    >>> parse("color:ydbdr").channels, parse("crop:0.2").channels, parse("crop:0.2|grey:1|blur:1").channels
-    ((1, 2), (3, 3), (3, 3, 3))
+    >>> parse("color:ydbdr").channels, parse("crop:0.2").channels
+    ((1, 2), (3, 3))
+    >>> parse("crop:0.2|grey:1|blur:1").channels
+    (3, 3, 3)
     """
     check_type(view, str, "view")
     if view and not all(view.replace("|", "+").split("+")):
         raise ValueError(
-            f"view {view!r}: nothing stands beside a + or |; write one of {', '.join(VIEWS)} there"
+            f"view {view!r}: a part is missing next to + or |; add one of {', '.join(VIEWS)}"
         )
     chains = [_parse_chain(words) for words in view.split("|")]
     if len(chains) > 1:
@@ -206,7 +224,7 @@ def parse(view: str) -> View:
 
 
 def _parse_chain(words: str) -> tuple[View, bool]:
-    """Parts joined by `+`, and whether the chain is drawn anew for each view."""
+    """The view of parts joined by `+`, and whether it is drawn separately for each view."""
     return reduce(_append_part, map(_parse_part, words.split("+")))
 
 
@@ -219,10 +237,10 @@ def _append_part(before: tuple[View, bool], after: tuple[View, bool]) -> tuple[V
 
 
 def _parse_part(word: str) -> tuple[View, bool]:
-    """The view of one `family:dial`, and whether it is drawn anew for each view."""
+    """The view of one `family:dial`, and whether it is drawn separately for each view."""
     family, colon, dial = word.partition(":")
     check_choice(family, VIEWS, f"view {word!r}: family")
-    about = f"the dial of {family} is {VIEWS.dial(family) or 'the text that it is called with'}"
+    about = f"the dial of {family} is {VIEWS.dial(family) or 'the text it is built from'}"
     if not colon or not dial:
         raise ValueError(f"view {word!r}: the dial is missing; {about}")
     make = VIEWS[family]
@@ -234,21 +252,21 @@ def _parse_part(word: str) -> tuple[View, bool]:
         return view, True
     if not times.isdecimal() or int(times) < 1:
         raise ValueError(
-            f"view {word!r}: after the slash stands how often the view is drawn, got {times!r}; "
-            f"write {family}:{dial}/1"
+            f"view {word!r}: the number after the slash must be 1 or more, got {times!r}; "
+            f"write {family}:{dial}/1 to draw the view once"
         )
     return (Each(*[view] * int(times)) if times != "1" else view), False
 
 
 def _is_single_augmentation(make: Callable[..., object]) -> bool:
-    """Whether a family gives one view that is drawn at random, and so anew for each view of a chain."""
+    """Whether a family is an augmentation of one view, which a chain draws once per view."""
     if not (isinstance(make, type) and issubclass(make, View)):
         return False
-    return make.augments and len(make.channels) == 1
+    return make.augments and isinstance(make.channels, tuple) and len(make.channels) == 1
 
 
 def _make_view(make: Callable[..., object], word: str, dial: str, about: str) -> View:
-    """Call a family with its dial, and check that it keeps the contract of a View."""
+    """Build a view from its dial and check what it declares."""
     build = make
     if isinstance(make, type) and issubclass(make, View):
         build = make.from_dial
@@ -258,12 +276,15 @@ def _make_view(make: Callable[..., object], word: str, dial: str, about: str) ->
         raise ValueError(f"view {word!r}: {error}; {about}") from error
     if not isinstance(view, View):
         raise ValueError(
-            f"view {word!r}: a family must make an infomin.views.View, got a {type(view).__name__}; "
-            "derive its class from View"
+            f"view {word!r}: a family must build an infomin.views.View, "
+            f"got a {type(view).__name__}; derive its class from View"
         )
-    if not view.readout or not set(view.readout) <= set(range(len(view.channels))):
+    channels, readout = view.channels, view.readout
+    are_tuples = isinstance(channels, tuple) and isinstance(readout, tuple)
+    if not are_tuples or not readout or not set(readout) <= set(range(len(channels))):
         raise ValueError(
-            f"view {word!r}: channels must list the channels of each view and readout number those that "
-            f"a probe reads, counted from 0; got channels={view.channels} and readout={view.readout}"
+            f"view {word!r}: channels must be a tuple of the number of channels of each view, and "
+            "readout a tuple of the views that a probe reads, counted from 0; "
+            f"got channels={channels!r} and readout={readout!r}"
         )
     return view

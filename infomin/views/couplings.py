@@ -1,8 +1,9 @@
-"""Couplings one after the other, over planes `[B, C, N]`: B images of C channels and N pixels.
+"""Couplings one after another, on planes `[B, C, N]`: B images of C channels and N pixels.
 
-A coupling changes some channels by what a perceptron computes from the others. A hidden layer of width 32 over 64 images of 64 px
-is 32 MB, ten times the images. So a piece of the images goes through all couplings while its hidden layers are in the cache, and
-comes back through them for the gradient: that takes a fraction of the time of writing whole layers out and reading them back.
+A coupling changes some channels by what a perceptron computes from the others. A hidden layer of
+width 32 over 64 images of 64 px is 32 MB, ten times the images. So one piece of the images goes
+through all couplings while its hidden layers are in the cache, and comes back through them for the
+gradient. That takes a fraction of the time of writing whole layers to memory and reading them back.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,22 +16,18 @@ from torch import Tensor
 from ..common.precision import full_precision
 from ..common.seeds import to_device
 
-Layers: TypeAlias = Sequence[
-    tuple[Tensor, Tensor]
-]  # weights [out, in] and biases [out, 1] of each layer
-Chain: TypeAlias = Sequence[
-    tuple[Sequence[int], Layers]
-]  # of each coupling the channels that it changes, ascending, and its layers
-FLOATS = {
-    "cpu": 2**19
-}  # of a hidden layer of a piece: 2 MB, of which each of two cores has its half
-LARGE = 2**25  # elsewhere, where memory is wider than the cache and each call costs
-relu_gradient = (
-    torch.ops.aten.threshold_backward
-)  # in one pass, also where the gradient is one for all units
-PIXELS = (
-    2**10
-)  # of an image that go together: a core that has computed a plane's layer finds it in its own cache
+# Weights [out, in] and biases [out, 1] of each layer.
+Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]
+# For each coupling, the channels that it changes, ascending, and its layers.
+Chain: TypeAlias = Sequence[tuple[Sequence[int], Layers]]
+# Numbers in a hidden layer of one piece, by device: 2 MB, of which each of two cores has half.
+FLOATS = {"cpu": 2**19}
+# On other devices memory is fast enough for larger pieces, and every call costs time.
+LARGE = 2**25
+# Pixels of an image in one piece: a core finds the layer that it computed in its own cache.
+PIXELS = 2**10
+# A single pass, even if the gradient is the same for all units.
+relu_gradient = torch.ops.aten.threshold_backward
 
 
 def perceptron(x: Tensor, layers: Layers) -> Tensor:
@@ -46,15 +43,20 @@ def perceptron(x: Tensor, layers: Layers) -> Tensor:
 
 
 def apply_couplings(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    """All couplings, each a plane becomes `plane * exp(tanh(raw)) + shift`, without `raw` only `plane + shift`; or the way back.
+    """Apply all couplings, or undo them from the last to the first.
+
+    An additive coupling turns a plane into `plane + shift`, an affine one into
+    `plane * exp(tanh(raw)) + shift`.
 
     Args:
         x: planes `[B, C, N]`.
-        chain: layers give a shift for each channel that is changed, or all shifts and then a `raw` for each.
-        inverse: undo the couplings, from the last to the first.
+        chain: the layers give one shift for each changed channel; for an affine coupling, all
+            shifts and then one `raw` for each.
+        inverse: undo the couplings.
 
     Returns:
-        New planes, and the logarithm of the factor by which each pixel's volume is scaled on the way there, not back, `[B, N]`.
+        New planes, and the log of the factor by which the forward direction scales the volume at
+        each pixel, `[B, N]`.
 
     Source: NICE, additive coupling layers; RealNVP, affine ones.
 
@@ -64,273 +66,284 @@ def apply_couplings(x: Tensor, chain: Chain, inverse: bool = False) -> tuple[Ten
     """
     planes, log_det = list(x.unbind(1)), torch.zeros_like(x[:, 0])
     for changed, layers in reversed(chain) if inverse else chain:
-        kept = torch.stack(
-            [plane for channel, plane in enumerate(planes) if channel not in changed], 1
-        )
-        shift, *raw = perceptron(kept, layers).split(len(changed), 1)
-        log_scale = torch.tanh(raw[0]) if raw else None
+        kept = [plane for channel, plane in enumerate(planes) if channel not in changed]
+        shifts, *raw = perceptron(torch.stack(kept, 1), layers).split(len(changed), 1)
+        log_scales = torch.tanh(raw[0]) if raw else None
         for i, channel in enumerate(changed):
-            by, times = shift[:, i], None if log_scale is None else log_scale[:, i].exp()
-            if inverse:
-                planes[channel] = (
-                    planes[channel] - by if times is None else (planes[channel] - by) / times
-                )
+            plane, shift = planes[channel], shifts[:, i]
+            if log_scales is None:
+                planes[channel] = plane - shift if inverse else plane + shift
             else:
-                planes[channel] = (
-                    planes[channel] + by if times is None else planes[channel] * times + by
-                )
-        log_det = log_det if log_scale is None else log_det + log_scale.sum(1)
+                scale = log_scales[:, i].exp()
+                planes[channel] = (plane - shift) / scale if inverse else plane * scale + shift
+        if log_scales is not None:
+            log_det = log_det + log_scales.sum(1)
     return torch.stack(planes, 1), log_det
 
 
 def apply_in_pieces(x: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
-    """What `apply_couplings` gives, and its gradients, while no more than one piece of the hidden layers is in memory.
+    """`apply_couplings` and its gradients with the hidden layers of only one piece in memory.
 
-    >>> chain = [([0], [(torch.rand(8, 1), torch.rand(8, 1)), (torch.rand(1, 8), torch.rand(1, 1))])]
-    >>> x = torch.rand(4, 2, 5)
+    >>> hidden, last = (torch.rand(8, 1), torch.rand(8, 1)), (torch.rand(1, 8), torch.rand(1, 1))
+    >>> x, chain = torch.rand(4, 2, 5), [([0], [hidden, last])]
     >>> torch.allclose(apply_in_pieces(x, chain)[0], apply_couplings(x, chain)[0])
     True
     """
-    y, log_det = _There.apply(x, [changed for changed, _ in chain], *_parts(chain))
+    order = [changed for changed, _ in chain]
+    y, log_det = _ApplyInPieces.apply(x, order, *_parameters(chain))
     return y, log_det
 
 
 def invert_in_pieces(y: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
-    """What `apply_couplings` gives on the way back, also in pieces; but if a gradient is wanted, which is rare, all layers are kept."""
+    """`apply_couplings` with `inverse=True`, in pieces.
+
+    If a gradient is needed, which is rare, the layers of all pieces are kept.
+    """
+    parameters = _parameters(chain)
     with full_precision(y.device.type):
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *_parts(chain))):
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *parameters)):
             return apply_couplings(y, chain, inverse=True)
         x, log_det = y.new_empty(y.shape), y.new_empty(y[:, 0].shape)
-        for image, pixel in _pieces(y, _parts(chain)):
-            x[image, :, pixel], log_det[image, pixel] = apply_couplings(
-                y[image, :, pixel], chain, inverse=True
-            )
+        for image, pixel in _pieces(y, parameters):
+            piece = y[image, :, pixel]
+            x[image, :, pixel], log_det[image, pixel] = apply_couplings(piece, chain, inverse=True)
     return x, log_det
 
 
-def _parts(chain: Chain) -> list[Tensor]:
-    return [part for _, layers in chain for pair in layers for part in pair]
+def _parameters(chain: Chain) -> list[Tensor]:
+    """The weights and biases of all couplings, layer by layer."""
+    layers = [layer for _, layers in chain for layer in layers]
+    return [parameter for layer in layers for parameter in layer]
 
 
-def _pieces(x: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
+def _pieces(x: Tensor, parameters: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
     """The images and the pixels of each piece of `x`."""
-    most = FLOATS.get(x.device.type, LARGE) // max(map(len, parts))
-    wide = PIXELS if x.device.type in FLOATS else max(1, min(x.shape[2], most))
-    many = max(1, most // wide)
-    for pixel in range(0, x.shape[2], wide):
-        for image in range(0, len(x), many):
-            yield slice(image, image + many), slice(pixel, pixel + wide)
+    device, widest = x.device.type, max(map(len, parameters))
+    piece_size = FLOATS.get(device, LARGE) // widest
+    pixels = PIXELS if device in FLOATS else max(1, min(x.shape[2], piece_size))
+    images = max(1, piece_size // pixels)
+    for pixel in range(0, x.shape[2], pixels):
+        for image in range(0, len(x), images):
+            yield slice(image, image + images), slice(pixel, pixel + pixels)
 
 
-class _There(torch.autograd.Function):
+class _ApplyInPieces(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, order: Sequence[Sequence[int]], *parts: Tensor
+        ctx: Any, x: Tensor, order: Sequence[Sequence[int]], *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        chain = _couplings(x.shape[1], order, parts)
-        y, old = x.new_empty(x.shape), x.new_empty(len(x), sum(map(len, order)), x.shape[2])
-        log_det = x.new_zeros(len(x), x.shape[2])
+        couplings = _build_couplings(x.shape[1], order, parameters)
+        y, log_det = x.new_empty(x.shape), x.new_zeros(len(x), x.shape[2])
+        overwritten = x.new_empty(len(x), sum(map(len, order)), x.shape[2])
         with full_precision(x.device.type):
-            for image, pixel in _pieces(x, parts):
-                state = _with_ones(x[image, :, pixel])
-                for coupling in chain:
-                    coupling.change(state, old[image, :, pixel], log_det[image, None, pixel])
+            for image, pixel in _pieces(x, parameters):
+                state = _append_ones(x[image, :, pixel])
+                for coupling in couplings:
+                    coupling.apply_(
+                        state, overwritten[image, :, pixel], log_det[image, None, pixel]
+                    )
                 y[image, :, pixel] = state[:, :-1]
         end = y.clone() if any(ctx.needs_input_grad) else y  # the caller may write to y in place
-        ctx.save_for_backward(x, end, old, *parts)
-        ctx.order, ctx.chain = order, chain
-        if not any(coupling.scales for coupling in chain):
+        ctx.save_for_backward(x, end, overwritten, *parameters)
+        ctx.order, ctx.couplings = order, couplings
+        if not any(coupling.is_affine for coupling in couplings):
             ctx.mark_non_differentiable(log_det)
         return y, log_det
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, log_det_grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, end, old, *parts = ctx.saved_tensors
+        x, end, overwritten, *parameters = ctx.saved_tensors
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
-        if (
-            torch.is_grad_enabled()
-        ):  # the gradient of this gradient is wanted, and autograd's own has one
-            found, *of_parts = _by_autograd(x, ctx.order, parts, needed, (grad, log_det_grad))
-            return found, None, *of_parts
+        if torch.is_grad_enabled():  # for the gradient of this gradient, which autograd can compute
+            output_grads = (grad, log_det_grad)
+            first, *others = _autograd_gradients(x, ctx.order, parameters, needed, output_grads)
+            return first, None, *others
         x_grad = torch.empty_like(end) if needed[0] else None
-        sums = {coupling: coupling.no_sums() for coupling in ctx.chain}
+        sums = {coupling: coupling.zero_sums() for coupling in ctx.couplings}
+        needs_parameters = any(needed[1:])
         with full_precision(x.device.type):
-            for image, pixel in _pieces(x, parts):
-                state, pulled = _with_ones(end[image, :, pixel]), _with_ones(grad[image, :, pixel])
-                for i, coupling in reversed(list(enumerate(ctx.chain))):
-                    own = sums[coupling] if any(needed[1:]) else None
-                    onward = (
-                        i > 0 or needed[0]
-                    )  # images want no gradient, and the first coupling need not make it
-                    coupling.pull(
+            for image, pixel in _pieces(x, parameters):
+                state = _append_ones(end[image, :, pixel])
+                state_grad = _append_ones(grad[image, :, pixel])
+                for i, coupling in reversed(list(enumerate(ctx.couplings))):
+                    coupling.pull_back_(
                         state,
-                        old[image, :, pixel],
-                        pulled,
+                        overwritten[image, :, pixel],
+                        state_grad,
                         log_det_grad[image, None, pixel],
-                        own,
-                        onward,
+                        sums[coupling] if needs_parameters else None,
+                        needs_input=i > 0 or needed[0],
                     )
                 if x_grad is not None:
-                    x_grad[image, :, pixel] = pulled[:, :-1]
-        of_parts = [part for coupling in ctx.chain for part in coupling.gradients(sums[coupling])]
-        return (
-            x_grad,
-            None,
-            *(found if need else None for found, need in zip(of_parts, needed[1:], strict=True)),
-        )
+                    x_grad[image, :, pixel] = state_grad[:, :-1]
+        parameter_grads: list[Tensor] = []
+        for coupling in ctx.couplings:
+            parameter_grads += coupling.gradients(sums[coupling])
+        pairs = zip(parameter_grads, needed[1:], strict=True)
+        return x_grad, None, *(gradient if need else None for gradient, need in pairs)
 
 
-def _by_autograd(
+def _autograd_gradients(
     x: Tensor,
     order: Sequence[Sequence[int]],
-    parts: Sequence[Tensor],
+    parameters: Sequence[Tensor],
     needed: Sequence[bool],
     grads: Sequence[Tensor],
 ) -> list[Tensor | None]:
-    x, *parts = own = [
-        tensor.view_as(tensor) for tensor in (x, *parts)
-    ]  # so that what one was computed from another is left out
-    y, log_det = apply_couplings(
-        x, [(changed, layers) for changed, layers in zip(order, _layers(order, parts), strict=True)]
-    )
-    wanted, many = (
-        [tensor for tensor, need in zip(own, needed, strict=True) if need],
-        2 if log_det.requires_grad else 1,
-    )
-    given = iter(torch.autograd.grad((y, log_det)[:many], wanted, grads[:many], create_graph=True))
-    return [next(given) if need else None for need in needed]
+    """The gradients of `x` and of each parameter, differentiable; None where not needed."""
+    # Aliases: if one input was computed from another, its gradient must not reach that one too.
+    inputs = [tensor.view_as(tensor) for tensor in (x, *parameters)]
+    x, *parameters = inputs
+    chain = list(zip(order, _layers_by_coupling(order, parameters), strict=True))
+    y, log_det = apply_couplings(x, chain)
+    outputs = (y, log_det) if log_det.requires_grad else (y,)
+    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+    gradients = torch.autograd.grad(outputs, wanted, grads[: len(outputs)], create_graph=True)
+    remaining = iter(gradients)
+    return [next(remaining) if need else None for need in needed]
 
 
-def _layers(order: Sequence[Sequence[int]], parts: Sequence[Tensor]) -> list[Layers]:
-    """The layers of each coupling, all of which have as many."""
-    pairs = list(zip(parts[::2], parts[1::2], strict=True))
-    each = len(pairs) // len(order)
-    return [pairs[i : i + each] for i in range(0, len(pairs), each)]
+def _layers_by_coupling(
+    order: Sequence[Sequence[int]], parameters: Sequence[Tensor]
+) -> list[Layers]:
+    """The layers of each coupling; all couplings have the same number of them."""
+    layers = list(zip(parameters[::2], parameters[1::2], strict=True))
+    depth = len(layers) // len(order)
+    return [layers[start : start + depth] for start in range(0, len(layers), depth)]
 
 
-def _with_ones(planes: Tensor) -> Tensor:
+def _append_ones(planes: Tensor) -> Tensor:
     state = planes.new_ones(len(planes), planes.shape[1] + 1, planes.shape[2])
     state[:, :-1] = planes
     return state
 
 
-def _couplings(
-    channels: int, order: Sequence[Sequence[int]], parts: Sequence[Tensor]
+def _build_couplings(
+    channels: int, order: Sequence[Sequence[int]], parameters: Sequence[Tensor]
 ) -> list["_Coupling"]:
-    slots = [0, *accumulate(map(len, order))]
-    return [
-        _Coupling(channels, *given)
-        for given in zip(order, slots, _layers(order, parts), strict=False)
-    ]
+    slots = [0, *accumulate(map(len, order))][:-1]
+    arguments = zip(order, slots, _layers_by_coupling(order, parameters), strict=True)
+    return [_Coupling(channels, *coupling) for coupling in arguments]
 
 
 class _Coupling:
-    """A coupling of pixels that end in a 1, so that a layer's weights and biases are one matrix.
+    """A coupling of pixels that end in a 1, so that weights and biases form one matrix per layer.
 
-    The first matrix sees all channels, and takes those that the coupling changes times 0; all but the last hand the 1 on.
+    The first matrix multiplies the channels that the coupling changes by 0. All matrices but the
+    last pass the 1 on.
+
+    Args:
+        channels: of the images.
+        changed: the channels that the coupling changes, ascending.
+        slot: where the values that it overwrites start among those of all couplings.
+        layers: of the perceptron.
     """
 
     def __init__(self, channels: int, changed: Sequence[int], slot: int, layers: Layers) -> None:
         (weights, biases), *others = layers
-        self.layers, count, device = layers, len(changed), weights.device
-        self.kept = to_device(
-            torch.tensor([c for c in range(channels) if c not in changed], device="cpu"), device
-        )
-        near = changed[-1] - changed[0] == count - 1  # a slice is read and written without a copy
-        self.changed: Any = (
-            slice(changed[0], changed[-1] + 1)
-            if near
-            else to_device(torch.tensor(changed, device="cpu"), device)
-        )
-        self.old, self.count = slice(slot, slot + count), count
-        wide = weights.new_zeros(len(weights), channels).index_copy_(1, self.kept, weights)
-        matrices = [torch.cat(pair, 1) for pair in ((wide, biases), *others)]
-        ones = [
-            torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)[-1:]
-            for matrix in matrices[:-1]
-        ]
-        self.matrices = [*map(torch.cat, zip(matrices[:-1], ones, strict=True)), matrices[-1]]
-        self.scales = len(matrices[-1]) > count
-        self.single = len(matrices[-1]) == 1 and len(matrices) > 1
+        self.layers, self.count = layers, len(changed)
+        self.slots = slice(slot, slot + self.count)
+        kept = [channel for channel in range(channels) if channel not in changed]
+        self.kept = to_device(torch.tensor(kept, device="cpu"), weights.device)
+        self.changed: Any = slice(changed[0], changed[-1] + 1)  # read and written without a copy
+        if changed[-1] - changed[0] != self.count - 1:
+            self.changed = to_device(torch.tensor(changed, device="cpu"), weights.device)
+        first = weights.new_zeros(len(weights), channels).index_copy_(1, self.kept, weights)
+        self.matrices = [torch.cat(layer, 1) for layer in ((first, biases), *others)]
+        for i, matrix in enumerate(self.matrices[:-1]):
+            eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+            self.matrices[i] = torch.cat([matrix, eye[-1:]])
+        outputs = len(self.matrices[-1])
+        self.is_affine = outputs > self.count
+        # The last matrix is then a single row: a factor for each unit of the layer before.
+        self.single_row = outputs == 1 and len(self.matrices) > 1
 
-    def change(self, state: Tensor, old: Tensor, log_det: Tensor) -> None:
-        """Change a piece in place, keep what was there, and add to the log-det if there is one."""
-        out, before = self._layers(state, self.matrices)[-1], state[:, self.changed]
-        old[:, self.old] = before
-        if self.scales:
-            shift, log_scale = out[:, : self.count], out[:, self.count :].tanh_()
+    def apply_(self, state: Tensor, overwritten: Tensor, log_det: Tensor) -> None:
+        """Change a piece in place, save the overwritten values and add to the log-det."""
+        output, before = self._activations(state, self.matrices)[-1], state[:, self.changed]
+        overwritten[:, self.slots] = before
+        if self.is_affine:
+            shift, log_scale = output[:, : self.count], output[:, self.count :].tanh_()
             log_det += log_scale.sum(1, keepdim=True)
             state[:, self.changed] = torch.addcmul(shift, before, log_scale.exp())
         else:
-            state[:, self.changed] = before + out
+            state[:, self.changed] = before + output
 
-    def pull(
+    def pull_back_(
         self,
         state: Tensor,
-        old: Tensor,
+        overwritten: Tensor,
         grad: Tensor,
         log_det_grad: Tensor,
         sums: list[Tensor] | None,
-        onward: bool,
+        needs_input: bool,
     ) -> None:
-        """Take the gradient of a piece back to what it was before the coupling, and the piece too, both in place.
+        """Turn a piece and its gradient, in place, into what they were before the coupling.
 
         Args:
-            sums: of each matrix, the products of what goes into it with the gradient of what comes out, `[in, out]`, are added.
-            onward: whether anybody wants the gradient; without it only the sums are made.
+            state: the piece after the coupling.
+            overwritten: the values that all couplings overwrote.
+            grad: the gradient of `state`.
+            log_det_grad: the gradient of the log-det.
+            sums: for each matrix `[in, out]`, to which the products of its input and the gradient
+                of its output are added; None if no parameter needs a gradient.
+            needs_input: whether the gradient of the input is needed, not only `sums`.
         """
-        state[:, self.changed] = old[:, self.old]
-        layers = self._layers(state, self.matrices[:-1] if self.single else self.matrices)
-        matrices, top, out = self.matrices, layers.pop(), grad[:, self.changed]
-        if self.single:  # times one number for each hidden unit, which may as well be a factor of the matrix before
-            out, matrices = (
-                relu_gradient(out.expand_as(top), top, 0),
-                [*matrices[:-2], matrices[-1].T * matrices[-2]],
+        state[:, self.changed] = overwritten[:, self.slots]
+        inputs = self._activations(state, self._matrices_of_sums())
+        matrices, output, out_grad = self.matrices, inputs.pop(), grad[:, self.changed]
+        if self.single_row:
+            out_grad = relu_gradient(out_grad.expand_as(output), output, 0)
+            matrices = [*matrices[:-2], matrices[-1].T * matrices[-2]]
+        elif self.is_affine:
+            log_scale = output[:, self.count :].tanh_()
+            before_grad = out_grad * log_scale.exp()
+            log_scale_grad = torch.addcmul(log_det_grad, before_grad, state[:, self.changed])
+            raw_grad = torch.addcmul(
+                log_scale_grad, log_scale_grad * log_scale, log_scale, value=-1
             )
-        elif self.scales:
-            log_scale = top[:, self.count :].tanh_()
-            before = out * log_scale.exp()
-            raw = torch.addcmul(log_det_grad, before, state[:, self.changed])
-            out = torch.cat([out, torch.addcmul(raw, raw * log_scale, log_scale, value=-1)], 1)
-            grad[:, self.changed] = before
+            out_grad = torch.cat([out_grad, raw_grad], 1)
+            grad[:, self.changed] = before_grad
         for i, matrix in reversed(list(enumerate(matrices))):
             if sums is not None:
-                sums[i] += torch.bmm(layers[i], out.mT).sum(0)
+                sums[i] += torch.bmm(inputs[i], out_grad.mT).sum(0)
             if i:
-                out = relu_gradient(torch.bmm(_each(matrix.T, out), out), layers[i], 0)
-            elif onward:
-                grad.baddbmm_(_each(matrix.T, out), out)
+                in_grad = torch.bmm(_expand(matrix.T, out_grad), out_grad)
+                out_grad = relu_gradient(in_grad, inputs[i], 0)
+            elif needs_input:
+                grad.baddbmm_(_expand(matrix.T, out_grad), out_grad)
 
-    def no_sums(self) -> list[Tensor]:
-        """For `pull` to add to."""
-        return [
-            torch.zeros_like(matrix.T)
-            for matrix in (self.matrices[:-1] if self.single else self.matrices)
-        ]
+    def zero_sums(self) -> list[Tensor]:
+        """Zeros for `pull_back_` to add to."""
+        return [torch.zeros_like(matrix.T) for matrix in self._matrices_of_sums()]
 
     def gradients(self, sums: Sequence[Tensor]) -> list[Tensor]:
-        """Of weights and biases, a layer after the other, from the sums of all pieces."""
-        if (
-            self.single
-        ):  # the last layer's inputs are products of the matrix before with inputs that were summed
-            *below, last = sums
-            sums = [*below, last * self.matrices[-1], (last * self.matrices[-2].T).sum(0)[:, None]]
-        first, *others = (
-            total.T[: len(weights)] for total, (weights, _) in zip(sums, self.layers, strict=True)
-        )
-        pairs = [
-            (first.index_select(1, self.kept), first[:, -1:]),
-            *((of[:, :-1], of[:, -1:]) for of in others),
-        ]
-        return [part for pair in pairs for part in pair]
+        """The gradients of weights and biases, layer by layer, from the sums over all pieces."""
+        if self.single_row:
+            # One sum serves the last two layers: its products leave out the factors of the row.
+            *lower, last = sums
+            row_sum = (last * self.matrices[-2].T).sum(0)[:, None]
+            sums = [*lower, last * self.matrices[-1], row_sum]
+        gradients: list[Tensor] = []
+        for i, (total, (weights, _)) in enumerate(zip(sums, self.layers, strict=True)):
+            matrix_grad = total.T[: len(weights)]
+            weights_grad = matrix_grad[:, :-1] if i else matrix_grad.index_select(1, self.kept)
+            gradients += [weights_grad, matrix_grad[:, -1:]]
+        return gradients
 
-    def _layers(self, state: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
-        """A piece, and what each matrix makes of it; what goes into the next has been through the ReLU."""
-        found = [state]
+    def _matrices_of_sums(self) -> list[Tensor]:
+        """The matrices that `pull_back_` sums over; a single row has no sum of its own."""
+        return self.matrices[:-1] if self.single_row else self.matrices
+
+    def _activations(self, state: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
+        """A piece and the output of each matrix, to all but the last of which ReLU was applied."""
+        activations = [state]
         for i, matrix in enumerate(matrices):
-            found.append(torch.bmm(_each(matrix, state), found[-1].relu_() if i else state))
-        return found
+            layer_input = activations[-1].relu_() if i else state
+            activations.append(torch.bmm(_expand(matrix, state), layer_input))
+        return activations
 
 
-def _each(matrix: Tensor, images: Tensor) -> Tensor:
+def _expand(matrix: Tensor, images: Tensor) -> Tensor:
+    """The matrix once per image, without a copy."""
     return matrix.expand(len(images), -1, -1)

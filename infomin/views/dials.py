@@ -1,4 +1,4 @@
-"""Reading the dial of a view's word: `0.2-0.9` of `crop:0.2-0.9`."""
+"""Parsing the dial of a view word, such as `0.2-0.9` in `crop:0.2-0.9`."""
 
 import re
 
@@ -6,10 +6,10 @@ NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 
 def match_dial(dial: str, pattern: str) -> re.Match[str]:
-    """Match a whole dial; `parse` adds what the family's dial looks like to the message.
+    """Match a whole dial against a regular expression.
 
     Raises:
-        ValueError: the dial does not match.
+        ValueError: the dial does not match; `parse` adds a description of the expected dial.
     """
     match = re.fullmatch(pattern, dial)
     if not match:
@@ -18,7 +18,7 @@ def match_dial(dial: str, pattern: str) -> re.Match[str]:
 
 
 def read_number(dial: str) -> float:
-    """A dial that is one number of 0 or more.
+    """Read a dial that is one number, 0 or more.
 
     >>> read_number("0.5")
     0.5

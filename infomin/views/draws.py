@@ -1,4 +1,4 @@
-"""What the augmentations share: draws that are made on the CPU, and work on those samples alone that a draw picks."""
+"""What augmentations share: random draws on the CPU, and work restricted to the selected images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,34 +12,30 @@ from ..common.checks import drop_note, has_note, note_on
 from ..common.seeds import to_device
 
 Size = tuple[int, ...]
-Change = Callable[
-    [Tensor, Tensor], Tensor
-]  # some rows of the batch, and which rows they are -> those rows changed
-PIECE = (
-    2**19
-)  # numbers a thread, 2 MB as float32: what stays in the cache of a CPU's core, with memory that is used again
+# (selected images of the batch, their row numbers) -> those images, changed
+Change = Callable[[Tensor, Tensor], Tensor]
+# Elements per thread and chunk: 2 MB of float32, which stay in the cache of a CPU core.
+PIECE = 2**19
 
 
 class Which(NamedTuple):
-    """The draw of an augmentation that either happens or not: bool `[n]`."""
+    """The draws of an augmentation that is applied or not: whether it is, bool `[n]`."""
 
     which: Tensor
 
 
-@torch.compiler.disable  # a compiled rand has numbers of its own; these are the same with and without
+@torch.compiler.disable  # a compiled torch.rand draws other numbers
 def uniform(
     size: Size, low: float, high: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Uniform float64 draws in [low, high) on the CPU, so that a seed means the same bits whatever device computes.
+    """Uniform float64 draws in [low, high), on the CPU: a seed gives the same bits on every device.
 
     >>> uniform((2, 3), 5, 5)
     tensor([[5., 5., 5.],
             [5., 5., 5.]], dtype=torch.float64)
     """
-    return (
-        torch.rand(size, dtype=torch.float64, device="cpu", generator=generator) * (high - low)
-        + low
-    )
+    unit = torch.rand(size, dtype=torch.float64, device="cpu", generator=generator)
+    return unit * (high - low) + low
 
 
 @torch.compiler.disable
@@ -49,26 +45,28 @@ def normal(size: Size, mean: float, std: float, generator: torch.Generator | Non
 
 
 def bernoulli(size: Size, p: float, generator: torch.Generator | None = None) -> Tensor:
-    """True with probability p: never at 0, always at 1."""
+    """Bool draws that are True with probability p: never at 0, always at 1."""
     return uniform(size, 0, 1, generator) < p
 
 
 def randint_below(
     size: Size, end: Tensor | int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Whole numbers 0 <= i < end, equally likely; `end` broadcasts to the size."""
+    """Uniform integers 0 <= i < end, long; `end` broadcasts to the size."""
     return (uniform(size, 0, 1, generator) * end).long()
 
 
 def permutations(n: int, length: int, generator: torch.Generator | None = None) -> Tensor:
-    """A permutation of 0 … length - 1 for each of n samples, all equally likely: long `[n, length]`."""
+    """Uniform permutations of 0 … length - 1, one for each of n samples: long `[n, length]`."""
     return uniform((n, length), 0, 1, generator).argsort(1)
 
 
 def chunk_size(images: Tensor) -> int:
-    """How many of the images `[B, C, H, W]` to work on at a time: on a CPU as many as its caches hold, elsewhere all.
+    """The number of images `[B, C, H, W]` to process at a time.
 
-    All too if they want a gradient, for which each piece would cost as much as the whole batch.
+    On a CPU, a chunk fits in the caches of its cores. On other devices the chunk is the whole
+    batch; so it is if the images require a gradient, because backward through each chunk would
+    cost as much as through the batch.
 
     >>> chunk_size(torch.empty(256, 3, 64, 64, device="meta"))
     256
@@ -80,15 +78,20 @@ def chunk_size(images: Tensor) -> int:
 
 @contextmanager
 def writable(images: Tensor, really: bool = True) -> Iterator[Tensor]:
-    """As long as this lasts, `apply_where` and `apply_in_sequence` may write their result over the images, once.
+    """Lend `images` to `apply_where` and `apply_in_sequence`: the first call may overwrite them.
 
-    For images that nobody else will read: fresh memory costs a CPU more than what is done with it. Images that want a gradient
-    are never lent, for they are read again, nor are those whose channels share memory.
+    Use it for images that nobody else reads: on a CPU, allocating memory takes longer than the
+    computation. Images that require a gradient are never lent, because backward reads them; nor are
+    images whose channels share memory.
 
-    >>> whole, some = torch.zeros(2, 1, 1, 1), torch.tensor([True, False])
-    >>> with writable(whole):
-    ...     changed = apply_where(whole, some, lambda images, rows: images + 1)
-    >>> changed is whole, whole.flatten()
+    Args:
+        images: `[B, C, H, W]`.
+        really: False lends nothing.
+
+    >>> images, which = torch.zeros(2, 1, 1, 1), torch.tensor([True, False])
+    >>> with writable(images):
+    ...     changed = apply_where(images, which, lambda selected, rows: selected + 1)
+    >>> changed is images, images.flatten()
     (True, tensor([1., 0.]))
     """
     if (
@@ -106,16 +109,18 @@ def writable(images: Tensor, really: bool = True) -> Iterator[Tensor]:
         drop_note(images, "lent")
 
 
-@torch.compiler.disable  # how many samples are picked changes from batch to batch, and each number would be compiled anew
+@torch.compiler.disable  # it would recompile for every number of selected images
 def apply_where(images: Tensor, which: Tensor, how: Change) -> Tensor:
-    """Change the samples that `which` picks and no others, at the cost of those.
+    """Change the images selected by `which`; the others cost nothing.
 
     Args:
         images: `[B, C, H, W]`.
-        which: bool `[B]`, on the CPU if nothing is to wait for the device.
-        how: from `(images[rows], rows)` to images of the same shape; rows are long, on the device of `which`.
+        which: bool `[B]`, best on the CPU: from another device, reading it waits.
+        how: from `(images[rows], rows)` to images of the same shape; `rows` is long, on the device
+            of `which`.
 
-    >>> apply_where(torch.zeros(3, 1, 1, 1), torch.tensor([True, False, True]), lambda some, rows: some + 1).flatten()
+    >>> images, which = torch.zeros(3, 1, 1, 1), torch.tensor([True, False, True])
+    >>> apply_where(images, which, lambda selected, rows: selected + 1).flatten()
     tensor([1., 0., 1.])
     """
     rows = which.nonzero()[:, 0]
@@ -124,66 +129,68 @@ def apply_where(images: Tensor, which: Tensor, how: Change) -> Tensor:
     if not len(rows):
         return images
     result = images if has_note(images, "lent") else images.clone()
-    for some in rows.split(chunk_size(images)):
-        there = to_device(some, images.device)
-        result.index_copy_(0, there, how(images.index_select(0, there), some))
+    for chunk in rows.split(chunk_size(images)):
+        index = to_device(chunk, images.device)
+        result.index_copy_(0, index, how(images.index_select(0, index), chunk))
     return result
 
 
 @torch.compiler.disable
 def apply_in_sequence(images: Tensor, choices: Tensor, operations: Sequence[Change]) -> Tensor:
-    """Take each sample through its own sequence of operations; samples of one sequence go together.
+    """Apply to each image its own sequence of operations; equal sequences are batched.
 
     Args:
         images: `[B, C, H, W]`.
-        choices: long `[B, length]`, numbers of operations; on the CPU if nothing is to wait for the device.
-        operations: each as `how` in `apply_where`.
+        choices: long `[B, length]`, indices into `operations`; best on the CPU, as `which` is.
+        operations: functions like `how` of `apply_where`.
 
-    >>> add, double = lambda some, rows: some + 1, lambda some, rows: 2 * some
-    >>> apply_in_sequence(torch.ones(3, 1, 1, 1), torch.tensor([[0, 1], [1, 0], [0, 0]]), [add, double]).flatten()
+    >>> add, double = lambda images, rows: images + 1, lambda images, rows: 2 * images
+    >>> choices = torch.tensor([[0, 1], [1, 0], [0, 0]])
+    >>> apply_in_sequence(torch.ones(3, 1, 1, 1), choices, [add, double]).flatten()
     tensor([4., 3., 3.])
     """
-    sequences, sequence, counts = choices.unique(dim=0, return_inverse=True, return_counts=True)
+    sequences, inverse, counts = choices.unique(dim=0, return_inverse=True, return_counts=True)
     result = images if has_note(images, "lent") else torch.empty_like(images)
-    groups = sequence.argsort(stable=True).split(counts.tolist())
-    for rows, numbers in zip(groups, sequences.tolist(), strict=True):
-        there = to_device(rows, images.device)
-        some = images.index_select(0, there)
-        for number in numbers:
-            some = operations[number](some, rows)
-        result.index_copy_(0, there, some)
+    groups = inverse.argsort(stable=True).split(counts.tolist())
+    for rows, sequence in zip(groups, sequences.tolist(), strict=True):
+        index = to_device(rows, images.device)
+        group = images.index_select(0, index)
+        for choice in sequence:
+            group = operations[choice](group, rows)
+        result.index_copy_(0, index, group)
     return result
 
 
 def per_sample(values: Tensor, images: Tensor, dims: int = 4) -> Tensor:
-    """One value for each sample, with the dtype and device of the images, as `[B, 1, …]` of `dims` axes."""
+    """Reshape values `[B]` to `[B, 1, …]` with `dims` axes, of the images' dtype and device."""
     return to_device(values, images).view(-1, *[1] * (dims - 1))
 
 
 def check_range(value: float, low: float, high: float, what: str) -> float:
-    """Return a number in [low, high]; otherwise say so in a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
-        wanted = f"of {low:g} or more" if high == float("inf") else f"from {low:g} to {high:g}"
-        raise ValueError(f"{what}: got {value!r}, wanted a number {wanted}; change it")
-    return (
-        value if isinstance(value, int | float) else float(value)
-    )  # numpy's, which would be printed with their type
+    """Return a number in [low, high]; otherwise raise a ValueError."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        bounds = f"of {low:g} or more" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise ValueError(f"{what}: got {value!r}, wanted a number {bounds}")
+    # NumPy scalars become Python floats, because their repr shows their type
+    return value if isinstance(value, int | float) else float(value)
 
 
 def check_integer(value: float, low: float, high: float, what: str) -> int:
-    """Return a whole number in [low, high]; otherwise say so in a ValueError."""
+    """Return a whole number in [low, high]; otherwise raise a ValueError."""
     if int(check_range(value, low, high, what)) != value:
-        raise ValueError(f"{what}: got {value!r}, wanted a whole number; round it")
+        raise ValueError(f"{what}: got {value!r}, wanted a whole number")
     return int(value)
 
 
 def check_interval(
     value: Sequence[float], low: float, high: float, what: str
 ) -> tuple[float, float]:
-    """Return a pair of numbers in [low, high], the lesser first; otherwise say so in a ValueError."""
+    """Return two numbers in [low, high], in ascending order; otherwise raise a ValueError."""
     if not isinstance(value, Sequence) or len(value) != 2 or isinstance(value, str):
-        raise ValueError(f"{what}: got {value!r}, wanted two numbers (least, greatest); change it")
-    first, last = (check_range(end, low, high, what) for end in value)
-    if first > last:
-        raise ValueError(f"{what}: got {value!r}, wanted the lesser number first; swap them")
-    return first, last
+        raise ValueError(f"{what}: got {value!r}, wanted two numbers (minimum, maximum)")
+    minimum = check_range(value[0], low, high, what)
+    maximum = check_range(value[1], low, high, what)
+    if minimum > maximum:
+        raise ValueError(f"{what}: got {value!r}, wanted the smaller number first")
+    return minimum, maximum

@@ -1,9 +1,11 @@
-"""Invertible pixel-wise flows: learned colour spaces, whose channels are dealt out to views as those of any other.
+"""Invertible pixel-wise flows: learned colour spaces, split into views like any other space.
 
-A coupling changes some channels of a pixel by numbers that a small network computes from the other channels, which stay as they
-are, so it can be undone. Volume preserving: it adds to them. Otherwise it multiplies them first, by 1/e at least and e at most.
-The couplings are nflows' (no other file imports it): they hold the parameters and are the reference. The fast path computes the
-same numbers a piece of the images at a time.
+A coupling changes some channels of a pixel by numbers that a small network computes from the other
+channels. Those stay as they are, so the coupling can be inverted. A volume-preserving coupling adds
+to the channels; an affine one first multiplies them by a factor between 1/e and e.
+
+The couplings are those of nflows (no other file imports it): they hold the parameters and are the
+reference. The fast path computes the same numbers on one piece of the images at a time.
 """
 
 import os
@@ -18,16 +20,18 @@ from torch import Tensor, nn
 
 from ..common.checks import check_choice, check_images, check_tensor, check_type, is_traced, to_unit
 from ..common.files import PathLike
-from ..common.seeds import seeded_generator as seeded
-from ..common.seeds import to_device
+from ..common.seeds import seeded_generator, to_device
 from .base import ImageView, Views, on_batch, register
 from .color import SPACES, ColorSplit
 from .couplings import apply_couplings, apply_in_pieces, invert_in_pieces
 from .flow_parts import REMEDY, Conditioner, groups_in, groups_of, read, write
 
 
-class _Affine(AffineCouplingTransform):
-    """nflows' own scale, sigmoid(x + 2) + 0.001, can only shrink; this one is 1 at x = 0, and grows as far as it shrinks."""
+class _AffineCoupling(AffineCouplingTransform):
+    """An affine coupling that scales by exp(tanh(x)): 1/e to e, and 1 at x = 0.
+
+    The scale of nflows, sigmoid(x + 2) + 0.001, never exceeds 1.001.
+    """
 
     def _scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = outputs.split(self.num_transform_features, 1)
@@ -35,29 +39,34 @@ class _Affine(AffineCouplingTransform):
 
 
 class PixelFlow(nn.Module):
-    """A learned bijection of the colour of each pixel, which is the identity at first.
+    """A learned bijection of each pixel's colour; a new flow is the identity.
 
     Args:
         channels: of the images, 2 or more.
-        couplings: how many there are, 1 or more; with the default order it takes 2, or 3 for an odd number of channels, until
-            every channel has been changed.
+        couplings: number of couplings, 1 or more. With the default order, 2 couplings change every
+            channel once (3 if the number of channels is odd).
         hidden: width of the hidden layers of each coupling's network, 1 or more.
         depth: number of its hidden layers, 0 or more.
-        volume_preserving: additive couplings; otherwise affine ones, each of which scales a channel by 1/e to e.
-        space: one of SPACES, whose channels the flow works on, each mapped to [-1, 1] as ColorSplit does; "rgb" stands for the
-            images' own channels as they are, and is the only one unless they are 3.
-        order: the channels that each coupling changes, from the first again when they run out: ((1, 2), (0,)). By default
-            `channels // 2` each, going on where the coupling before it stopped, round and round: 0, 1, 2, 0, … of 3 channels.
-        seed: of the hidden layers.
+        volume_preserving: True uses additive couplings, False affine ones, which scale each channel
+            by 1/e to e.
+        space: the colour space (one of SPACES) whose channels the flow transforms, each mapped to
+            [-1, 1] as in ColorSplit. "rgb" uses the images' channels unchanged, and is the only
+            choice unless there are 3.
+        order: the channels that each coupling changes, repeated as needed: ((1, 2), (0,)). By
+            default each coupling changes the next `channels // 2` channels: for 3 channels
+            0, 1, 2, 0, ….
+        seed: of the hidden layers, 0 or more.
 
     Attributes:
-        fast: whether to compute in pieces that stay in the cache; False takes nflows' own path: the same numbers in more time.
-        provenance: what `save` was told, after `load`.
+        fast: True computes in pieces that stay in the cache; False uses nflows, which gives the
+            same numbers more slowly.
+        provenance: after `load`, what was passed to `save`.
 
     Raises:
-        ValueError: a number out of range, an unknown space, an order that leaves a coupling nothing to change or to look at.
+        ValueError: a number out of range, an unknown space, or an order that leaves a coupling
+            nothing to change or nothing to see.
 
-    Source: InfoMin, its learned views; NICE and RealNVP for the couplings.
+    Source: InfoMin, learned views; NICE and RealNVP for the couplings.
 
     >>> flow, images = PixelFlow(), torch.rand(4, 3, 8, 8)
     >>> torch.equal(flow(images), images), flow.log_det(images).shape
@@ -76,137 +85,151 @@ class PixelFlow(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        sizes = {
-            "channels": (channels, 2),
-            "couplings": (couplings, 1),
-            "hidden": (hidden, 1),
-            "depth": (depth, 0),
-            "seed": (seed, 0),
-        }
-        for name, (value, least) in sizes.items():
+        for name, value, least in (
+            ("channels", channels, 2),
+            ("couplings", couplings, 1),
+            ("hidden", hidden, 1),
+            ("depth", depth, 0),
+            ("seed", seed, 0),
+        ):
             check_type(value, int, f"PixelFlow({name})")
             if value < least:
-                raise ValueError(
-                    f"PixelFlow({name}): got {value}, wanted {least} or more; change it"
-                )
+                raise ValueError(f"PixelFlow({name}): got {value}, wanted {least} or more")
         if check_choice(space, SPACES, "PixelFlow(space)") != "rgb" and channels != 3:
             raise ValueError(
-                f"PixelFlow(space): got {space!r} for {channels} channels, wanted 3 channels; take space='rgb'"
+                f"PixelFlow(space): got {space!r} for {channels} channels, wanted 3 channels; "
+                "use space='rgb'"
             )
         groups = groups_of(order, channels, couplings)
-        self.config: dict[str, Any] = {name: value for name, (value, _) in sizes.items()}
-        self.config |= {
+        self.config: dict[str, Any] = {
+            "channels": channels,
+            "couplings": couplings,
+            "hidden": hidden,
+            "depth": depth,
+            "seed": seed,
             "volume_preserving": bool(volume_preserving),
             "space": space,
             "order": groups,
         }
         self.channels, self.space, self.fast = channels, space, True
-        self.units = (split := ColorSplit(space, norm="range")).mean, split.std
+        split = ColorSplit(space, norm="range")
+        self.units = split.mean, split.std
         self.provenance: Mapping[str, Any] = {}
-        draws = seeded(seed, "flow")
-        transform = AdditiveCouplingTransform if volume_preserving else _Affine
-        self.couplings: Any = nn.ModuleList(
-            transform(
-                [int(c in group) for c in range(channels)],
-                lambda i, o: Conditioner(i, o, hidden, depth, draws),
-            )
-            for group in groups
-        )
+        generator = seeded_generator(seed, "flow")
+
+        def make_network(inputs: int, outputs: int) -> Conditioner:
+            return Conditioner(inputs, outputs, hidden, depth, generator)
+
+        transform = AdditiveCouplingTransform if volume_preserving else _AffineCoupling
+        masks = [[int(channel in group) for channel in range(channels)] for group in groups]
+        self.couplings: Any = nn.ModuleList(transform(mask, make_network) for mask in masks)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` or one `[C, H, W]`, uint8 or floating point, to the latent: learned channels, as many.
+        """Images to their latent: as many learned channels.
 
-        Half precision is computed in float32 and rounded once.
+        Args:
+            images: `[B, C, H, W]` or a single `[C, H, W]`, uint8 or floating point. Half precision
+                is computed in float32 and rounded once.
         """
         return self.forward_and_log_det(images)[0]
 
     def log_det(self, images: Tensor) -> Tensor:
-        """The logarithm of the factor by which the flow scales the volume at each pixel's colour, `[B, H, W]`; 0 if none.
+        """The log of the factor by which the flow scales volume at each pixel, `[B, H, W]`.
 
-        That is log |det| of the latent's derivative by the channels of `space`, as they are mapped to [-1, 1].
+        It is log |det| of the derivative of the latent with respect to the channels of `space`,
+        mapped to [-1, 1]; 0 for a volume-preserving flow.
         """
         return self.forward_and_log_det(images)[1]
 
     def forward_and_log_det(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What `forward` and `log_det` give, in one pass."""
+        """The latent and the log-det in one pass."""
         images = check_tensor(images, "PixelFlow", self.channels)
         return on_batch(self._to_latent, images)
 
     def inverse(self, latent: Tensor) -> Tensor:
-        """The floating-point images `[B, C, H, W]` or `[C, H, W]` that have this latent; they are not clipped."""
+        """The images `[B, C, H, W]` or `[C, H, W]` with this floating-point latent, not clipped."""
         latent = check_tensor(latent, "PixelFlow.inverse", self.channels)
         return on_batch(self._to_images, latent)[0]
 
     def _to_latent(self, images: Tensor) -> Views:
         images = to_unit(check_images(images, "PixelFlow", channels=self.channels, unit=False))
         if self.space != "rgb":
-            mean, std = self._units(images)
+            mean, std = self._mean_std(images)
             images = (SPACES[self.space].from_rgb(images) - mean) / std
-        latent, log_det = self._through(images.flatten(2), inverse=False)
+        latent, log_det = self._apply_couplings(images.flatten(2), inverse=False)
         return latent.unflatten(2, images.shape[2:]), log_det.unflatten(1, images.shape[2:])
 
     def _to_images(self, latent: Tensor) -> Views:
         check_images(latent, "PixelFlow.inverse", channels=self.channels, unit=False)
         if not latent.is_floating_point():
             raise TypeError(
-                f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; pass what the flow gave"
+                f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; "
+                "pass the output of the flow"
             )
-        images = self._through(latent.flatten(2), inverse=True)[0].unflatten(2, latent.shape[2:])
+        planes, _ = self._apply_couplings(latent.flatten(2), inverse=True)
+        images = planes.unflatten(2, latent.shape[2:])
         if self.space != "rgb":
-            mean, std = self._units(images)
+            mean, std = self._mean_std(images)
             images = SPACES[self.space].to_rgb(images * std + mean)
         return (images,)
 
-    def _units(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _mean_std(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the channels of the space, `[C, 1, 1]` each."""
-        mean, std = (
-            to_device(torch.tensor(of, dtype=torch.float64, device="cpu"), images)[:, None, None]
-            for of in self.units
-        )
-        return mean, std
+        mean, std = torch.tensor(self.units, dtype=torch.float64, device="cpu")[..., None, None]
+        return to_device(mean, images), to_device(std, images)
 
-    def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Planes `[B, C, N]` through all couplings, or back through their inverses; the log-det is that of the way there."""
+    def _apply_couplings(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Apply all couplings, or their inverses, to planes `[B, C, N]`.
+
+        The log-det is always that of the forward direction.
+        """
         if not self.fast:
-            return self._by_nflows(x, inverse)
-        chain = [
-            (group, c.transform_net.layers(x.dtype))
-            for group, c in zip(self.config["order"], self.couplings, strict=True)
-        ]
+            return self._apply_nflows(x, inverse)
+        networks = [coupling.transform_net for coupling in self.couplings]
+        layers = [network.layers(x.dtype) for network in networks]
+        chain = list(zip(self.config["order"], layers, strict=True))
         if (
             is_traced()
-        ):  # a compiler makes pieces of its own, and torch.func knows no gradients of ours
+        ):  # compilers split the work themselves; torch.func needs autograd's gradients
             return apply_couplings(x, chain, inverse)
         return invert_in_pieces(x, chain) if inverse else apply_in_pieces(x, chain)
 
-    def _by_nflows(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        rows = x.movedim(1, 2).flatten(0, 1)
-        log_det = torch.zeros_like(rows[:, 0])
+    def _apply_nflows(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        pixels = x.movedim(1, 2).flatten(0, 1)
+        log_det = torch.zeros_like(pixels[:, 0])
         for coupling in reversed(self.couplings) if inverse else self.couplings:
-            rows, by = coupling.inverse(rows) if inverse else coupling(rows)
-            log_det = log_det + (-by if inverse else by)
-        return rows.unflatten(0, (len(x), -1)).movedim(2, 1), log_det.view(len(x), -1)
+            if inverse:
+                pixels, change = coupling.inverse(pixels)
+                log_det = log_det - change
+            else:
+                pixels, change = coupling(pixels)
+                log_det = log_det + change
+        return pixels.unflatten(0, (len(x), -1)).movedim(2, 1), log_det.view(len(x), -1)
 
     def save(self, path: PathLike, **provenance: Any) -> None:
-        """Write the flow to one safetensors file, atomically; the same flow and provenance give the same bytes.
+        """Write the flow to one safetensors file, atomically.
+
+        The same flow and provenance give the same bytes.
 
         Args:
             path: for example `learned.safetensors`; replaced if it exists.
-            provenance: where the flow comes from, anything that JSON has a word for: `data="stl10", seed=0, commit="1a2b3c"`.
+            provenance: where the flow comes from, anything that JSON can represent:
+                `data="stl10", seed=0, commit="1a2b3c"`.
 
         Raises:
-            ValueError: a provenance that JSON has no word for.
-            OSError: the file cannot be written; an older one is as it was.
+            ValueError: a provenance that JSON cannot represent.
+            OSError: the file cannot be written; an existing file is left unchanged.
         """
         write(path, self.config, provenance, dict(self.named_parameters()))
 
     @classmethod
     def load(cls, path: PathLike) -> "PixelFlow":
-        """Read a flow that `save` wrote, on the CPU, with its dtype; nothing is unpickled.
+        """Read a flow that `save` wrote, with its dtype, onto the CPU; nothing is unpickled.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: truncated, damaged, of another program or version, or parameters that are missing or of another shape.
+            ValueError: a file that is truncated, damaged or from another program or version, or
+                whose parameters are missing or have another shape.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -220,22 +243,25 @@ class PixelFlow(nn.Module):
             flow = cls(**config)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}: got {config} ({error}), wanted the arguments of PixelFlow; {REMEDY}"
+                f"{path}: got the configuration {config} ({error}), wanted the arguments of "
+                f"PixelFlow; {REMEDY}"
             ) from None
         flow.provenance = provenance
         wanted = {name: list(parameter.shape) for name, parameter in flow.named_parameters()}
         got = {name: list(tensor.shape) for name, tensor in tensors.items()}
-        if wrong := [name for name in {**wanted, **got} if wanted.get(name) != got.get(name)]:
-            said = [
-                f"{n}: {got.get(n, 'missing')}, wanted {wanted.get(n, 'no such parameter')}"
-                for n in wrong[:3]
-            ]
+        names = {**wanted, **got}
+        differences = [
+            f"{name}: {got.get(name, 'missing')}, wanted {wanted.get(name, 'no such parameter')}"
+            for name in names
+            if wanted.get(name) != got.get(name)
+        ]
+        if differences:
             raise ValueError(
-                f"{path}: got other parameters than its configuration has, {'; '.join(said)}; {REMEDY}"
+                f"{path}: got parameters that do not match its configuration, "
+                f"{'; '.join(differences[:3])}; {REMEDY}"
             )
-        flow.load_state_dict(
-            tensors, strict=False, assign=True
-        )  # what is not a parameter follows from the configuration
+        # Not strict: what is not a parameter follows from the configuration.
+        flow.load_state_dict(tensors, strict=False, assign=True)
         return flow
 
     def extra_repr(self) -> str:
@@ -244,19 +270,21 @@ class PixelFlow(nn.Module):
 
 @register(
     "flow",
-    dial="the file of a learned flow, whose first channel is contrasted with the others: flow:learned.safetensors",
+    dial="the file of a learned flow; its first channel is one view, the others the second: "
+    "flow:learned.safetensors",
 )
 class FlowSplit(ImageView):
-    """Views that are groups of a flow's channels: `first, rest = FlowSplit(flow)(images)`.
+    """Split the channels of a flow into views: `first, rest = FlowSplit(flow)(images)`.
 
     Args:
-        flow: it is not copied, and its parameters are trained through the views.
-        split: which channels make up each view, a digit each: "0-12", "01-2", …; of more than ten channels groups of numbers.
+        flow: not copied; its parameters can be trained through the views.
+        split: the channels of each view, one digit per channel: "0-12", "01-2", …; for more than
+            ten channels use groups of numbers.
 
     Raises:
         ValueError: a split that does not use each channel once.
 
-    Source: InfoMin, its learned views.
+    Source: InfoMin, learned views.
 
     >>> first, rest = FlowSplit(PixelFlow())(torch.rand(4, 3, 8, 8))
     >>> first.shape, rest.shape
@@ -275,21 +303,23 @@ class FlowSplit(ImageView):
 
     @classmethod
     def from_dial(cls, dial: str) -> "FlowSplit":
-        """`flow:FILE`: the first channel of a learned flow against the others.
+        """`flow:FILE`: the first channel of a learned flow, and the others.
 
-        The flow is frozen, and `.digest` is the file's sha256.
+        The flow is frozen, and `digest` is the sha256 of the file. For other splits, and for flows
+        of more or fewer than 3 channels, write FlowSplit(PixelFlow.load(file), split).
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a damaged file, or a flow of other than 3 channels; for those, and for other
-                splits, write FlowSplit(PixelFlow.load(file), split).
+            ValueError: a damaged file, or a flow that does not have 3 channels.
         """
         file = os.path.expanduser(dial)
-        views = cls(PixelFlow.load(file)).eval().requires_grad_(False)
-        views.digest = sha256(Path(file).read_bytes()).hexdigest()
-        return views
+        view = cls(PixelFlow.load(file)).eval().requires_grad_(False)
+        view.digest = sha256(Path(file).read_bytes()).hexdigest()
+        return view
 
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
-        """One view `[B, channels, H, W]` a group; nothing is drawn at random."""
+        """One view `[B, channels, H, W]` per group; nothing is random."""
         planes = self.flow(images).unbind(1)
-        return tuple(torch.stack([planes[c] for c in group], 1) for group in self.groups)
+        return tuple(
+            torch.stack([planes[channel] for channel in group], 1) for group in self.groups
+        )

@@ -1,4 +1,4 @@
-"""Frequency views: an image's coarse part against its fine part. The dial: sigma, where the two are parted."""
+"""Frequency views: low against high spatial frequencies; sigma sets where they are separated."""
 
 from itertools import pairwise
 
@@ -13,32 +13,29 @@ from .base import ImageView, Views, register
 def gaussian(n: int, sigma: float, like: Tensor) -> Tensor:
     """The matrix `[n, n]` that blurs a line of n pixels, in the dtype and on the device of `like`.
 
-    Each row is a sampled Gaussian, cut off at 4 sigma, that adds up to 1; what falls over the edge is reflected, edge pixel
-    included, as often as it takes, so sigma may be larger than the line.
+    Each row is a sampled Gaussian, truncated at 4 sigma, that sums to 1. At both ends the line is
+    continued by its mirror image (edge pixel included), repeatedly, so sigma may exceed its length.
 
     Args:
         n: pixels.
-        sigma: standard deviation in pixels, 0 or more; 0 leaves the line as it is.
+        sigma: standard deviation in pixels, 0 or more; 0 gives the identity.
+        like: a tensor whose dtype and device the matrix gets.
     """
-    reach = int(4 * sigma + 0.5)
-    offset = torch.arange(-reach, reach + 1, device="cpu")
-    weight = (
-        torch.exp(-0.5 * (offset.double() / sigma) ** 2)
-        if reach
-        else torch.ones_like(offset).double()
-    )
-    place = (torch.arange(n, device="cpu")[:, None] + offset).remainder(2 * n)
-    place = torch.minimum(
-        place, 2 * n - 1 - place
-    )  # the line is followed by its mirror image, over and over
-    matrix = torch.zeros(n, n, dtype=torch.float64, device="cpu").scatter_add_(
-        1, place, (weight / weight.sum()).expand(n, -1)
-    )
+    radius = int(4 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1, device="cpu")
+    if radius:
+        weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
+    else:
+        weights = torch.ones_like(offsets).double()
+    source = (torch.arange(n, device="cpu")[:, None] + offsets).remainder(2 * n)
+    source = torch.minimum(source, 2 * n - 1 - source)  # the line and its mirror image, repeated
+    rows = (weights / weights.sum()).expand(n, -1)
+    matrix = torch.zeros(n, n, dtype=torch.float64, device="cpu").scatter_add_(1, source, rows)
     return to_device(matrix, like)
 
 
 def low_pass(images: Tensor, sigma: float) -> Tensor:
-    """Blur `[..., H, W]` with a Gaussian of `sigma` pixels, by a matrix product along each side.
+    """Blur `[..., H, W]` with a Gaussian of `sigma` pixels: one matrix product along each side.
 
     >>> low_pass(torch.ones(2, 3, 8, 8), 1.5).sub(1).abs().max() < 1e-6
     tensor(True)
@@ -49,19 +46,20 @@ def low_pass(images: Tensor, sigma: float) -> Tensor:
 
 @register(
     "frequency",
-    dial="where the image is split into low and high frequencies, sigma in px: frequency:0.7, frequency:1-4",
+    dial="sigma of the blur in px, or several in ascending order: frequency:0.7, frequency:1-4",
 )
 class Frequency(ImageView):
-    """Views that are bands of spatial frequency, from coarse to fine: `low, high = Frequency(1.0)(images)`.
+    """Bands of spatial frequency, from coarse to fine: `low, high = Frequency(1.0)(images)`.
 
-    The low pass is a Gaussian blur, the high pass is what it takes away; with more sigmas, each band lies between two blurs. The
-    views add up to the image.
+    The low-pass view is a Gaussian blur, the high-pass view is what the blur removes. With several
+    sigmas, each band in between is the difference of two blurs. The views add up to the image.
 
     Args:
-        sigmas: standard deviations of the blurs in pixels, above 0, ascending; n of them give n + 1 views.
+        sigmas: standard deviations of the blurs in pixels, above 0, ascending; n of them give
+            n + 1 views.
 
     Raises:
-        ValueError: no sigma, one that is not above 0, or sigmas that do not ascend.
+        ValueError: no sigma, a sigma that is not above 0, or sigmas that are not ascending.
 
     Source: InfoMin, its frequency separation.
 
@@ -77,12 +75,11 @@ class Frequency(ImageView):
 
     def __init__(self, *sigmas: float) -> None:
         super().__init__()
-        if not sigmas or any(
-            a >= b
-            for a, b in pairwise(check_positive(sigma, "Frequency(sigma)") for sigma in sigmas)
-        ):
+        for sigma in sigmas:
+            check_positive(sigma, "Frequency(sigma)")
+        if not sigmas or any(low >= high for low, high in pairwise(sigmas)):
             raise ValueError(
-                f"Frequency: got sigmas {sigmas}, wanted one or more, ascending; sort them"
+                f"Frequency: got sigmas {sigmas}, wanted one or more in ascending order; sort them"
             )
         self.sigmas = tuple(map(float, sigmas))
         self.channels = (3,) * (len(sigmas) + 1)
@@ -90,7 +87,7 @@ class Frequency(ImageView):
 
     @classmethod
     def from_dial(cls, dial: str) -> "Frequency":
-        """`frequency:SIGMA` or several, joined by `-`."""
+        """`frequency:SIGMA`, or several sigmas joined by `-`."""
         try:
             sigmas = [float(sigma) for sigma in dial.split("-")]
         except ValueError:
@@ -98,10 +95,10 @@ class Frequency(ImageView):
         return cls(*sigmas)
 
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
-        """One view of the images' shape a band, from coarse to fine; nothing is drawn at random."""
+        """One view of the images' shape per band, from coarse to fine; nothing is random."""
         images = to_unit(images)
         blurred = [images, *(low_pass(images, sigma) for sigma in self.sigmas)]
-        bands = [fine - coarse for fine, coarse in pairwise(blurred)]
+        bands = [finer - coarser for finer, coarser in pairwise(blurred)]
         return (blurred[-1], *reversed(bands))
 
     def extra_repr(self) -> str:

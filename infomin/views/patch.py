@@ -1,60 +1,67 @@
-"""Patch views: two windows into one photograph. The dial: how far apart they are."""
+"""Patch views: two patches of one image; the dial is the distance between them."""
 
 import torch
 from torch import Tensor
 
 from ..common.checks import to_unit
 from ..common.seeds import to_device
-from ..data.windows import cut_windows as cut
+from ..data.windows import cut_windows
 from .base import Augmentation, Views, register
 from .dials import match_dial
 from .draws import check_integer, randint_below
 
 
 def cut_patches(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Square windows of a batch, one an image.
+    """Cut one square patch out of each image of a batch.
 
     Args:
         images: `[B, C, H, W]`.
-        top, left: long `[B]`, the window's first row and column.
-        size: its side in pixels; windows lie inside their images.
+        top: the first row of each patch, long `[B]`.
+        left: the first column, long `[B]`.
+        size: side of the patches in pixels; they must lie inside their images.
 
     Returns:
         `[B, C, size, size]`.
 
-    >>> cut_patches(torch.arange(16).view(1, 1, 4, 4), torch.tensor([1]), torch.tensor([2]), 2).flatten()
+    >>> image = torch.arange(16).view(1, 1, 4, 4)
+    >>> cut_patches(image, torch.tensor([1]), torch.tensor([2]), 2).flatten()
     tensor([ 6,  7, 10, 11])
     """
     image = torch.arange(len(images), device=images.device)
     if not images.requires_grad:
-        return cut(images, image, torch.stack([top, left], 1), size, size)
-    # the gradient of rows that overlap in memory would take `size` times the memory of the images
-    image = image[:, None, None, None]
-    channel = torch.arange(images.shape[1], device=images.device)[:, None, None]
+        return cut_windows(images, image, torch.stack([top, left], 1), size, size)
+    # Not `cut_windows`: the gradient of its overlapping rows takes `size` times the images' memory.
+    channel = torch.arange(images.shape[1], device=images.device)
     span = torch.arange(size, device=images.device)
-    row, column = (top[:, None] + span)[:, None, :, None], (left[:, None] + span)[:, None, None, :]
-    return images[image, channel, row, column]
+    row, column = top[:, None] + span, left[:, None] + span
+    return images[
+        image[:, None, None, None],
+        channel[:, None, None],
+        row[:, None, :, None],
+        column[:, None, None, :],
+    ]
 
 
 @register(
     "patch",
-    dial="the distance of two patches along the diagonal, and after a slash their side, in px: patch:64, patch:16/32",
+    dial="the distance of two patches in px, optionally with their side: patch:64, patch:16/32",
 )
 class PatchPair(Augmentation[tuple[Tensor, Tensor]]):
-    """Two patches of each image, `distance` pixels apart in both directions: at (x, y) and at (x + d, y + d).
+    """Two patches of each image, at (x, y) and at (x + d, y + d), with d the distance in pixels.
 
-    The place is drawn uniformly, per image, among those where both patches lie inside. The farther apart they are, the less
-    they share; from a distance of their side on they do not overlap. In eval mode both views are the whole image, so that a
-    probe reads the same pixels whatever the distance.
+    Each image's (x, y) is uniform over all positions where both patches fit inside. The larger the
+    distance, the less the patches share; once it reaches their side, they do not overlap. In eval
+    mode both views are the whole image, so a probe reads the same pixels whatever the distance.
 
     Args:
         distance: d in pixels, 0 or more.
-        size: side of a patch in pixels.
+        size: side of a patch in pixels, 1 or more.
 
     Raises:
-        ValueError: distance or size is no such number.
+        ValueError: a distance or size that is not a whole number or is out of range; from
+            `forward`, images too small for both patches.
 
-    Source: InfoMin, its spatial distance between patches.
+    Source: InfoMin, spatial distance between patches.
 
     >>> v1, v2 = PatchPair(distance=16, size=32)(torch.rand(4, 3, 64, 80))
     >>> v1.shape, v2.shape
@@ -79,14 +86,15 @@ class PatchPair(Augmentation[tuple[Tensor, Tensor]]):
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Where the first patch begins: (row, column), long `[n]` each, uniform."""
-        room = torch.tensor([height, width], device="cpu") - self.size - self.distance + 1
-        row, column = randint_below((n, 2), room, generator).unbind(1)
-        return row, column
+        """The top row and left column of the first patch, long `[n]` each, uniform."""
+        positions = torch.tensor([height, width], device="cpu") - self.size - self.distance + 1
+        top, left = randint_below((n, 2), positions, generator).unbind(1)
+        return top, left
 
     def augment(self, images: Tensor, draws: tuple[Tensor, Tensor]) -> Views:
         """The patches for given draws."""
-        top, left = (to_device(place, images.device) for place in draws)
+        top = to_device(draws[0], images.device)
+        left = to_device(draws[1], images.device)
         first = cut_patches(images, top, left, self.size)
         second = cut_patches(images, top + self.distance, left + self.distance, self.size)
         return to_unit(first), to_unit(second)

@@ -1,4 +1,4 @@
-"""Views that share chosen factors of a scene or a clip, and nothing else. The dial: which factors."""
+"""Views that share only the named factors of a scene or a clip; the dial names them."""
 
 from dataclasses import replace
 
@@ -21,15 +21,20 @@ from .base import View, Views, register
 
 @register(
     "shared",
-    dial="the factors that both views show: shared:nothing, shared:digit%5, shared:digit-position, shared:all",
+    dial="the factors that both views share: shared:nothing, shared:digit%5, "
+    "shared:digit-position, shared:all",
 )
 class SharedFactors(View):
-    """v1 is a scene; v2 is another one that has the named factors in common with it, the rest being drawn anew.
+    """v1 is a scene; v2 is another scene with the same named factors, all others redrawn.
 
-    What the two views share is known exactly: `nats`. Only v1 shows the scene that the labels speak of, so `readout` is (0,).
+    `nats` is exactly what the two views share. The labels describe v1 only, so `readout` is (0,).
 
     Args:
-        share: factors joined by `-`: `nothing`, `digit%2`, `digit`, `digit-position`, …, `all`; see `scenes.parse_factors`.
+        share: factors joined by `-`: `nothing`, `digit%2`, `digit`, `digit-position`, …, `all`; see
+            `scenes.parse_factors`.
+
+    Raises:
+        ValueError: an unknown factor, or a modulus where none is possible.
 
     >>> from infomin import data
     >>> train, _ = data.load("digits")
@@ -49,17 +54,16 @@ class SharedFactors(View):
         self.share = share
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
-        """`[B]` scenes -> two float32 `[B, 3, H, W]` in [0, 1].
+        """`[B]` scenes to two views, float32 `[B, 3, H, W]` in [0, 1].
 
         Raises:
-            TypeError: images came instead of scenes; their factors are not known, so they cannot be
-                redrawn.
+            TypeError: not scenes; the factors of images are unknown, so they cannot be redrawn.
         """
         scenes = self._check_scenes(batch)
-        other = draw_partner(scenes, self.share, generator).tensors()
-        both = {name: torch.cat([factor, other[name]]) for name, factor in scenes.tensors().items()}
-        pictures = render_scenes(Scenes(scenes.world, **both))  # at once: half the calls
-        v1, v2 = pictures.chunk(2)
+        partner = draw_partner(scenes, self.share, generator).tensors()
+        both = {name: torch.cat([own, partner[name]]) for name, own in scenes.tensors().items()}
+        # One call that renders 2 B scenes is faster than two calls.
+        v1, v2 = render_scenes(Scenes(scenes.world, **both)).chunk(2)
         return mark_validated(v1), mark_validated(v2)
 
     def nats(self, batch: object) -> float:
@@ -69,8 +73,8 @@ class SharedFactors(View):
     def _check_scenes(self, batch: object) -> Scenes:
         if not isinstance(batch, Scenes):
             raise TypeError(
-                f"SharedFactors({self.share}): got {type(batch).__name__}, wanted scenes.Scenes, whose "
-                "factors can be redrawn; draw them with scenes.draw_scenes, or use data='digits'"
+                f"SharedFactors({self.share}): got {type(batch).__name__}, wanted scenes.Scenes, "
+                "whose factors can be redrawn; use scenes.draw_scenes or data='digits'"
             )
         return batch
 
@@ -80,25 +84,29 @@ class SharedFactors(View):
 
 @register(
     "frames",
-    dial="what the past of a clip shares with one image: frames:nothing, frames:digit, frames:digit-background, frames:all",
+    dial="the factors that the past of a clip shares with one image: frames:nothing, "
+    "frames:digit, frames:digit-background, frames:all",
 )
 class SharedFrames(View):
-    """v1 is the past of a clip, its frames stacked; v2 is one image that shares the named factors with a later frame.
+    """v1 is the past of a clip, v2 an image that shares the named factors with a later frame.
 
-    The rest of v2 is drawn anew. In eval mode v2 is that frame itself, all of it: a probe reads what the encoder of single images
-    has learned, so `readout` is (1,); `past`, beside it, is what the encoder of v1 has learned. Views are bytes, a quarter of the
-    memory: encoders and other views take them as they are.
+    v1 stacks the past frames in its channels. All other factors of v2 are redrawn; in eval mode v2
+    is the later frame itself. A probe reads the encoder of single images, so `readout` is (1,);
+    `beside` adds the encoder of v1 as `past`. Views are uint8, which takes a quarter of the memory;
+    encoders and other views accept them.
 
     Args:
-        share: factors joined by `-`, as for SharedFactors, of a clip with one digit: `digit`, `position` (that of the later
-            frame, to the pixel), `background`, their finer levels; `nothing`, `all`.
-        past: frames of v1, 1 or more, at times 1, 2, …
+        share: factors joined by `-`, as for SharedFactors, of a clip with one digit: `digit`,
+            `position` (in the later frame, to the pixel), `background`, their finer levels;
+            `nothing`, `all`.
+        past: number of frames in v1, 1 or more, at times 1, 2, …
         later: the time of the frame that v2 shares factors with.
 
     Raises:
-        ValueError: an unknown factor, a position modulo a number (it has none), a past that is no number.
+        ValueError: an unknown factor, a position with a modulus, or a `past` that is not a whole
+            number of 1 or more.
 
-    Source: InfoMin, Colorful Moving-MNIST; past and later as recalled.
+    Source: InfoMin, Colorful Moving-MNIST; `past` and `later` from memory.
     """
 
     takes = "clips"
@@ -110,60 +118,63 @@ class SharedFrames(View):
         check_type(past, int, "SharedFrames(past)")
         check_positive(past, "SharedFrames(past)")
         self.share, self.past, self.later = share, past, later
-        self.channels, self.readout, self.beside = (3 * past, 3), (1,), {"past": (0,)}
+        self.channels = (3 * past, 3)
+        self.readout = (1,)
+        self.beside = {"past": (0,)}
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
-        """`[B]` clips -> uint8 `[B, 3 * past, H, W]` and `[B, 3, H, W]`."""
+        """`[B]` clips to uint8 `[B, 3 * past, H, W]` and `[B, 3, H, W]`.
+
+        Raises:
+            TypeError: not clips, or clips of several digits.
+        """
         clips = self._check_clips(batch)
         past = render_clips(clips, range(1, self.past + 1), dtype=torch.uint8).flatten(1, 2)
         if self.training:
-            image = render_clips(self.other(clips, generator), [0], dtype=torch.uint8)
+            frames = render_clips(self.other(clips, generator), [0], dtype=torch.uint8)
         else:
-            image = render_clips(clips, [self.later], dtype=torch.uint8)
-        return past, image[:, 0]
+            frames = render_clips(clips, [self.later], dtype=torch.uint8)
+        return past, frames[:, 0]
 
     def other(self, clips: Clips, generator: torch.Generator | None = None) -> Clips:
-        """Clips whose frame at time 0 has the shared factors in common with the later frame of `clips`."""
-        places, digit, image = (
-            torch.zeros_like(clips.background),
-            clips.digit[:, 0],
-            clips.digit_image[:, 0],
-        )
+        """Draw clips whose frame at time 0 shares the factors with the later frame of `clips`."""
         scenes = Scenes(
-            clips.world, digit, image, places, clips.background, clips.background_image, clips.crop
-        )
-        kept = draw_partner(scenes, self.share, generator)
-        new = draw_clips(
             clips.world,
-            len(clips),
-            int(torch.randint(2**47, (), device="cpu", generator=generator)),
+            digit=clips.digit[:, 0],
+            digit_image=clips.digit_image[:, 0],
+            position=torch.zeros_like(clips.background),  # unused: clips have `start` instead
+            background=clips.background,
+            background_image=clips.background_image,
+            crop=clips.crop,
         )
-        start = (
-            positions(clips, [self.later])[:, 0]
-            if "position" in parse_clip_factors(self.share)
-            else new.start
-        )
+        partner = draw_partner(scenes, self.share, generator)
+        seed = int(torch.randint(2**47, (), device="cpu", generator=generator))
+        start = draw_clips(clips.world, len(clips), seed).start
+        if "position" in parse_clip_factors(self.share):
+            start = positions(clips, [self.later])[:, 0]
         return replace(
             clips,
-            digit=kept.digit[:, None],
-            digit_image=kept.digit_image[:, None],
+            digit=partner.digit[:, None],
+            digit_image=partner.digit_image[:, None],
             start=start,
-            background=kept.background,
-            background_image=kept.background_image,
-            crop=kept.crop,
+            background=partner.background,
+            background_image=partner.background_image,
+            crop=partner.crop,
         )
 
     def nats(self, batch: object) -> float:
-        """What the factors of both views share, in closed form, in nats: an upper bound of I(v1; v2)."""
+        """The nats that the factors of both views share, in closed form: at least I(v1; v2)."""
         return shared_clip_nats(self._check_clips(batch), self.share)
 
     def _check_clips(self, batch: object) -> Clips:
         if isinstance(batch, Clips) and batch.digit.shape[1] == 1:
             return batch
-        got = f"{batch.digit.shape[1]} digits" if isinstance(batch, Clips) else type(batch).__name__
+        got = type(batch).__name__
+        if isinstance(batch, Clips):
+            got = f"clips of {batch.digit.shape[1]} digits"
         raise TypeError(
-            f"SharedFrames({self.share}): got {got}, wanted moving_mnist.Clips of one digit each; use "
-            "data='clips'"
+            f"SharedFrames({self.share}): got {got}, wanted moving_mnist.Clips of one digit each; "
+            "use data='clips'"
         )
 
     def extra_repr(self) -> str:

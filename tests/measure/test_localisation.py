@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from infomin.measure import probe, regression
+from infomin.training.step import Learner
 from infomin.views import ColorSplit
 
 torch.set_num_threads(1)
@@ -55,7 +56,7 @@ def test_constant_features_give_the_distance_to_the_mean():
     assert distance == pytest.approx(want, rel=1e-5)
 
 
-class Means(torch.nn.Module):
+class Means(Learner):
     """A method whose features are the means over pixels."""
 
     def features(self, views):

@@ -13,6 +13,7 @@ from infomin.measure import probe
 from infomin.measure.estimator import nats
 from infomin.measure.probe import entropy, evaluate, extract_features, fit_logistic, knn, linear
 from infomin.measure.regression import standardise
+from infomin.training.step import Learner
 
 # Linear probe
 
@@ -104,7 +105,7 @@ def test_entropy_has_its_closed_forms():
 # Features
 
 
-class Method(nn.Module):
+class Method(Learner):
     """A network with everything that training mode changes, and one frozen part."""
 
     def __init__(self):
@@ -161,7 +162,7 @@ def test_features_do_not_depend_on_the_batch_size(batch):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_a_view_s_draws_depend_on_the_seed_only():
+def test_the_draws_of_a_view_depend_on_the_seed_only():
     def extract(seed):
         torch.manual_seed(torch.seed())  # the global generator makes no difference
         return extract_features(Method(), View(1.0), make_images(), seed=seed, batch=10)
@@ -193,11 +194,11 @@ def test_an_error_in_a_view_restores_the_modes():
 
 
 def test_features_that_are_nan_are_an_error():
-    class Broken(nn.Module):
+    class Broken(Learner):
         def features(self, views):
             return views[0].log(), views[1]
 
-    message = "features: got NaN or Inf from the encoders, wanted numbers; lower"
+    message = "features: got NaN or Inf from the encoders, wanted finite numbers; lower"
     with pytest.raises(FloatingPointError, match=message):
         extract_features(Broken(), View(0.0), -make_images())
 
@@ -205,7 +206,7 @@ def test_features_that_are_nan_are_an_error():
 # Rows
 
 
-class Identity(nn.Module):
+class Identity(Learner):
     """A method whose features are the views."""
 
     def features(self, views):

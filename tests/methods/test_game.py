@@ -1,9 +1,11 @@
-"""The view game: who plays for what, and that it ends where the interests say."""
+"""The view game: the direction in which each player moves, and where a game ends."""
 
 import inspect
 
 import pytest
 import torch
+import torch.nn.functional as F
+from helpers import context
 from torch import Tensor
 
 from infomin import data
@@ -11,84 +13,101 @@ from infomin.data.batches import batch_rows
 from infomin.measure import probe
 from infomin.measure.bounds import infonce_symmetric
 from infomin.measure.critics import cosine_scores
-from infomin.methods import InfoNCE
+from infomin.methods import InfoNCE, Step
 from infomin.methods.game import MODES, Game, reverse_gradient
 from infomin.networks.encoders import build_encoder
 from infomin.training import loop
+from infomin.training.step import make_batch
 from infomin.views import parse
 from infomin.views.flow import FlowSplit, PixelFlow
 
 torch.set_num_threads(1)
 SMALL = {"width": 0.25, "dim": 16}
+UNKNOWN = {"digit": torch.full((24,), -1)}
 
 
-def flow(seed: int = 0, spread: float = 0.3, **config) -> FlowSplit:
+def random_flow(seed: int = 0, spread: float = 0.3) -> FlowSplit:
     """A flow that is not the identity."""
-    found = PixelFlow(hidden=8, seed=seed, **config)
-    draws = torch.Generator().manual_seed(seed)
+    flow = PixelFlow(hidden=8, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for p in found.parameters():
-            p.add_(spread * torch.randn(p.shape, generator=draws))
-    return FlowSplit(found)
+        for p in flow.parameters():
+            p.add_(spread * torch.randn(p.shape, generator=generator))
+    return FlowSplit(flow)
 
 
-def game(mode: str, seed: int = 0, generator: FlowSplit | None = None, **settings) -> Game:
+def build(mode: str, seed: int = 0, generator: FlowSplit | None = None, **settings) -> Game:
+    classes = 0 if mode == "unsupervised" else 10
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Game(
-            generator or flow(),
-            0 if mode == "unsupervised" else 10,
-            mode=mode,
-            **{**SMALL, **settings},
-        )
+        return Game(generator or random_flow(), classes, mode=mode, **{**SMALL, **settings})
 
 
 @pytest.fixture(scope="module")
-def batch() -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-    split, _ = data.load("digits", 24)
-    digit = split.labels["digit"][:24].clone()
-    digit[12:] = -1
-    crops = parse("crop:0.5")(split.images[:24], torch.Generator().manual_seed(0))
-    return crops, {"digit": digit}
+def crops() -> tuple[Tensor, Tensor]:
+    images = data.load("digits", 24)[0].images[:24]
+    return parse("crop:0.5")(images, torch.Generator().manual_seed(0))
 
 
-def gradients(player: list[Tensor]) -> Tensor:
-    return torch.cat(
-        [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in player]
-    )
+@pytest.fixture(scope="module")
+def labels() -> dict[str, Tensor]:
+    """Of the crops: the first half is known."""
+    digits = data.load("digits", 24)[0].labels["digit"][:24].clone()
+    digits[12:] = -1
+    return {"digit": digits}
+
+
+def step(game: Game, crops, labels=()) -> Step:
+    return game(crops, make_batch(len(crops[0]), dict(labels)))
+
+
+def players(game: Game) -> dict[str, list[Tensor]]:
+    return {group.name: group.parameters for group in game.groups()}
+
+
+def gradient(parameters: list[Tensor]) -> Tensor:
+    """All gradients in one vector, zeros where there is none."""
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return torch.cat([grad.flatten() for grad in grads])
+
+
+def gradients(game: Game) -> dict[str, Tensor]:
+    return {name: gradient(parameters) for name, parameters in players(game).items()}
+
+
+def embed(game: Game, v1: Tensor, v2: Tensor) -> list[Tensor]:
+    critics = zip(game.heads, game.encoders, (v1, v2), strict=True)
+    return [head(encoder(v)) for head, encoder, v in critics]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_players_have_all_parameters_and_none_twice(mode):
-    found = game(mode)
-    parts = [id(p) for player in found.players().values() for p in player]
-    assert sorted(parts) == sorted(id(p) for p in found.parameters()) and len(set(parts)) == len(
-        parts
-    )
+def test_every_parameter_belongs_to_one_player(mode):
+    game = build(mode)
+    grouped = [id(p) for parameters in players(game).values() for p in parameters]
+    assert sorted(grouped) == sorted(id(p) for p in game.parameters())
+    assert len(set(grouped)) == len(grouped)
     absent = {"supervised": {"critics"}, "unsupervised": {"classifiers"}}.get(mode, set())
-    assert set(found.players()) == {"critics", "generator", "classifiers"} - absent
+    assert set(players(game)) == {"critics", "generator", "classifiers"} - absent
+    decays = {group.name: group.decay for group in game.groups()}
+    assert all(decay == (name != "generator") for name, decay in decays.items())
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_everybody_who_plays_has_a_gradient(mode, batch):
-    found = game(mode)
-    found(batch[0], None, batch[1]).loss.backward()
-    for name, player in found.players().items():
-        assert all(p.grad is not None for p in player), name
-        assert gradients(player).abs().max() > 0, name
+def test_every_player_gets_a_gradient(mode, crops, labels):
+    game = build(mode)
+    step(game, crops, labels).loss.backward()
+    for name, parameters in players(game).items():
+        assert all(p.grad is not None for p in parameters), name
+        assert gradient(parameters).abs().max() > 0, name
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_probe_reads_what_encoders_that_have_learned_give_before_their_heads(mode, batch):
-    found = game(mode).eval()
-    learning = (
-        [classifier[0] for classifier in found.classifiers]
-        if mode == "supervised"
-        else found.encoders
-    )
-    for h, encoder, v in zip(
-        found.features(batch[0]), learning, found.split(batch[0]), strict=True
-    ):
+def test_features_are_the_outputs_of_the_trained_encoders_before_their_heads(mode, crops):
+    game = build(mode).eval()
+    encoders = game.encoders
+    if mode == "supervised":
+        encoders = [classifier[0] for classifier in game.classifiers]
+    for h, encoder, v in zip(game.features(crops), encoders, game.split(crops), strict=True):
         assert torch.equal(h, encoder(v))
 
 
@@ -97,164 +116,151 @@ def shapes(networks) -> list[list[torch.Size]]:
 
 
 @pytest.mark.parametrize(("encoder", "width"), [("tiny", 0.25), ("tiny", 1.0), ("resnet18", 0.25)])
-def test_networks_are_those_that_were_asked_for(encoder, width):
-    found = Game(flow(), 7, encoder=encoder, width=width, dim=16)
-    wanted = shapes(build_encoder(encoder, channels, width) for channels in (1, 2))
-    assert (
-        shapes(found.encoders)
-        == shapes(classifier[0] for classifier in found.classifiers)
-        == wanted
-    )
-    assert [classifier[1].out_features for classifier in found.classifiers] == [7, 7]
+def test_networks_have_the_name_and_width_asked_for(encoder, width):
+    game = Game(random_flow(), 7, encoder=encoder, width=width, dim=16)
+    expected = shapes(build_encoder(encoder, channels, width) for channels in (1, 2))
+    assert shapes(game.encoders) == expected
+    assert shapes(classifier[0] for classifier in game.classifiers) == expected
+    assert [classifier[1].out_features for classifier in game.classifiers] == [7, 7]
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 @pytest.mark.parametrize("mode", ["unsupervised", "semi-supervised"])
-def test_critics_raise_what_the_generator_lowers(mode, weight, batch):
-    """Gradients of the game against those of I_NCE and of the cross entropy, each taken by itself."""
-    found = game(
-        mode, weight=weight
-    ).eval()  # in train mode BatchNorm's averages would move between the passes
-    (a, b), labels = batch
-    found((a, b), None, labels).loss.backward()
-    got = {name: gradients(player) for name, player in found.players().items()}
+def test_critics_raise_what_the_generator_lowers(mode, weight, crops, labels):
+    """Gradients of the game against those of I_NCE and of the cross-entropy, taken separately."""
+    game = build(mode, weight=weight).eval()  # so that batch-norm averages do not move
+    step(game, crops, labels).loss.backward()
+    of_game = gradients(game)
 
-    def alone(what: str) -> dict[str, Tensor]:
-        found.zero_grad(set_to_none=True)
-        v1, v2 = found.generator(a)[0], found.generator(b)[1]
-        if what == "i_nce":
-            z = [
-                head(encoder(v))
-                for head, encoder, v in zip(found.heads, found.encoders, (v1, v2), strict=True)
-            ]
-            infonce_symmetric(cosine_scores(*z, found.tau)).backward()
-        elif found.classifiers:
-            for classifier, v in zip(found.classifiers, (v1, v2), strict=True):
-                torch.nn.functional.cross_entropy(
-                    classifier(v[:12]), labels["digit"][:12]
-                ).backward()
-        return {name: gradients(player) for name, player in found.players().items()}
+    game.zero_grad(set_to_none=True)
+    z1, z2 = embed(game, *game.split(crops))
+    infonce_symmetric(cosine_scores(z1, z2, game.tau)).backward()
+    of_i_nce = gradients(game)
 
-    i_nce, entropy = alone("i_nce"), alone("entropy")
-    assert got["critics"].abs().max() > 1e-4 and i_nce["generator"].abs().max() > 1e-4
-    torch.testing.assert_close(got["critics"], -i_nce["critics"])
-    torch.testing.assert_close(
-        got["generator"], i_nce["generator"] + weight * entropy["generator"], rtol=1e-4, atol=1e-6
-    )
+    game.zero_grad(set_to_none=True)
     if mode == "semi-supervised":
-        torch.testing.assert_close(got["classifiers"], weight * entropy["classifiers"])
+        for classifier, v in zip(game.classifiers, game.split(crops), strict=True):
+            F.cross_entropy(classifier(v[:12]), labels["digit"][:12]).backward()
+    of_entropy = gradients(game)
+
+    assert of_game["critics"].abs().max() > 1e-4 and of_i_nce["generator"].abs().max() > 1e-4
+    torch.testing.assert_close(of_game["critics"], -of_i_nce["critics"])
+    expected = of_i_nce["generator"] + weight * of_entropy["generator"]
+    torch.testing.assert_close(of_game["generator"], expected, rtol=1e-4, atol=1e-6)
+    if mode == "semi-supervised":
+        expected = weight * of_entropy["classifiers"]
+        torch.testing.assert_close(of_game["classifiers"], expected)
 
 
-def test_the_sign_turns_the_generator_and_nobody_else(batch):
-    against, along = game("unsupervised").eval(), game("unsupervised", sign=1).eval()
-    for found in (against, along):
-        found(batch[0]).loss.backward()
-    one, other = (
-        {name: gradients(p) for name, p in found.players().items()} for found in (against, along)
-    )
-    torch.testing.assert_close(one["critics"], other["critics"])
-    torch.testing.assert_close(one["generator"], -other["generator"])
+def test_the_sign_reverses_only_the_generator(crops):
+    against, along = build("unsupervised").eval(), build("unsupervised", sign=1).eval()
+    for game in (against, along):
+        step(game, crops).loss.backward()
+    torch.testing.assert_close(gradients(against)["critics"], gradients(along)["critics"])
+    torch.testing.assert_close(gradients(against)["generator"], -gradients(along)["generator"])
 
 
 @pytest.mark.parametrize("mode", ["unsupervised", "semi-supervised"])
-def test_in_turn_one_side_moves_while_the_other_waits(mode, batch):
-    found = game(mode, waits=2)
+def test_in_turns_one_side_moves_while_the_other_waits(mode, crops, labels):
+    game = build(mode, waits=2)
     moved = []
-    for _ in range(6):
-        found.zero_grad(set_to_none=True)
-        found(batch[0], None, batch[1]).loss.backward()
-        moved.append(
-            {name for name, player in found.players().items() if gradients(player).abs().max() > 0}
-        )
-        found.after_step()
-    players = set(found.players())
-    assert moved == 2 * [{"critics"}, {"critics"}, players - {"critics"}]
+    for i in range(6):
+        game.zero_grad(set_to_none=True)
+        step(game, crops, labels).loss.backward()
+        moved.append({name for name, grad in gradients(game).items() if grad.abs().max() > 0})
+        game.after_step(i)
+    assert moved == 2 * [{"critics"}, {"critics"}, set(players(game)) - {"critics"}]
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_the_loss_that_is_told_is_that_of_the_whole_game_whoever_has_the_move(turn, batch):
-    found = game("semi-supervised", waits=2, weight=0.7).eval()
-    found.turn += turn
-    told = found(batch[0], None, batch[1]).stats
-    torch.testing.assert_close(told["loss"], 0.7 * told["cross_entropy"] - told["i_nce"])
+def test_the_logged_loss_is_that_of_the_whole_game_in_every_turn(turn, crops, labels):
+    game = build("semi-supervised", waits=2, weight=0.7).eval()
+    game.turn += turn
+    stats = step(game, crops, labels).stats
+    torch.testing.assert_close(stats["loss"], 0.7 * stats["cross_entropy"] - stats["i_nce"])
 
 
-def test_only_images_with_labels_are_classified(batch):
-    (a, b), labels = batch
-    found = game("semi-supervised", weight=1.0).eval()
-    whole = found((a, b), None, labels).stats
-    half = found((a[:12], b[:12]), None, {"digit": labels["digit"][:12]}).stats
-    torch.testing.assert_close(whole["cross_entropy"], half["cross_entropy"])
-    none = found((a, b), None, {"digit": torch.full((24,), -1)}).stats
-    assert none["cross_entropy"] == 0 and torch.equal(none["i_nce"], whole["i_nce"])
+def test_only_images_with_labels_are_classified(crops, labels):
+    game = build("semi-supervised", weight=1.0).eval()
+    whole = step(game, crops, labels).stats
+    labelled = step(game, [v[:12] for v in crops], {"digit": labels["digit"][:12]}).stats
+    torch.testing.assert_close(whole["cross_entropy"], labelled["cross_entropy"])
+    unlabelled = step(game, crops, UNKNOWN).stats
+    assert unlabelled["cross_entropy"] == 0
+    assert torch.equal(unlabelled["i_nce"], whole["i_nce"])
 
 
-def rows_of(split: data.Split, batch: int, seed: int):
-    def rows(step):
+def batches_of(split: data.Split, batch: int, seed: int):
+    def batches(step):
         index = batch_rows(len(split), batch, step, seed=seed)
         return split.images[index], index, {"digit": split.labels["digit"][index]}
 
-    return rows
+    return batches
 
 
 def play(
-    seed: int,
-    steps: int = 80,
-    batch: int = 64,
-    checkpoint=None,
-    until: int | None = None,
-    **settings,
-) -> Game:
-    """A game on views of digits, to its end or to a step."""
+    seed: int, *, mode="unsupervised", steps=80, batch=64, checkpoint=None, until=None, **settings
+):
+    """A game on views of digits, to its end or until a step."""
     split, _ = data.load("digits", 24)
-    found = game(
-        settings.pop("mode", "unsupervised"),
-        seed,
-        FlowSplit(PixelFlow(hidden=16, seed=seed)),
-        **settings,
-    )
+    game = build(mode, seed, FlowSplit(PixelFlow(hidden=16, seed=seed)), **settings)
     rates = {"critics": 2e-3, "generator": 5e-3, "classifiers": 2e-3}
-    groups = [{"params": player, "lr": rates[name]} for name, player in found.players().items()]
-    steps_of = loop.fit(found, parse("crop:0.7"), rows_of(split, batch, seed), steps=steps, seed=seed,
-                         optimizer=torch.optim.Adam(groups, betas=(0.5, 0.999)), rate=lambda step: min(1.0, (step + 1) / 10),
-                         checkpoint=checkpoint, log_every=5)  # fmt: skip
-    for step, _ in steps_of:
-        if step == until:
+    groups = [{"params": group.parameters, "lr": rates[group.name]} for group in game.groups()]
+    training = loop.fit(
+        game,
+        parse("crop:0.7"),
+        batches_of(split, batch, seed),
+        steps=steps,
+        seed=seed,
+        optimizer=torch.optim.Adam(groups, betas=(0.5, 0.999)),
+        rate=lambda step: min(1.0, (step + 1) / 10),
+        checkpoint=checkpoint,
+        log_every=5,
+    )
+    for steps_taken, _ in training:
+        if steps_taken == until:
             break
-    return found
+    return game
 
 
-def by_fresh_critics(generator: FlowSplit) -> float:
-    """Held-out I_NCE of the generator's views by encoders and a critic that have not played against it."""
-    split, unseen = data.load("digits", 24)
+def held_out_i_nce(generator: FlowSplit) -> float:
+    """Held-out I_NCE of the generator's views, by encoders and a critic of their own."""
+    train, test = data.load("digits", 24)
     frozen = generator.eval().requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        method = InfoNCE(frozen.channels, **SMALL, tau=0.2)
-    for _ in loop.fit(method, frozen, rows_of(split, 64, 99), steps=100, optimizer=torch.optim.Adam(method.parameters(), 2e-3),
-                       rate=lambda step: 1.0, seed=99):  # fmt: skip
-        pass
-    return probe.nats(
-        *(probe.extract_features(method, frozen, part.images[:1024]) for part in (split, unseen)),
-        candidates=256,
+        method = InfoNCE(context(frozen.channels, **SMALL, tau=0.2))
+    training = loop.fit(
+        method,
+        frozen,
+        batches_of(train, 64, 99),
+        steps=100,
+        optimizer=torch.optim.Adam(method.parameters(), 2e-3),
+        rate=lambda step: 1.0,
+        seed=99,
     )
+    for _ in training:
+        pass
+    features = [
+        probe.extract_features(method, frozen, split.images[:1024]) for split in (train, test)
+    ]
+    return probe.nats(*features, candidates=256)
 
 
 def test_two_games_that_differ_in_the_sign_end_half_a_nat_apart():
-    against, along = (by_fresh_critics(play(0, sign=sign).generator) for sign in (-1, 1))
+    against, along = [held_out_i_nce(play(0, sign=sign).generator) for sign in (-1, 1)]
     assert along - against > 0.5, (along, against)
 
 
 @pytest.mark.parametrize("waits", [0, 1])
-def test_a_game_that_was_cut_goes_on_with_the_same_bits(tmp_path, monkeypatch, waits):
+def test_an_interrupted_game_resumes_with_the_same_bits(tmp_path, monkeypatch, waits):
     monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)
     settings = {"steps": 15, "batch": 16, "mode": "semi-supervised", "waits": waits}
-    through = play(3, **settings).state_dict()
+    straight = play(3, **settings).state_dict()
     play(3, checkpoint=tmp_path / "c.pt", until=10, **settings)
-    gone_on = play(3, checkpoint=tmp_path / "c.pt", **settings).state_dict()
-    assert through.keys() == gone_on.keys() and all(
-        torch.equal(through[name], gone_on[name]) for name in through
-    )
+    resumed = play(3, checkpoint=tmp_path / "c.pt", **settings).state_dict()
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
 @pytest.mark.parametrize(
@@ -262,118 +268,102 @@ def test_a_game_that_was_cut_goes_on_with_the_same_bits(tmp_path, monkeypatch, w
     [
         (
             {"mode": "half"},
-            "Game.mode.: got 'half', wanted one of unsupervised, supervised, semi-supervised",
+            r"Game\(mode\): got 'half', wanted one of unsupervised, supervised, semi-supervised",
         ),
         (
             {"mode": "supervised", "classes": 1},
-            "Game.classes.: got 1 for a supervised game, wanted 2 or more",
+            r"Game\(classes\): got 1 for a supervised game, wanted 2 or more",
         ),
-        ({"mode": "unsupervised", "weight": -1.0}, "Game.weight.: got -1.0"),
+        ({"mode": "unsupervised", "weight": -1.0}, r"Game\(weight\): got -1.0"),
         (
             {"mode": "supervised", "classes": 10, "waits": 1},
-            "Game.waits.: got 1 for a supervised game, wanted .* 0 without critics",
+            r"Game\(waits\): got 1 for a supervised game, wanted .* 0 without critics",
         ),
-        ({"mode": "unsupervised", "waits": -1}, "Game.waits.: got -1"),
-        ({"mode": "unsupervised", "sign": 0}, "Game.sign.: got 0, wanted -1"),
+        ({"mode": "unsupervised", "waits": -1}, r"Game\(waits\): got -1"),
+        ({"mode": "unsupervised", "sign": 0}, r"Game\(sign\): got 0, wanted -1"),
         (
             {"generator": FlowSplit(PixelFlow(), "0-1-2"), "mode": "unsupervised"},
-            "Game: got a generator of 3 views, wanted 2",
+            "Game: the generator must return 2 views, got 3",
         ),
     ],
 )
-def test_what_does_not_fit_is_said(settings, message):
+def test_arguments_out_of_range_are_errors(settings, message):
     with pytest.raises(ValueError, match=message):
-        Game(**{"generator": flow(), **settings})
+        Game(**{"generator": random_flow(), **settings})
 
 
-def test_what_is_no_generator_or_has_no_labels_is_said(batch):
-    with pytest.raises(
-        TypeError,
-        match=r"Game: got a PixelFlow, wanted a generator of views, for example FlowSplit",
-    ):
+def test_a_wrong_generator_missing_labels_and_wrong_crops_are_errors(crops, labels):
+    message = r"Game: the generator must be a View, got a PixelFlow; .* FlowSplit\(PixelFlow"
+    with pytest.raises(TypeError, match=message):
         Game(PixelFlow(), 10)
-    with pytest.raises(ValueError, match="Game: got labels of class, wanted those of task 'digit'"):
-        game("supervised")(batch[0], None, {"class": batch[1]["digit"]})
-    with pytest.raises(ValueError, match="Game: got labels of nothing"):
-        game("semi-supervised")(batch[0])
-    with pytest.raises(
-        TypeError, match=r"Game: got labels as a tensor, wanted them by task; pass .'digit': labels"
-    ):
-        game("supervised")(batch[0], None, batch[1]["digit"])
-    for views, got in (
-        (batch[0][:1], "1 views"),
-        ([*batch[0], batch[0][0]], "3 views"),
-        (batch[0][0][:2], "a tensor"),
-    ):
-        with pytest.raises(
-            ValueError, match=rf"Game: got {got}, wanted two crops of each image; pass"
-        ):
-            game("unsupervised")(views)
+    with pytest.raises(ValueError, match="Game: needs labels of task 'digit', got class"):
+        step(build("supervised"), crops, {"class": labels["digit"]})
+    with pytest.raises(ValueError, match="Game: needs labels of task 'digit', got none"):
+        step(build("semi-supervised"), crops)
+    wrong = {"1 views": crops[:1], "3 views": [*crops, crops[0]], "a tensor": crops[0][:2]}
+    for got, views in wrong.items():
+        with pytest.raises(ValueError, match=rf"Game: got {got}, wanted two crops of each image"):
+            step(build("unsupervised"), views)
 
 
-def test_a_batch_without_a_label_moves_nobody_and_is_no_error(batch):
-    found = game("supervised")
-    step = found(batch[0], None, {"digit": torch.full((24,), -1)})
-    step.loss.backward()
-    assert step.loss == 0 and gradients(found.players()["generator"]).abs().max() == 0
+def test_a_batch_without_a_label_moves_nobody_and_is_no_error(crops):
+    game = build("supervised")
+    result = step(game, crops, UNKNOWN)
+    result.loss.backward()
+    assert result.loss == 0 and gradients(game)["generator"].abs().max() == 0
 
 
-def test_critics_that_wait_are_as_they_were_once_the_step_is_done(batch):
-    """Whoever asks for their parameters, or has frozen some for himself, finds them so after any number of steps."""
-    found = game("unsupervised", waits=1)
-    critics = found.players()["critics"]
+def test_critics_are_unfrozen_after_every_step(crops):
+    """Except for parameters that the user froze."""
+    game = build("unsupervised", waits=1)
+    critics = players(game)["critics"]
     critics[0].requires_grad_(False)
-    for _ in range(4):
-        found(batch[0]).loss.backward()
-        found.after_step()
+    for i in range(4):
+        step(game, crops).loss.backward()
+        game.after_step(i)
         assert [p.requires_grad for p in critics] == [False] + [True] * (len(critics) - 1)
-    found.turn += 1
+    game.turn += 1
     with torch.no_grad():
-        found(batch[0])
+        step(game, crops)
     assert critics[1].requires_grad
-    found(batch[0]), found(batch[0])  # twice the same move
-    found.after_step()
+    step(game, crops), step(game, crops)  # the same turn twice
+    game.after_step(5)
     assert critics[1].requires_grad and not critics[0].requires_grad
 
 
-def test_reversal_is_the_identity_whose_gradient_is_negative() -> None:
-    x = torch.randn(
-        3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True
-    )
+def test_gradient_reversal_is_the_identity_with_a_negative_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     y = reverse_gradient(x)
     assert torch.equal(y, x) and y is not x
     torch.testing.assert_close(torch.autograd.grad(y.square().sum(), x)[0], -2 * x.detach())
-    twice = lambda v: reverse_gradient(reverse_gradient(v)).pow(3)  # noqa: E731 the identity, to the second order too
-    assert torch.autograd.gradcheck(twice, x) and torch.autograd.gradgradcheck(twice, x)
+
+    def reverse_twice(v: Tensor) -> Tensor:
+        return reverse_gradient(reverse_gradient(v)).pow(3)
+
+    assert torch.autograd.gradcheck(reverse_twice, x)
+    assert torch.autograd.gradgradcheck(reverse_twice, x)
 
 
 def test_reversal_lets_one_loss_play_min_against_max() -> None:
     """Of (a - b)^2, a descends and b, behind the reversal, ascends."""
     a, b = torch.tensor(1.0, requires_grad=True), torch.tensor(0.0, requires_grad=True)
     (a - reverse_gradient(b)).square().backward()
-    assert a.grad == 2 and b.grad == 2  # a moves towards b, which moves away
+    assert a.grad == 2 and b.grad == 2  # a moves towards b, and b away from a
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.2, 1.0])
-def test_critics_have_the_temperature_that_they_were_given(tau):
-    crops = [torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(i)) for i in range(2)]
-    game = Game(
-        FlowSplit(PixelFlow(hidden=4)), mode="unsupervised", width=0.25, dim=16, tau=tau
-    ).eval()
+def test_critics_use_the_given_temperature(tau, crops):
+    generator = FlowSplit(PixelFlow(hidden=4))
+    game = Game(generator, mode="unsupervised", **SMALL, tau=tau).eval()
     with torch.no_grad():
-        z1, z2 = (
-            head(features) for head, features in zip(game.heads, game.features(crops), strict=True)
-        )
-        assert float(game(crops).stats["i_nce"]) == pytest.approx(
-            float(infonce_symmetric(cosine_scores(z1, z2, tau))), rel=1e-5
-        )
+        z1, z2 = embed(game, *game.split(crops))
+        expected = infonce_symmetric(cosine_scores(z1, z2, tau))
+        i_nce = step(game, crops).stats["i_nce"]
+    assert float(i_nce) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_what_a_game_is_unless_told_otherwise():
-    given = {name: p.default for name, p in inspect.signature(Game).parameters.items()}
-    assert {name: given[name] for name in ("weight", "tau", "waits", "sign")} == {
-        "weight": 1,
-        "tau": 0.2,
-        "waits": 0,
-        "sign": -1,
-    }
+def test_defaults_of_a_game():
+    parameters = inspect.signature(Game).parameters
+    expected = {"weight": 1, "tau": 0.2, "waits": 0, "sign": -1}
+    assert {name: parameters[name].default for name in expected} == expected

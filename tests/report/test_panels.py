@@ -1,4 +1,4 @@
-"""Pictures of learned views: what stands where, and that it is what the rows and the maps say."""
+"""Panels show what the rows and the colour maps say, each where it belongs."""
 
 import numpy as np
 import pandas as pd
@@ -9,234 +9,195 @@ from matplotlib.colors import to_rgb
 from infomin.report import panels
 from infomin.views import ColorSplit, PixelFlow
 
-torch.set_num_threads(1)
+COLUMNS = {"i_nce": "nats", "acc_digit": "accuracy"}
 
 
-def rows():
+def make_rows():
     """Two generators in two spaces, three seeds each."""
-    made = []
-    for i, (generator, space) in enumerate(
-        [("raw", "rgb"), ("raw", "lab"), ("semi-supervised", "rgb"), ("semi-supervised", "lab")]
-    ):
-        for seed, d in enumerate((-0.1, 0.0, 0.1)):
-            row = {
-                "key": f"{i}{seed}",
-                "generator": generator,
-                "space": space,
-                "half": i // 2,
-                "seed": seed,
-                "status": "done",
-            }
-            made.append(
-                row
-                | {
-                    "i_nce": 1.0 + i + d,
-                    "acc_digit": 0.2 * (i + 1) + d / 10,
-                    "entropy_digit": np.log(10),
-                }
-            )
-    return made
+    groups = [(name, space) for name in ("raw", "semi-supervised") for space in ("rgb", "lab")]
+    rows = []
+    for i, (generator, space) in enumerate(groups):
+        for seed, shift in enumerate((-0.1, 0.0, 0.1)):
+            row = {"key": f"{i}{seed}", "generator": generator, "space": space, "half": i // 2}
+            row |= {"seed": seed, "status": "done", "i_nce": 1.0 + i + shift}
+            row |= {"acc_digit": 0.2 * (i + 1) + shift / 10, "entropy_digit": np.log(10)}
+            rows.append(row)
+    return rows
 
 
-def test_a_point_of_the_plane_is_the_mean_of_its_seeds_in_its_colour_and_form(drawn):
-    bad = {
-        "key": "x",
-        "generator": "raw",
-        "space": "rgb",
-        "half": 0,
-        "seed": 3,
-        "status": "diverged",
-    }
-    for given in (rows(), pd.DataFrame(rows()), [*rows(), bad]):
-        panels.nats_plane(given, "plane.png", "digit", "generator", "space", "half")
-        shown = drawn[-1].axes
-        assert [axes.get_title(loc="left") for axes in shown] == ["0", "1"] and [
-            len(a.containers) for a in shown
-        ] == [2, 2]
-        means = [container[0] for axes in shown for container in axes.containers]
-        np.testing.assert_allclose(
-            [line.get_xydata()[0] for line in means], [[1 + i, 0.2 * (i + 1)] for i in range(4)]
-        )
+def with_group(rows):
+    """The rows, with one column for generator and space together."""
+    return [row | {"group": f"{row['generator']} {row['space']}"} for row in rows]
+
+
+def draw_plane(rows, panel="half"):
+    return panels.nats_plane(rows, "plane.png", "digit", "generator", "space", panel)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that would be saved, not laid out: that would sort the cube by depth."""
+    saved = []
+    monkeypatch.setattr(panels, "save_figure", lambda figure, path, **_: saved.append(figure))
+    return saved
+
+
+@pytest.fixture
+def image():
+    return torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+# The plane
+
+
+def test_a_point_of_the_plane_is_the_mean_of_its_seeds_in_its_colour_and_marker(drawn):
+    bad = {"key": "x", "generator": "raw", "space": "rgb", "half": 0, "seed": 3}
+    bad |= {"status": "diverged"}
+    for given in (make_rows(), pd.DataFrame(make_rows()), [*make_rows(), bad]):
+        draw_plane(given)
+        left, right = drawn[-1].axes
+        assert [axes.get_title(loc="left") for axes in (left, right)] == ["0", "1"]
+        assert [len(axes.containers) for axes in (left, right)] == [2, 2]
+        containers = [*left.containers, *right.containers]
+        means = [container[0] for container in containers]
+        positions = [line.get_xydata()[0] for line in means]
+        np.testing.assert_allclose(positions, [[1 + i, 0.2 * (i + 1)] for i in range(4)])
         assert [line.get_color() for line in means] == [panels.COLORS[i] for i in (0, 0, 1, 1)]
         assert [line.get_marker() for line in means] == [panels.MARKERS[i] for i in (0, 1, 0, 1)]
-        for container in (container for axes in shown for container in axes.containers):
-            across, up = (np.ptp(part.get_segments()[0], axis=0) for part in container[2])
-            np.testing.assert_allclose([across[0], up[1]], [0.2, 0.02])
-        assert [
-            len([line for line in axes.lines if line.get_marker() == "."]) for axes in shown
-        ] == [6, 6]
+        for container in containers:
+            x_bar, y_bar = (np.ptp(bar.get_segments()[0], axis=0) for bar in container[2])
+            np.testing.assert_allclose([x_bar[0], y_bar[1]], [0.2, 0.02])
+        for axes in (left, right):
+            assert len([line for line in axes.lines if line.get_marker() == "."]) == 6
 
 
 def test_the_plane_has_each_seed_beside_its_mean_and_the_entropy_as_a_line(drawn):
-    made = rows()
-    made[0]["entropy_digit"] = 1.0  # of rows that differ in it the greatest
-    panels.nats_plane(made, "plane.png", "digit", "generator", "space", "half")
+    rows = make_rows()
+    rows[0]["entropy_digit"] = 1.0  # the largest one is drawn
+    draw_plane(rows)
     for half, axes in enumerate(drawn[0].axes):
         seeds = [line for line in axes.lines if line.get_marker() == "."]
-        want = [(row["i_nce"], row["acc_digit"]) for row in made if row["half"] == half]
-        assert [tuple(line.get_xydata()[0]) for line in seeds] == want
+        expected = [(row["i_nce"], row["acc_digit"]) for row in rows if row["half"] == half]
+        assert [tuple(line.get_xydata()[0]) for line in seeds] == expected
         assert {line.get_color() for line in seeds} == {panels.COLORS[half]}
         (entropy,) = [line for line in axes.lines if line.get_linestyle() == "--"]
         assert set(entropy.get_xdata()) == {np.log(10)}
-    one, two = drawn[0].axes  # two panels of one plane
-    assert one.get_xlim() == two.get_xlim() and one.get_ylim() == two.get_ylim()
+    left, right = drawn[0].axes
+    assert left.get_xlim() == right.get_xlim() and left.get_ylim() == right.get_ylim()
 
 
-def test_the_legend_of_the_plane_knows_colours_and_forms_and_no_form_without_a_name(drawn):
-    panels.nats_plane(rows(), "plane.png", "digit", "generator", "space", "half")
-    panels.nats_plane(
-        [row | {"space": ""} for row in rows()], "plane.png", "digit", "generator", "space", "half"
+def test_the_legend_of_the_plane_has_colours_and_named_markers(drawn):
+    draw_plane(make_rows())
+    draw_plane([row | {"space": ""} for row in make_rows()])
+    named, nameless = (
+        {handle.get_label(): handle for handle in figure.legends[0].legend_handles}
+        for figure in drawn
     )
-    known, bare = (
-        {h.get_label(): (h.get_color(), h.get_marker()) for h in f.legends[0].legend_handles}
-        for f in drawn
-    )
-    assert [known[name][0] for name in ("raw", "semi-supervised")] == [
-        panels.COLORS[0],
-        panels.COLORS[1],
-    ]
-    assert [known[name][1] for name in ("rgb", "lab")] == [panels.MARKERS[0], panels.MARKERS[1]]
-    assert (
-        list(bare) == ["raw", "semi-supervised", "H(y) = 2.30 nats"]
-        and list(known)[-1] == list(bare)[-1]
-    )
+    for i, name in enumerate(("raw", "semi-supervised")):
+        assert named[name].get_color() == panels.COLORS[i]
+    for i, name in enumerate(("rgb", "lab")):
+        assert named[name].get_marker() == panels.MARKERS[i]
+    assert list(named)[-1] == "H(y) = 2.30 nats"
+    assert list(nameless) == ["raw", "semi-supervised", "H(y) = 2.30 nats"]
 
 
 def test_the_plane_of_one_seed_has_no_bars_and_no_warning(drawn):
-    panels.nats_plane(
-        [row for row in rows() if row["seed"] == 0],
-        "plane.png",
-        "digit",
-        "generator",
-        "space",
-        "seed",
-    )
-    assert not any(
-        np.ptp(part.get_segments()[0], axis=0).any()
-        for c in drawn[0].axes[0].containers
-        for part in c[2]
-    )
+    draw_plane([row for row in make_rows() if row["seed"] == 0], panel="seed")
+    bars = [bar for container in drawn[0].axes[0].containers for bar in container[2]]
+    assert bars and not any(np.ptp(bar.get_segments()[0], axis=0).any() for bar in bars)
 
 
-def test_the_channels_are_the_maps_own_and_the_solid_is_the_cube_gone_through_it(monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        panels, "save_figure", lambda figure, path, **_: figures.append(figure)
-    )  # drawing would sort by depth
-    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    double = {"double": lambda images: 2 * images}
-    panels.space_pictures(double, image, "spaces.png")
-    *channels, solid = figures[0].axes
-    for shown, plane in zip(channels, image, strict=True):
-        np.testing.assert_allclose(shown.images[0].get_array(), 2 * plane, rtol=1e-6)
-    points = solid.collections[0]
-    x, y, z = points._offsets3d
-    at = np.stack(
-        [np.ma.getdata(z), np.ma.getdata(x), np.ma.getdata(y)], 1
-    )  # channel one is the vertical axis
-    colors = points.get_facecolor()[:, :3]
-    assert len(colors) > 1000
-    np.testing.assert_allclose(at[: len(colors)], 2 * colors, atol=1e-6)
-    assert ((at == 0) | (at == 2)).any(1).all(), "all points lie on the surface of the cube"
-    ways = {tuple(to_rgb(line.get_color())): np.array(line.get_data_3d()) for line in solid.lines}
-    for i, color in enumerate(np.eye(3)):
-        way = ways[tuple(color)][[2, 0, 1]]
-        np.testing.assert_allclose(way[i], np.linspace(0, 2, 33), atol=1e-6)
-        assert not np.delete(way, i, axis=0).any()
+# The table
 
 
-def test_a_space_is_named_with_the_range_of_its_channels_and_its_way_from_black_to_white_is_dashed(
-    monkeypatch,
-):
-    figures = []
-    monkeypatch.setattr(panels, "save_figure", lambda figure, path, **_: figures.append(figure))
-    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    panels.space_pictures(
-        {"double, it is": lambda images: 2 * images, "less": lambda images: images - 1},
-        image,
-        "spaces.png",
-    )
-    axes = figures[0].axes
-    for (first, *others, solid), name, factor, start in (
-        (axes[:4], "double\nit is", 2, 0),
-        (axes[4:], "less", 1, -1),
-    ):
-        assert [panel.get_ylabel() for panel in (first, *others)] == [name, "", ""]
-        assert [panel.get_title() for panel in (first, *others)] == [
-            f"channel {i + 1}" if factor == 2 else "" for i in range(3)
-        ]
-        for panel, plane in zip((first, *others), factor * image + start, strict=True):
-            assert panel.get_xlabel() == f"{plane.min():.2f} … {plane.max():.2f}"
-        (white,) = [
-            np.array(line.get_data_3d()) for line in solid.lines if line.get_linestyle() == "--"
-        ]
-        np.testing.assert_allclose(
-            white, np.tile(start + factor * np.linspace(0, 1, 33), (3, 1)), atol=1e-6
-        )
-
-
-def test_dots_stand_at_the_means_and_the_least_is_filled(drawn):
-    columns = {"i_nce": "nats", "acc_digit": "accuracy"}
-    table = [row | {"kind": f"{row['generator']} {row['space']}"} for row in rows()]
-    for aside, best in (((), 0), (("raw rgb",), 1)):
-        panels.dot_table(table, "dots.png", "kind", columns, aside=aside)
-        for panel, want in zip(drawn[-1].axes, ([1, 2, 3, 4], [0.2, 0.4, 0.6, 0.8]), strict=True):
-            discs = [line for line in panel.lines if line.get_marker() == "o"]
-            np.testing.assert_allclose(
-                [disc.get_xydata()[0] for disc in discs], [[x, -i] for i, x in enumerate(want)]
-            )
-            assert [disc.get_markerfacecolor() != "white" for disc in discs] == [
-                i == best for i in range(4)
-            ]
-            assert panel.get_xlim()[1] > max(want)
-            (seeds,) = [line for line in panel.lines if line.get_marker() == "."]
+def test_dots_are_at_the_means_and_the_lowest_is_filled(drawn):
+    rows = with_group(make_rows())
+    for aside, lowest in (((), 0), (("raw rgb",), 1)):
+        panels.dot_table(rows, "dots.png", "group", COLUMNS, aside=aside)
+        expected = ([1, 2, 3, 4], [0.2, 0.4, 0.6, 0.8])
+        for axes, means in zip(drawn[-1].axes, expected, strict=True):
+            circles = [line for line in axes.lines if line.get_marker() == "o"]
+            positions = [circle.get_xydata()[0] for circle in circles]
+            np.testing.assert_allclose(positions, [[x, -i] for i, x in enumerate(means)])
+            filled = [circle.get_markerfacecolor() != "white" for circle in circles]
+            assert filled == [i == lowest for i in range(4)]
+            assert axes.get_xlim()[1] > max(means)
+            (seeds,) = [line for line in axes.lines if line.get_marker() == "."]
             assert len(seeds.get_xdata()) == 12
-    assert [text.get_text() for text in drawn[0].axes[0].get_yticklabels()] == list(
-        dict.fromkeys(row["kind"] for row in table)
-    )
+    names = [text.get_text() for text in drawn[0].axes[0].get_yticklabels()]
+    assert names == list(dict.fromkeys(row["group"] for row in rows))
 
 
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (0, 2), (1, 1, 1, 1, 1, 2), (0,)])
-def test_bars_of_dots_are_the_deviations_and_nothing_stands_outside(drawn, seeds):
-    made = [
-        row | {"kind": f"{row['generator']} {row['space']}"}
-        for seed in seeds
-        for row in rows()
-        if row["seed"] == seed
-    ]
-    columns = {"i_nce": "nats", "acc_digit": "accuracy"}
-    panels.dot_table(made, "dots.png", "kind", columns)
-    kinds = list(dict.fromkeys(row["kind"] for row in made))
-    for panel, (column, label) in zip(drawn[0].axes, columns.items(), strict=True):
-        (each,) = [line for line in panel.lines if line.get_marker() == "."]
-        assert [tuple(at) for at in each.get_xydata()] == [
-            (row[column], -kinds.index(row["kind"])) for row in made
-        ]
-        found = [[row[column] for row in made if row["kind"] == kind] for kind in kinds]
-        means, deviations = (
-            np.mean(found, 1),
-            np.std(found, 1, ddof=1) if len(seeds) > 1 else np.zeros(4),
-        )
-        bars = np.array(panel.containers[0][2][0].get_segments())
-        np.testing.assert_allclose(
-            bars[:, :, 0], np.stack([means - deviations, means + deviations], 1)
-        )
+def test_bars_of_dots_are_the_deviations_and_nothing_is_outside(drawn, seeds):
+    all_rows = with_group(make_rows())
+    rows = [row for seed in seeds for row in all_rows if row["seed"] == seed]
+    panels.dot_table(rows, "dots.png", "group", COLUMNS)
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    for axes, (column, label) in zip(drawn[0].axes, COLUMNS.items(), strict=True):
+        (dots,) = [line for line in axes.lines if line.get_marker() == "."]
+        expected = [(row[column], -groups.index(row["group"])) for row in rows]
+        assert [tuple(position) for position in dots.get_xydata()] == expected
+        values = [[row[column] for row in rows if row["group"] == group] for group in groups]
+        means = np.mean(values, 1)
+        deviations = np.std(values, 1, ddof=1) if len(seeds) > 1 else np.zeros(4)
+        bars = np.array(axes.containers[0][2][0].get_segments())
+        ends = np.stack([means - deviations, means + deviations], 1)
+        np.testing.assert_allclose(bars[:, :, 0], ends)
         np.testing.assert_allclose(bars[:, :, 1].T, [[0, -1, -2, -3]] * 2)
-        np.testing.assert_allclose(
-            panel.get_xlim(), [0, 1.05 * max(np.max(found), (means + deviations).max())]
-        )
-        assert panel.get_xlabel() == label
+        right = 1.05 * max(np.max(values), (means + deviations).max())
+        np.testing.assert_allclose(axes.get_xlim(), [0, right])
+        assert axes.get_xlabel() == label
 
 
-def test_known_spaces_and_flows_are_drawn_alike(tmp_path):
+# Colour spaces
+
+
+def test_channels_are_those_of_the_map_and_the_cube_is_mapped_too(figures, image):
+    panels.space_pictures({"double": lambda images: 2 * images}, image, "spaces.png")
+    *channels, cube = figures[0].axes
+    for axes, plane in zip(channels, image, strict=True):
+        np.testing.assert_allclose(axes.images[0].get_array(), 2 * plane, rtol=1e-6)
+    dots = cube.collections[0]
+    x, y, z = map(np.ma.getdata, dots._offsets3d)
+    positions = np.stack([z, x, y], 1)  # channel 1 is the vertical axis
+    colors = dots.get_facecolor()[:, :3]
+    assert len(colors) > 1000
+    np.testing.assert_allclose(positions[: len(colors)], 2 * colors, atol=1e-6)
+    on_surface = ((positions == 0) | (positions == 2)).any(1)
+    assert on_surface.all()
+    lines = {tuple(to_rgb(line.get_color())): np.array(line.get_data_3d()) for line in cube.lines}
+    for i, color in enumerate(np.eye(3)):
+        line = lines[tuple(color)][[2, 0, 1]]
+        np.testing.assert_allclose(line[i], np.linspace(0, 2, 33), atol=1e-6)
+        assert not np.delete(line, i, axis=0).any()
+
+
+def test_a_space_has_its_name_the_ranges_of_its_channels_and_a_dashed_line_to_white(figures, image):
+    maps = {"double, it is": lambda images: 2 * images, "less": lambda images: images - 1}
+    panels.space_pictures(maps, image, "spaces.png")
+    axes = figures[0].axes
+    titles = ["channel 1", "channel 2", "channel 3"]
+    rows = [(axes[:4], "double\nit is", titles, 2, 0), (axes[4:], "less", ["", "", ""], 1, -1)]
+    for (*channels, cube), name, row_titles, factor, start in rows:
+        assert [channel.get_ylabel() for channel in channels] == [name, "", ""]
+        assert [channel.get_title() for channel in channels] == row_titles
+        for channel, plane in zip(channels, factor * image + start, strict=True):
+            assert channel.get_xlabel() == f"{plane.min():.2f} … {plane.max():.2f}"
+        (dashed,) = [line for line in cube.lines if line.get_linestyle() == "--"]
+        ramp = start + factor * np.linspace(0, 1, 33)
+        np.testing.assert_allclose(np.array(dashed.get_data_3d()), [ramp] * 3, atol=1e-6)
+
+
+def test_known_spaces_and_flows_are_drawn_alike(tmp_path, image):
     split = ColorSplit("lab", "012")
-    image = (torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+    pixels = (image * 255).to(torch.uint8)
     maps = {
         "Lab": lambda images: split(images)[0],
         "flow": PixelFlow(hidden=4),
         "again": PixelFlow(hidden=4),
     }
     one, two = (
-        panels.space_pictures(maps, image, tmp_path / name) for name in ("one.png", "two.png")
+        panels.space_pictures(maps, pixels, tmp_path / name) for name in ("one.png", "two.png")
     )
     assert one.read_bytes() == two.read_bytes() and one.stat().st_size > 10_000

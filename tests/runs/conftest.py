@@ -1,19 +1,24 @@
 """Fixtures of the tests of runs."""
 
+import os
 import sys
 
 import pytest
 from tiny_runs import tiny
+from tiny_sweeps import log, numbers
 
+import infomin
 from infomin import run
+from infomin.common import files
 from infomin.measure import probe
+from infomin.training import loop
 
 single = sys.modules["infomin.runs.single"]  # the name infomin.run is the function's
 
 
 @pytest.fixture(scope="module")
 def one_penalty():
-    """The linear probe tries one instead of four: it has tests of its own, and here it would take most of the time."""
+    """The linear probe, tested elsewhere, tries one penalty: four would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe.linear, "__defaults__", ((0.1,),))
         yield
@@ -51,3 +56,45 @@ def handed(monkeypatch):
     monkeypatch.setattr(single, "fit", fit)
     monkeypatch.setattr(single, "evaluate", all_of)
     return seen
+
+
+@pytest.fixture
+def one_core(monkeypatch):
+    """One job on one core has one thread, as `run` has in these tests."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The steps that are taken from here on in this process, by recipe seed."""
+    taken = []
+    fit, step = single.fit, loop._train_step
+
+    def noted(*args, **settings):
+        taken.append([settings["seed"], 0])
+        return fit(*args, **settings)
+
+    def counted(*args):
+        taken[-1][1] += 1
+        return step(*args)
+
+    monkeypatch.setattr(single, "fit", noted)
+    monkeypatch.setattr(loop, "_train_step", counted)
+    return taken
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """recipe -> what `run` alone, never cut, makes of it: the row without seconds, and the log."""
+    folder, known = tmp_path_factory.mktemp("alone"), {}
+
+    def carry_out(recipe):
+        if recipe not in known:
+            infomin.run(recipe, folder)
+            known[recipe] = (
+                numbers(files.read_json(folder / recipe.key / "row.json")),
+                log(folder, recipe),
+            )
+        return known[recipe]
+
+    return carry_out

@@ -201,11 +201,8 @@ def test_all_draws_of_a_measurement_depend_on_its_seed(evaluator):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_measurements_use_the_given_precision(evaluator, precision):
-    game, in_precision, autocast = (
-        played_game(),
-        replace(evaluator, steps=1, precision=precision),
-        [],
-    )
+    game, autocast = played_game(), []
+    in_precision = replace(evaluator, steps=1, precision=precision)
     game.register_forward_pre_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
     classifier_scores(game, in_precision)
     half = precision == "bf16"

@@ -1,4 +1,4 @@
-"""The contract carries a method with a queue, a bank of all images and a slow encoder, like any other."""
+"""A method with a queue, a bank of all images and a slow encoder is a method like any other."""
 
 import importlib
 import subprocess
@@ -86,7 +86,7 @@ def test_its_networks_are_read_without_loading_data(tmp_path, monkeypatch):
     row = run(recipe("memory:queue=32"), tmp_path)
     monkeypatch.setattr("infomin.data.datasets.load", None)
     monkeypatch.setattr(single, "load", None)
-    method, view = trained(tmp_path / row["key"])
+    method, _ = trained(tmp_path / row["key"])
     assert len(method.queue) == 32 and len(method.bank) == 8192 and not method.training
     images = torch.rand(4, 3, 32, 32)
     assert [h.shape[0] for h in method.features((images, images))] == [4, 4]
@@ -132,7 +132,7 @@ print(type(method).__name__, round(method.tau / base.tau, 3), type(view).__name_
 
 
 def test_a_method_and_a_view_of_ones_own_are_used_from_a_notebook(tmp_path):
-    """What is read from standard input lies in no file that a worker could import, as in a notebook."""
+    """As in a notebook, what is read from standard input is in no file to import."""
     fields = {"steps": 2, "batch": 16, "width": 0.25, "candidates": 16, "probe_images": 64}
     code = NOTEBOOK.replace(
         "FIELDS", repr(fields | {"data": "photos", "size": 36, "device": "cpu"})

@@ -111,7 +111,7 @@ MISFITS = {
     ),
     "photos": (
         {"data": "photos"},
-        r"view 'shared:digit': takes scenes, got data 'photos', .* no known factors; use data='digits'",
+        r"view 'shared:digit': takes scenes, got data 'photos', .* factors; use data='digits'",
     ),
     "large batch": ({"batch": 8193}, r"batch: got 8193, wanted 2 to 8192"),
     "small batch": (
@@ -172,7 +172,7 @@ def test_what_just_fits_is_taken(handed, edge):
 
 
 def test_a_recipe_of_no_words_has_the_key_that_its_rows_on_disk_have():
-    """A default that changes gives rows of the same words another meaning: whoever changes one says so, and changes this."""
+    """Whoever changes a default gives PROTOCOL_NAME another value, and changes this."""
     assert (Recipe().key, Learning().key) == ("6205d8ceae17", "efecf1281e8b")
 
 

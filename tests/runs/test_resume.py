@@ -125,7 +125,7 @@ def test_a_run_whose_last_step_breaks_it_has_diverged(tmp_path):
 def test_a_run_in_bf16_learns_as_one_in_fp32_does_and_goes_on_where_it_was_cut(
     tmp_path, monkeypatch
 ):
-    """Around a run autocast is off; within it torch would round the weights once and never again."""
+    """Within an outer autocast torch would round the weights once and never again."""
     fields = {"view": "crop:0.5/1+color:rgb", "steps": 60, "share_encoder": False}
     whole, plain = (
         run(tiny(precision=precision, **fields), tmp_path / precision)
@@ -178,7 +178,7 @@ def test_torchrun_with_two_processes_writes_one_row(tmp_path):
 
 
 def worker(folder):
-    """One of two processes: a run without a stop, the same one cut and gone on with, and a row that is there already."""
+    """One of two processes: a whole run, the same one cut and resumed, and a finished row."""
     loop.SAVE_EVERY, probe.linear.__defaults__ = -1.0, ((0.1,),)
     rows = [run(tiny(), folder / "through")]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):

@@ -254,11 +254,16 @@ def test_a_folder_in_use_is_left_alone(tmp_path, untrained):
         run(tiny(), tmp_path)
 
 
+def random_states():
+    numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    return torch.get_rng_state(), random.getstate(), numpy_state
+
+
 def test_the_caller_s_random_numbers_go_on_as_if_nothing_had_happened():
     torch.manual_seed(7), random.seed(7), np.random.seed(7)  # noqa: NPY002
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = random_states()
     run(tiny())
-    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    after = random_states()
     assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 
 

@@ -1,4 +1,4 @@
-"""A game becomes a row and a file: the same ones wherever it is played, chosen by what it logged."""
+"""A game becomes a row and a file: the same wherever it is played, chosen by what it logged."""
 
 import math
 import shutil

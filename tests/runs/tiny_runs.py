@@ -30,7 +30,7 @@ def same(*rows):
 
 
 def environment():
-    """Of a child: one thread, the loopback, no word but what it has to say, and this copy of the package, installed or not."""
+    """Of a child process: one thread, loopback, warnings as errors, this copy of the package."""
     given = {
         name: value
         for name, value in os.environ.items()

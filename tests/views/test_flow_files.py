@@ -1,4 +1,4 @@
-"""A flow travels as one file, and a file that is not whole, not ours or not of this version says so."""
+"""Flows in files: exact round trips, and errors for damaged, foreign or outdated files."""
 
 import json
 import os
@@ -13,13 +13,14 @@ import safetensors.torch
 import torch
 
 from infomin.views import flow_parts
-from infomin.views.flow import FlowSplit, PixelFlow, learned
+from infomin.views.flow import FlowSplit, PixelFlow
 
 torch.set_num_threads(1)
 IMAGES = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
 
 
-def wild(**settings: Any) -> PixelFlow:
+def random_flow(**settings: Any) -> PixelFlow:
+    """A flow whose weights and biases are all random."""
     flow, g = PixelFlow(**settings), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -30,30 +31,28 @@ def wild(**settings: Any) -> PixelFlow:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """The file of a small flow."""
-    wild(couplings=2, hidden=2).save(tmp_path / "small.safetensors", data="digits", seed=0)
+    random_flow(couplings=2, hidden=2).save(tmp_path / "small.safetensors", data="digits", seed=0)
     return tmp_path / "small.safetensors"
 
 
-def facts_of(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
-    facts: dict[str, Any] = json.loads(
-        json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][
-            "infomin.PixelFlow"
-        ]
-    )
-    return facts
+    header_length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + header_length])["__metadata__"]
+    metadata: dict[str, Any] = json.loads(entries["infomin.PixelFlow"])
+    return metadata
 
 
-def rewrite(path: Path, change: Callable[[dict, dict], None], sealed: bool = True) -> None:
-    """Change metadata or tensors, and write the file with the checksum that then is right, unless not sealed."""
-    tensors, facts = safetensors.torch.load(path.read_bytes()), facts_of(path)
-    change(facts, tensors)
-    if sealed:
-        del facts["sha256"]
-        facts["sha256"] = flow_parts.fingerprint(
-            {"facts": json.dumps(facts, sort_keys=True), "tensors": tensors}
+def rewrite(path: Path, change: Callable[[dict, dict], None], update_checksum: bool = True) -> None:
+    """Change metadata or tensors of a file."""
+    tensors, metadata = safetensors.torch.load(path.read_bytes()), read_metadata(path)
+    change(metadata, tensors)
+    if update_checksum:
+        del metadata["sha256"]
+        metadata["sha256"] = flow_parts.fingerprint(
+            {"facts": json.dumps(metadata, sort_keys=True), "tensors": tensors}
         )
-    path.write_bytes(safetensors.torch.save(tensors, {"infomin.PixelFlow": json.dumps(facts)}))
+    path.write_bytes(safetensors.torch.save(tensors, {"infomin.PixelFlow": json.dumps(metadata)}))
 
 
 @pytest.mark.parametrize(
@@ -66,47 +65,45 @@ def rewrite(path: Path, change: Callable[[dict, dict], None], sealed: bool = Tru
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_flow_comes_back_bit_by_bit(tmp_path: Path, settings: dict, dtype: torch.dtype) -> None:
-    flow = wild(**settings).to(dtype)
+def test_a_round_trip_is_exact(tmp_path: Path, settings: dict, dtype: torch.dtype) -> None:
+    flow = random_flow(**settings).to(dtype)
     flow.save(tmp_path / "new" / "learned.safetensors")
-    again = PixelFlow.load(str(tmp_path / "new" / "learned.safetensors"))
-    assert again.config == flow.config and repr(again) == repr(flow) and again.provenance == {}
-    ours, theirs = flow.state_dict(), again.state_dict()
-    assert ours.keys() == theirs.keys() and all(
-        torch.equal(ours[name], theirs[name]) for name in ours
-    )
-    assert all(p.dtype == dtype and p.requires_grad for p in again.parameters())
+    loaded = PixelFlow.load(str(tmp_path / "new" / "learned.safetensors"))
+    assert loaded.config == flow.config and repr(loaded) == repr(flow) and loaded.provenance == {}
+    saved_state, loaded_state = flow.state_dict(), loaded.state_dict()
+    assert saved_state.keys() == loaded_state.keys()
+    assert all(torch.equal(saved_state[name], loaded_state[name]) for name in saved_state)
+    assert all(p.dtype == dtype and p.requires_grad for p in loaded.parameters())
     x = torch.rand(2, flow.channels, 6, 5)
-    assert torch.equal(again(x), flow(x)) and torch.equal(again.log_det(x), flow.log_det(x))
+    assert torch.equal(loaded(x), flow(x)) and torch.equal(loaded.log_det(x), flow.log_det(x))
 
 
-def test_loading_draws_nothing_from_the_global_state(small: Path) -> None:
+def test_loading_leaves_the_global_generator_alone(small: Path) -> None:
     before = torch.get_rng_state()
     PixelFlow.load(small)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_provenance_travels_and_the_same_flow_gives_the_same_bytes(tmp_path: Path) -> None:
-    told = {
+def test_provenance_is_kept_and_the_same_flow_gives_the_same_bytes(tmp_path: Path) -> None:
+    provenance = {
         "commit": "1a2b3c",
         "recipe": {"view": "color:lab"},
         "data": "stl10",
         "seed": 0,
         "metrics": {"i_nce": 1.5},
     }
-    flow = wild()
-    flow.save(tmp_path / "a", **told)
-    flow.save(tmp_path / "b", **dict(reversed(told.items())))
-    assert PixelFlow.load(tmp_path / "a").provenance == told
+    flow = random_flow()
+    flow.save(tmp_path / "a", **provenance)
+    flow.save(tmp_path / "b", **dict(reversed(provenance.items())))
+    assert PixelFlow.load(tmp_path / "a").provenance == provenance
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    facts = facts_of(tmp_path / "a")
-    assert facts["version"] == 1 and facts["config"]["couplings"] == 4  # any program can read them
-    assert (
-        set(facts) == {"version", "config", "provenance", "sha256"} and len(facts["sha256"]) == 64
-    )
+    metadata = read_metadata(tmp_path / "a")  # plain JSON, which any program can read
+    assert metadata["version"] == 1 and metadata["config"]["couplings"] == 4
+    assert set(metadata) == {"version", "config", "provenance", "sha256"}
+    assert len(metadata["sha256"]) == 64
     flow.save(
         tmp_path / "c", table={10: "ten", 9: "nine"}
-    )  # JSON's keys are words, and their order is another
+    )  # keys become text, which sorts otherwise
     assert PixelFlow.load(tmp_path / "c").provenance == {"table": {"10": "ten", "9": "nine"}}
 
 
@@ -115,7 +112,7 @@ LOOP.append(LOOP)
 
 
 @pytest.mark.parametrize(
-    ("value", "what"),
+    ("value", "type_name"),
     [
         (object(), "object"),
         (torch.tensor(3), "Tensor"),
@@ -123,17 +120,20 @@ LOOP.append(LOOP)
         (LOOP, "list"),
     ],
 )
-def test_a_provenance_that_cannot_be_written_is_named_and_leaves_the_older_file(
-    small: Path, value: Any, what: str
+def test_a_provenance_that_is_not_json_is_named_and_leaves_the_existing_file(
+    small: Path, value: Any, type_name: str
 ) -> None:
     before = small.read_bytes()
-    said = rf"PixelFlow\.save\(metrics\): got a {what} \(.*\), wanted what JSON has a word for; pass words, plain numbers"
-    with pytest.raises(ValueError, match=said):
-        wild().save(small, data="digits", metrics=value)
+    message = (
+        rf"PixelFlow\.save\(metrics\): got a {type_name} \(.*\), wanted something JSON can "
+        "represent; pass text, plain numbers"
+    )
+    with pytest.raises(ValueError, match=message):
+        random_flow().save(small, data="digits", metrics=value)
     assert small.read_bytes() == before and os.listdir(small.parent) == [small.name]
 
 
-def test_a_write_that_fails_leaves_the_older_file(
+def test_a_write_that_fails_leaves_the_existing_file(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = small.read_bytes()
@@ -143,17 +143,17 @@ def test_a_write_that_fails_leaves_the_older_file(
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(
-        OSError, match=r"cannot write small.safetensors.*what was there is as it was"
+        OSError, match=r"cannot write small.safetensors.*existing files are unchanged"
     ):
-        wild().save(small)
+        random_flow().save(small)
     assert small.read_bytes() == before and os.listdir(small.parent) == [small.name]
 
 
 def test_a_flipped_bit_anywhere_is_an_error(small: Path) -> None:
     whole = small.read_bytes()
     PixelFlow.load(small)
-    for at in range(len(whole)):
-        small.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+    for i, byte in enumerate(whole):
+        small.write_bytes(whole[:i] + bytes([byte ^ 1 << i % 8]) + whole[i + 1 :])
         with pytest.raises(
             ValueError,
             match=r"small.safetensors: got .*, wanted|small.safetensors: got a wrong checksum",
@@ -161,12 +161,12 @@ def test_a_flipped_bit_anywhere_is_an_error(small: Path) -> None:
             PixelFlow.load(small)
 
 
-def test_a_flipped_bit_of_a_weight_is_told_by_the_checksum(small: Path) -> None:
+def test_the_checksum_detects_a_flipped_bit_of_a_weight(small: Path) -> None:
     whole = small.read_bytes()
     small.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(
         ValueError,
-        match=r"got a wrong checksum, so some of its bytes are not .*; copy it anew from where it was learned",
+        match=r"got a wrong checksum: the file has changed since it was written; copy the file",
     ):
         PixelFlow.load(small)
 
@@ -177,12 +177,12 @@ def test_a_truncated_file_is_an_error(small: Path) -> None:
         small.write_bytes(whole[:length])
         with pytest.raises(
             ValueError,
-            match=r"got a file that cannot be read .*, wanted a whole safetensors file; copy it anew",
+            match=r"got a file that cannot be read .*, wanted a complete safetensors file; copy",
         ):
             PixelFlow.load(small)
 
 
-def test_another_kind_of_file_is_an_error_and_nothing_is_unpickled(tmp_path: Path) -> None:
+def test_other_files_are_errors_and_nothing_is_unpickled(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple:
             return os.mkdir, (str(tmp_path / "sprung"),)
@@ -199,20 +199,18 @@ def test_another_kind_of_file_is_an_error_and_nothing_is_unpickled(tmp_path: Pat
         PixelFlow.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("facts", [None, {}, {"format": "pt"}])
-def test_a_file_of_another_program_is_an_error(tmp_path: Path, facts: dict | None) -> None:
-    safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "other", facts)
-    with pytest.raises(
-        ValueError,
-        match=r"other: got a safetensors file of another program, wanted one that PixelFlow.save wrote",
-    ):
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
+def test_a_file_from_another_program_is_an_error(tmp_path: Path, metadata: dict | None) -> None:
+    safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "other", metadata)
+    message = "other: got a safetensors file from another program, wanted one that PixelFlow.save"
+    with pytest.raises(ValueError, match=message):
         PixelFlow.load(tmp_path / "other")
 
 
-def damage(what: str, facts: dict, tensors: dict) -> None:
+def damage(what: str, metadata: dict, tensors: dict) -> None:
     name = "couplings.1.transform_net.weights.0"
     if what == "version":
-        facts["version"] = 2
+        metadata["version"] = 2
     elif what == "missing":
         del tensors[name]
     elif what == "unexpected":
@@ -220,37 +218,46 @@ def damage(what: str, facts: dict, tensors: dict) -> None:
     elif what == "shape":
         tensors[name] = tensors[name].T.contiguous()[:1]
     elif what == "argument":
-        facts["config"]["width"] = 3
+        metadata["config"]["width"] = 3
     elif what == "value":
-        facts["config"]["space"] = "cmyk"
+        metadata["config"]["space"] = "cmyk"
     elif what == "provenance":
-        facts["provenance"] = {}
+        metadata["provenance"] = {}
     elif what == "config":
-        facts["config"]["volume_preserving"] = False
+        metadata["config"]["volume_preserving"] = False
 
 
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("version", r"got version 2 of the format, wanted 1; take the infomin that wrote it"),
-        ("missing", r"couplings.1.transform_net.weights.0: missing, wanted \[2, 2\]; copy it anew"),
+        (
+            "version",
+            r"got version 2 of the format, wanted 1; use the version of infomin that wrote",
+        ),
+        (
+            "missing",
+            r"couplings.1.transform_net.weights.0: missing, wanted \[2, 2\]; copy the file",
+        ),
         (
             "unexpected",
-            r"got other parameters than its configuration has, bias: \[1\], wanted no such parameter; copy",
+            r"got parameters that do not match its configuration, "
+            r"bias: \[1\], wanted no such parameter; copy",
         ),
         ("shape", r"couplings.1.transform_net.weights.0: \[1, 2\], wanted \[2, 2\]"),
         (
             "argument",
-            r"got \{.*'width': 3\} \(.*unexpected keyword argument 'width'.*\), wanted the arguments of PixelFlow; copy",
+            r"got the configuration \{.*'width': 3\} \(.*unexpected keyword argument 'width'.*\), "
+            "wanted the arguments of PixelFlow; copy",
         ),
         ("value", r"got 'cmyk', wanted one of rgb.*wanted the arguments of PixelFlow"),
         (
             "config",
-            r"got other parameters than its configuration has, couplings.0.transform_net.weights.1: \[1, 2\], wanted \[2, 2\]",
+            r"got parameters that do not match its configuration, "
+            r"couplings.0.transform_net.weights.1: \[1, 2\], wanted \[2, 2\]",
         ),
     ],
 )
-def test_a_file_with_other_contents_is_an_error_that_names_them(
+def test_a_file_with_wrong_contents_is_an_error_that_names_them(
     small: Path, what: str, message: str
 ) -> None:
     rewrite(small, lambda *parts: damage(what, *parts))
@@ -264,36 +271,31 @@ def test_a_file_with_other_contents_is_an_error_that_names_them(
 def test_the_checksum_covers_names_shapes_configuration_and_provenance(
     small: Path, what: str
 ) -> None:
-    rewrite(small, lambda *parts: None, sealed=False)
+    rewrite(small, lambda *parts: None, update_checksum=False)
     PixelFlow.load(small)
-    rewrite(small, lambda *parts: damage(what, *parts), sealed=False)
+    rewrite(small, lambda *parts: damage(what, *parts), update_checksum=False)
     with pytest.raises(ValueError, match="got a wrong checksum"):
         PixelFlow.load(small)
 
 
-def test_the_word_gives_frozen_views(tmp_path: Path) -> None:
-    flow = wild(space="lab")
+def test_a_dial_gives_a_frozen_view(tmp_path: Path) -> None:
+    flow = random_flow(space="lab")
     flow.save(tmp_path / "a.b.safetensors")
-    view = learned(f"{tmp_path}/a.b.safetensors")
+    view = FlowSplit.from_dial(f"{tmp_path}/a.b.safetensors")
     assert isinstance(view, FlowSplit) and view.channels == (1, 2)
     assert not view.training and not any(module.training for module in view.modules())
     assert list(view.parameters()) and not any(p.requires_grad for p in view.parameters())
     assert all(map(torch.equal, view(IMAGES), FlowSplit(flow)(IMAGES)))
-    wild(channels=4).save(tmp_path / "four")
+    random_flow(channels=4).save(tmp_path / "four")
     with pytest.raises(ValueError, match=r"got '0-12', wanted the channels 0 to 3"):
-        learned(str(tmp_path / "four"))
+        FlowSplit.from_dial(str(tmp_path / "four"))
 
 
-def test_the_digest_of_a_learned_view_is_that_of_what_stands_in_its_file(tmp_path):
+def test_the_digest_of_a_learned_view_is_that_of_its_file(tmp_path):
     one, same, other = (tmp_path / f"{name}.safetensors" for name in ("one", "same", "other"))
-    (
-        PixelFlow(hidden=2).save(one),
-        PixelFlow(hidden=2).save(same),
-        PixelFlow(hidden=2, seed=1).save(other),
-    )
-    assert (
-        learned(str(one)).digest
-        == learned(str(same)).digest
-        == sha256(one.read_bytes()).hexdigest()
-    )
-    assert learned(str(other)).digest != learned(str(one)).digest
+    PixelFlow(hidden=2).save(one)
+    PixelFlow(hidden=2).save(same)
+    PixelFlow(hidden=2, seed=1).save(other)
+    digests = {file: FlowSplit.from_dial(str(file)).digest for file in (one, same, other)}
+    assert digests[one] == digests[same] == sha256(one.read_bytes()).hexdigest()
+    assert digests[other] != digests[one]

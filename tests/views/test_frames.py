@@ -1,4 +1,4 @@
-"""Views of clips: what the one image shares with a later frame, what it does not, and what a probe is shown."""
+"""Views of clips: the factors that the image shares with a later frame, and what a probe sees."""
 
 import math
 from dataclasses import replace
@@ -16,8 +16,7 @@ from infomin.data.moving_mnist import (
     render_clips,
     shared_clip_nats,
 )
-from infomin.data.scenes import World, nats_per_factor
-from infomin.data.scenes import render_scenes as still
+from infomin.data.scenes import World, nats_per_factor, render_scenes
 from infomin.views import SharedFactors, SharedFrames, parse
 
 torch.set_num_threads(1)
@@ -28,12 +27,11 @@ def clips():
     return load("clips", 32)[0].scenes[:64]
 
 
-def drawn(share, clips, seed=0):
-    view = SharedFrames(share)
-    return view, view.other(clips, torch.Generator().manual_seed(seed))
+def draw_other(share, clips, seed=0):
+    return SharedFrames(share).other(clips, torch.Generator().manual_seed(seed))
 
 
-FACTS = {  # what each word must keep
+SHARED = {  # the factors that each word keeps
     "nothing": set(),
     "digit": {"digit"},
     "digit_image": {"digit", "digit_image"},
@@ -46,9 +44,9 @@ FACTS = {  # what each word must keep
 }
 
 
-@pytest.mark.parametrize("share", FACTS)
+@pytest.mark.parametrize("share", SHARED)
 def test_the_named_factors_are_shared_and_no_others(share, clips):
-    _, other = drawn(share, clips)
+    other = draw_other(share, clips)
     later = positions(clips, [LATER])[:, 0]
     same = {
         name: getattr(other, name) == getattr(clips, name)
@@ -56,9 +54,9 @@ def test_the_named_factors_are_shared_and_no_others(share, clips):
     }
     same["position"] = (other.start == later).all(2)
     for name, equal in same.items():
-        share_of = equal.double().mean()
-        assert (share_of == 1) == (name in FACTS[share]), (name, share_of)
-        assert name in FACTS[share] or share_of < 0.4
+        fraction = equal.double().mean()
+        assert (fraction == 1) == (name in SHARED[share]), (name, fraction)
+        assert name in SHARED[share] or fraction < 0.4
     assert (clips.world.digit_class[other.digit_image] == other.digit).all()
     assert (clips.world.background_class[other.background_image] == other.background).all()
 
@@ -66,16 +64,13 @@ def test_the_named_factors_are_shared_and_no_others(share, clips):
 def test_the_past_is_frames_one_to_ten_stacked(clips):
     v1, v2 = SharedFrames("digit")(clips, torch.Generator().manual_seed(0))
     frames = render_clips(clips, range(1, PAST + 1), dtype=torch.uint8)
-    assert (
-        v1.shape == (64, 3 * PAST, 32, 32)
-        and v2.shape == (64, 3, 32, 32)
-        and v1.dtype == v2.dtype == torch.uint8
-    )
+    assert v1.shape == (64, 3 * PAST, 32, 32) and v2.shape == (64, 3, 32, 32)
+    assert v1.dtype == v2.dtype == torch.uint8
     for t in range(PAST):
         assert torch.equal(v1[:, 3 * t : 3 * t + 3], frames[:, t])
 
 
-def test_all_that_is_shared_is_the_later_frame_and_so_is_what_a_probe_is_shown(clips):
+def test_sharing_everything_or_eval_mode_gives_the_later_frame(clips):
     frame = render_clips(clips, [LATER], dtype=torch.uint8)[:, 0]
     assert torch.equal(SharedFrames("all")(clips)[1], frame)
     view = SharedFrames("nothing").eval()
@@ -83,53 +78,50 @@ def test_all_that_is_shared_is_the_later_frame_and_so_is_what_a_probe_is_shown(c
     assert not torch.equal(view.train()(clips)[1], frame)
 
 
-def test_draws_are_the_generator_s_alone(clips):
+def test_draws_depend_only_on_the_generator(clips):
     view = SharedFrames("digit")
     one, two, other = (view(clips, torch.Generator().manual_seed(seed))[1] for seed in (0, 0, 1))
     assert torch.equal(one, two) and not torch.equal(one, other)
 
 
-def test_what_is_not_shared_is_drawn_anew_each_time(clips):
-    one, other = (drawn("nothing", clips, seed)[1].tensors() for seed in (0, 1))
+def test_factors_that_are_not_shared_are_redrawn_each_time(clips):
+    one = draw_other("nothing", clips, seed=0).tensors()
+    other = draw_other("nothing", clips, seed=1).tensors()
     for name in one.keys() - {"velocity"}:
         assert (one[name] != other[name]).double().mean() > 0.5, name
 
 
-def test_past_and_later_may_be_others(clips):
+def test_past_and_later_can_be_set(clips):
     view = SharedFrames("all", past=2, later=3.5)
-    past, frame = (
-        render_clips(clips, [1, 2], dtype=torch.uint8).flatten(1, 2),
-        render_clips(clips, [3.5], dtype=torch.uint8)[:, 0],
-    )
+    past = render_clips(clips, [1, 2], dtype=torch.uint8).flatten(1, 2)
+    frame = render_clips(clips, [3.5], dtype=torch.uint8)[:, 0]
     for training in (True, False):
         v1, v2 = view.train(training)(clips)
         assert torch.equal(v1, past) and torch.equal(v2, frame)
 
 
-def test_positions_that_are_not_shared_tell_nothing(clips):
-    many = draw_clips(clips.world, 4000, seed=5)
-    _, other = drawn("digit", many)
-    later = positions(many, [LATER])[:, 0, 0]
-    table = torch.corrcoef(torch.cat([later, other.start[:, 0]], 1).T)
-    assert table[:2, 2:].abs().max() < 0.06
+def test_positions_that_are_not_shared_are_uncorrelated(clips):
+    clips = draw_clips(clips.world, 4000, seed=5)
+    other = draw_other("digit", clips)
+    later = positions(clips, [LATER])[:, 0, 0]
+    correlations = torch.corrcoef(torch.cat([later, other.start[:, 0]], 1).T)
+    assert correlations[:2, 2:].abs().max() < 0.06
 
 
-@pytest.mark.parametrize(
-    ("height", "width"), [(4, 4), (3, 1), (4, 3)]
-)  # of a digit on a canvas of 4 px
-def test_the_nats_of_the_place_are_the_entropy_of_the_pixel_that_shows_it(height, width):
-    one = torch.zeros(1, dtype=torch.long)
-    world = World(
-        torch.zeros(1, height, width).byte(), one, torch.zeros(1, 3, 4, 4).byte(), one, size=4
-    )
-    many = draw_clips(world, 200_000, seed=1, speed=0.3)
-    pixel = positions(many, [LATER])[:, 0, 0].round().long()
-    share = (pixel[:, 0] * 4 + pixel[:, 1]).bincount().double().div(len(many))
-    entropy = -float(share.xlogy(share).sum())
-    assert SharedFrames("position").nats(many) == pytest.approx(entropy, abs=4e-3)
+# sizes of a digit on a canvas of 4 px
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (3, 1), (4, 3)])
+def test_the_nats_of_a_position_are_the_entropy_of_its_pixel(height, width):
+    one_class = torch.zeros(1, dtype=torch.long)
+    digits, backgrounds = torch.zeros(1, height, width).byte(), torch.zeros(1, 3, 4, 4).byte()
+    world = World(digits, one_class, backgrounds, one_class, size=4)
+    clips = draw_clips(world, 200_000, seed=1, speed=0.3)
+    pixel = positions(clips, [LATER])[:, 0, 0].round().long()
+    p = (pixel[:, 0] * 4 + pixel[:, 1]).bincount().double().div(len(clips))
+    entropy = -float(p.xlogy(p).sum())
+    assert SharedFrames("position").nats(clips) == pytest.approx(entropy, abs=4e-3)
 
 
-def test_the_nats_of_frames_are_those_of_scenes_but_for_the_place(clips):
+def test_the_nats_of_frames_and_scenes_differ_only_for_the_position(clips):
     for share in (
         "nothing",
         "digit",
@@ -139,24 +131,20 @@ def test_the_nats_of_frames_are_those_of_scenes_but_for_the_place(clips):
         "background_crop",
         "digit-background",
     ):
-        assert SharedFrames(share).nats(clips) == math.fsum(
-            nats_per_factor(clips.world, share).values()
-        )
-    place, room = (
-        SharedFrames("position").nats(clips),
-        clips.world.size - clips.world.digits.shape[1],
-    )
-    assert 2 * math.log(room) < place < 2 * math.log(room + 1)
-    assert SharedFrames("digit-position").nats(clips) == pytest.approx(math.log(10) + place)
-    assert (
-        SharedFrames("position").nats(replace(clips, world=replace(clips.world, cells=7))) == place
-    )
+        expected = math.fsum(nats_per_factor(clips.world, share).values())
+        assert SharedFrames(share).nats(clips) == expected
+    nats = SharedFrames("position").nats(clips)
+    margin = clips.world.size - clips.world.digits.shape[1]
+    assert 2 * math.log(margin) < nats < 2 * math.log(margin + 1)
+    assert SharedFrames("digit-position").nats(clips) == pytest.approx(math.log(10) + nats)
+    other_grid = replace(clips, world=replace(clips.world, cells=7))
+    assert SharedFrames("position").nats(other_grid) == nats
     with pytest.raises(ValueError, match="'position%2': got a position with a modulus"):
         shared_clip_nats(clips, "position%2")
 
 
 @pytest.mark.parametrize(
-    ("build", "error", "parts"),
+    ("build", "error", "message"),
     [
         (lambda: SharedFrames("colour"), ValueError, "colour"),
         (
@@ -169,14 +157,14 @@ def test_the_nats_of_frames_are_those_of_scenes_but_for_the_place(clips):
         (
             lambda: SharedFrames("digit")(torch.zeros(1, 3, 32, 32)),
             TypeError,
-            "got Tensor, wanted moving_mnist.Clips of a digit each",
+            "got Tensor, wanted moving_mnist.Clips of one digit each; use data='clips'",
         ),
         (
             lambda: SharedFrames("digit")(
                 draw_clips(load("clips", 32)[0].scenes.world, 2, 0, digits=2)
             ),
             TypeError,
-            "got 2 digits",
+            "got clips of 2 digits",
         ),
         (
             lambda: run(Recipe(view="frames:digit", data="digits")),
@@ -191,30 +179,27 @@ def test_the_nats_of_frames_are_those_of_scenes_but_for_the_place(clips):
         (lambda: Recipe(data="clips:mnist"), ValueError, "wanted clips:DIGITS@BACKGROUNDS"),
     ],
 )
-def test_mistakes_are_told(build, error, parts):
-    with pytest.raises(error, match=parts):
+def test_mistakes_are_errors(build, error, message):
+    with pytest.raises(error, match=message):
         build()
 
 
-def test_the_data_say_what_the_later_frame_shows():
+def test_labels_and_images_of_the_data_are_those_of_the_later_frame():
     train, test = load("clips", 32)
-    split = train
-    assert (
-        len(train) == 8192
-        and len(test) == 4096
-        and set(split.labels) == {"digit", "background", "place"}
+    assert len(train) == 8192 and len(test) == 4096
+    assert set(train.labels) == {"digit", "background", "place"}
+    corner = positions(train.scenes[:50], [LATER])[:, 0, 0]
+    torch.testing.assert_close(train.labels["place"][:50].double(), corner + 7)  # a digit of 14 px
+    assert torch.equal(train.labels["digit"], train.scenes.digit[:, 0])
+    frames = render_clips(train.scenes[:5], [LATER], dtype=torch.uint8)[:, 0]
+    assert torch.equal(train.images[:5], frames)
+    train_digits, test_digits = (
+        set(map(tuple, split.scenes.world.digits.flatten(1).tolist())) for split in (train, test)
     )
-    corner = positions(split.scenes[:50], [LATER])[:, 0, 0]
-    torch.testing.assert_close(split.labels["place"][:50].double(), corner + 7)  # a digit of 14 px
-    assert torch.equal(split.labels["digit"], split.scenes.digit[:, 0])
-    assert torch.equal(
-        split.images[:5], render_clips(split.scenes[:5], [LATER], dtype=torch.uint8)[:, 0]
-    )
-    seen = [set(map(tuple, part.scenes.world.digits.flatten(1).tolist())) for part in (train, test)]
-    assert not seen[0] & seen[1], "train and test share no digit"
+    assert not train_digits & test_digits, "train and test share no digit"
 
 
-def test_a_run_reads_the_encoder_of_single_images_and_says_pixels():
+def test_a_run_probes_the_encoder_of_single_images_and_reports_pixels():
     fields = {
         "view": "frames:position",
         "data": "clips",
@@ -224,18 +209,13 @@ def test_a_run_reads_the_encoder_of_single_images_and_says_pixels():
         "width": 0.25,
     }
     row = run(Recipe(**fields, candidates=32, probe_images=96))
-    assert (
-        row["status"] == "done"
-        and row["px_place"] > 0
-        and {"acc_digit", "acc_background", "i_nce"} <= set(row)
-    )
-    assert "acc_place" not in row and row["true_nats"] == pytest.approx(
-        2 * (math.log(18) + math.log(2) / 18)
-    )
+    assert row["status"] == "done" and row["px_place"] > 0
+    assert {"acc_digit", "acc_background", "i_nce"} <= set(row) and "acc_place" not in row
+    assert row["true_nats"] == pytest.approx(2 * (math.log(18) + math.log(2) / 18))
     assert parse("frames:position").channels == (30, 3)
 
 
-def test_a_row_says_what_both_encoders_have_learned():
+def test_a_row_has_the_probes_of_both_encoders():
     row = run(
         Recipe(
             view="frames:digit",
@@ -247,33 +227,34 @@ def test_a_row_says_what_both_encoders_have_learned():
             candidates=100,
         )
     )
-    for end in ("", "_past"):
-        assert (
-            0 <= row[f"acc_digit{end}"] <= 1
-            and 0 <= row[f"knn_background{end}"] <= 1
-            and row[f"px_place{end}"] > 0
-        )
-    assert (
-        row["px_place"] != row["px_place_past"]
-        and row["entropy_digit"] == row["entropy_digit_past"]
-    )
-    chain, pair = parse("frames:digit+crop:0.5"), parse("grey:1+crop:0.3/1|crop:0.2/1")
-    assert (
-        chain.beside == {"past": (0,)}
-        and pair.beside == {}
-        and parse("frames:digit|frames:all").beside == {"past": (2,)}
-    )
+    for suffix in ("", "_past"):
+        assert 0 <= row[f"acc_digit{suffix}"] <= 1
+        assert 0 <= row[f"knn_background{suffix}"] <= 1
+        assert row[f"px_place{suffix}"] > 0
+    assert row["px_place"] != row["px_place_past"]
+    assert row["entropy_digit"] == row["entropy_digit_past"]
 
 
-def test_views_that_a_probe_reads_show_what_the_labels_speak_of():
+@pytest.mark.parametrize(
+    ("view", "beside"),
+    [
+        ("frames:digit+crop:0.5", {"past": (0,)}),
+        ("grey:1+crop:0.3/1|crop:0.2/1", {}),
+        ("frames:digit|frames:all", {"past": (2,)}),
+    ],
+)
+def test_compositions_keep_the_views_beside(view, beside):
+    assert parse(view).beside == beside
+
+
+def test_a_probe_reads_the_views_that_the_labels_describe():
     scenes = load("digits")[0].scenes[:16]
     view = SharedFactors("nothing").eval()
     views = view(scenes, torch.Generator().manual_seed(0))
-    assert [i for i, shown in enumerate(views) if torch.equal(shown, still(scenes))] == list(
-        view.readout
-    )
+    images = render_scenes(scenes)
+    assert view.readout == tuple(i for i, v in enumerate(views) if torch.equal(v, images))
 
 
-def test_the_past_is_ten_frames_and_the_later_one_the_twentieth_as_in_the_paper():
+def test_the_past_is_ten_frames_and_the_later_frame_the_twentieth_as_in_the_paper():
     view = SharedFrames("all")
     assert (view.past, view.later) == (10, 20)

@@ -1,4 +1,4 @@
-"""Augmentations: views drawn at random for each image of a batch."""
+"""Augmentations: views with random draws for each image of a batch."""
 
 from .blur import Blur
 from .crop import Crop, Flip

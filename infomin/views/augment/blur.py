@@ -1,4 +1,7 @@
-"""Gaussian blur with a width for each sample, as products with banded matrices that hold the reflection at the border."""
+"""Gaussian blur with a sigma per image, as products with banded matrices.
+
+The matrices include the reflection at the border.
+"""
 
 import math
 from typing import NamedTuple
@@ -14,22 +17,22 @@ from ..draws import apply_where, bernoulli, check_interval, check_range, uniform
 
 
 class BlurDraws(NamedTuple):
-    """Standard deviations in px `[n]`, and which samples `[n]`."""
+    """The draws of `Blur`: sigma in px `[n]`, and which images are blurred, bool `[n]`."""
 
     sigma: Tensor
     which: Tensor
 
 
 def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
-    """Blur each image with a Gaussian of its own; the border is reflected without its last pixel.
+    """Blur each image with its own Gaussian; the border is reflected without its last pixel.
 
     Args:
         images: `[B, C, H, W]` floating point.
         sigma: standard deviations in px `[B]`, above 0.
-        kernel: number of weights, odd; half of it must be less than either side.
+        kernel: the number of weights, odd; half of it must be less than either side.
 
     Raises:
-        ValueError: a kernel that is even or too wide.
+        ValueError: the kernel is even or too wide.
 
     Source: equals torchvision.transforms.v2.functional.gaussian_blur.
 
@@ -37,48 +40,52 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     tensor([0.0000, 0.2741, 0.4519])
     """
     n, channels, height, width = images.shape
-    if kernel % 2 == 0 or not 0 < kernel <= 2 * min(height, width) - 1:
+    widest = 2 * min(height, width) - 1
+    if kernel % 2 == 0 or not 0 < kernel <= widest:
         raise ValueError(
-            f"blur(kernel): got {kernel} for images of {height}x{width}, wanted an odd number from 1 to "
-            f"{2 * min(height, width) - 1}; use a smaller kernel or larger images"
+            f"blur(kernel): got {kernel} for images of {height}x{width}, wanted an odd number from "
+            f"1 to {widest}; use a smaller kernel or larger images"
         )
-    steps = torch.arange(kernel // 2 + 1, dtype=images.dtype, device=images.device)
-    weights = torch.exp(-0.5 * (steps / to_device(sigma, images)[:, None]).square())
+    offsets = torch.arange(kernel // 2 + 1, dtype=images.dtype, device=images.device)
+    weights = torch.exp(-0.5 * (offsets / to_device(sigma, images)[:, None]).square())
     weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
-    wide = images.reshape(n, channels * height, width) @ _banded(weights, width).mT
-    rows = _banded(weights, height)
-    return torch.stack(
-        [rows @ plane for plane in wide.view(n, channels, height, width).unbind(1)], 1
-    )
+    blurred = images.reshape(n, channels * height, width) @ _blur_matrix(weights, width).mT
+    vertical = _blur_matrix(weights, height)
+    planes = blurred.view(n, channels, height, width).unbind(1)
+    return torch.stack([vertical @ plane for plane in planes], 1)
 
 
-def _banded(weights: Tensor, size: int) -> Tensor:
-    """The linear map `[n, size, size]` of a symmetric kernel, given from its middle outwards `[n, reach + 1]`."""
-    steps = torch.arange(1 - weights.shape[1], weights.shape[1], device=weights.device)
-    source = (torch.arange(size, device=weights.device)[:, None] + steps).abs()
-    source = (
-        size - 1 - (size - 1 - source).abs()
-    )  # a line is followed by its mirror image, without the last pixel
-    kernel = weights[:, steps.abs()][:, None].expand(-1, size, -1)
-    return weights.new_zeros(len(weights), size, size).scatter_add_(
-        2, source.expand(len(weights), -1, -1), kernel
-    )
+def _blur_matrix(weights: Tensor, size: int) -> Tensor:
+    """Matrices `[n, size, size]` that convolve a line with a symmetric kernel.
+
+    Args:
+        weights: half of the kernel, from its centre outwards: `[n, reach + 1]`.
+        size: the length of the line.
+    """
+    offsets = torch.arange(1 - weights.shape[1], weights.shape[1], device=weights.device)
+    source = (torch.arange(size, device=weights.device)[:, None] + offsets).abs()
+    # beyond its last pixel a line continues with its mirror image, which leaves out that pixel
+    source = size - 1 - (size - 1 - source).abs()
+    source = source.expand(len(weights), -1, -1)
+    kernel = weights[:, offsets.abs()][:, None].expand(-1, size, -1)
+    return weights.new_zeros(len(weights), size, size).scatter_add_(2, source, kernel)
 
 
 @register("blur", dial="the probability of a blur with sigma 0.1 to 2 px: blur:0.5")
 class Blur(Augmentation[BlurDraws]):
-    """Gaussian blur of a random width with probability p; in eval mode images stay as they are.
+    """Gaussian blur with a random sigma, with probability p; in eval mode images stay unchanged.
 
     Args:
-        sigma: the least and greatest standard deviation in px, above 0, uniform.
+        sigma: the minimum and maximum standard deviation in px, above 0; drawn uniformly.
         p: 0 to 1.
-        kernel: number of weights, odd; below 1 it is a share of the shorter side (SimCLR: 0.1), rounded to the odd number
-            around it; None is three deviations of the widest, cut to what the image can reflect.
+        kernel: the number of weights, odd. Below 1 it is a share of the shorter side (SimCLR: 0.1),
+            rounded to an odd number; None covers three times the maximum sigma, cut to what the
+            image can reflect.
 
     Raises:
         ValueError: a number out of range; from `forward`, a kernel too wide for the images.
 
-    Source: SimCLR (arXiv 2002.05709, appendix A); MoCo v2 and InfoMin use it with sigma 0.1 to 2 and p 0.5.
+    Source: SimCLR (arXiv 2002.05709, appendix A); MoCo v2 and InfoMin use sigma 0.1 to 2, p 0.5.
 
     >>> (view,) = Blur(sigma=(1, 1), p=1)(torch.eye(9).view(1, 1, 9, 9))
     >>> view.shape, bool(view.max() < 0.5)
@@ -93,16 +100,16 @@ class Blur(Augmentation[BlurDraws]):
         super().__init__()
         self.sigma = check_interval(sigma, 1e-3, 1e6, "Blur(sigma)")
         self.p = check_range(p, 0, 1, "Blur(p)")
-        if kernel is not None and (
-            check_range(kernel, 0, 1e6, "Blur(kernel)") >= 1 and kernel % 2 != 1
-        ):
-            raise ValueError(
-                f"Blur(kernel): got {kernel!r}, wanted an odd whole number or a share below 1; change it"
-            )
+        if kernel is not None:
+            check_range(kernel, 0, 1e6, "Blur(kernel)")
+            if kernel >= 1 and kernel % 2 != 1:
+                raise ValueError(
+                    f"Blur(kernel): got {kernel!r}, wanted an odd whole number or a share below 1"
+                )
         self.kernel = kernel
 
     def size(self, side: int) -> int:
-        """The number of weights for images whose shorter side is so many px.
+        """The number of weights for images whose shorter side is `side` px.
 
         >>> Blur().size(64), Blur().size(4), Blur(kernel=0.1).size(224), Blur(kernel=0.1).size(64)
         (13, 7, 23, 7)
@@ -119,17 +126,18 @@ class Blur(Augmentation[BlurDraws]):
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> BlurDraws:
-        """A width for each of n images, and whether it is used."""
-        return BlurDraws(uniform((n,), *self.sigma, generator), bernoulli((n,), self.p, generator))
+        """Draw a sigma for each of n images, and whether it is blurred."""
+        sigma = uniform((n,), *self.sigma, generator)
+        return BlurDraws(sigma, bernoulli((n,), self.p, generator))
 
     def augment(self, images: Tensor, draws: BlurDraws) -> Views:
-        """The view for given draws."""
+        """Make the view from given draws."""
         kernel = self.size(min(images.shape[2:]))
 
-        def blurred(images: Tensor, rows: Tensor) -> Tensor:
+        def blur_rows(images: Tensor, rows: Tensor) -> Tensor:
             return blur(images, draws.sigma[rows], kernel)
 
-        return (apply_where(to_unit(images), draws.which, blurred),)
+        return (apply_where(to_unit(images), draws.which, blur_rows),)
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}, p={self.p}, kernel={self.kernel}"

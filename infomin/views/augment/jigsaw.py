@@ -1,4 +1,4 @@
-"""Jigsaw: images cut into cells, a part of each cell taken, and the parts put together again in a random order."""
+"""Jigsaw: cut images into cells, crop a square from each cell and shuffle the squares."""
 
 from typing import NamedTuple
 
@@ -15,40 +15,45 @@ SHARE = 64 / 85  # PIRL takes 64 px of each cell of 85
 
 
 class JigsawDraws(NamedTuple):
-    """For each sample: where in its cell each part starts `[n, cells^2, 2]` (row, column), and which part comes where
-    `[n, cells^2]`."""
+    """The draws of `Jigsaw`.
+
+    The offset (row, column) of each square in its cell, long `[n, cells^2, 2]`, and which square
+    goes to each place, long `[n, cells^2]`.
+    """
 
     offsets: Tensor
     order: Tensor
 
 
 def cells(images: Tensor, n: int, crop: int, offsets: Tensor) -> Tensor:
-    """Cut images into n x n cells and take a square of each.
+    """Cut images into n x n cells and crop a square from each.
 
     Args:
-        images: `[B, C, H, W]`; what is left over at the right and at the bottom is dropped.
-        n: cells in a row and in a column.
+        images: `[B, C, H, W]`; the remainder at the right and at the bottom is dropped.
+        n: cells per row and per column.
         crop: side of the squares in px, at most that of a cell.
-        offsets: long `[B, n * n, 2]`: row and column in its cell at which each square starts, cells row by row.
+        offsets: long `[B, n * n, 2]`: the first row and column of each square in its cell, cells
+            row by row.
 
     Returns:
         `[B, n * n, C, crop, crop]`.
 
-    >>> cells(torch.arange(16).view(1, 1, 4, 4), 2, 1, torch.zeros(1, 4, 2, dtype=torch.long)).flatten()
+    >>> offsets = torch.zeros(1, 4, 2, dtype=torch.long)
+    >>> cells(torch.arange(16).view(1, 1, 4, 4), 2, 1, offsets).flatten()
     tensor([ 0,  2,  8, 10])
     """
     height, width = images.shape[2] // n, images.shape[3] // n
     offsets = to_device(offsets, images.device)
     cell = torch.arange(n * n, device=images.device)
-    step = torch.arange(crop, device=images.device)
-    rows = (cell // n * height + offsets[:, :, 0])[:, :, None] + step
-    columns = (cell % n * width + offsets[:, :, 1])[:, :, None] + step
+    span = torch.arange(crop, device=images.device)
+    rows = (cell // n * height + offsets[:, :, 0])[:, :, None] + span
+    columns = (cell % n * width + offsets[:, :, 1])[:, :, None] + span
     sample = torch.arange(len(images), device=images.device)[:, None, None, None]
     return images.movedim(1, 3)[sample, rows[..., None], columns[:, :, None]].movedim(4, 2)
 
 
 def assemble(parts: Tensor) -> Tensor:
-    """Put n x n cells `[B, n * n, C, h, w]` together, row by row: `[B, C, n * h, n * w]`.
+    """Assemble n x n cells `[B, n * n, C, h, w]` row by row to images `[B, C, n * h, n * w]`.
 
     >>> assemble(torch.arange(4).view(1, 4, 1, 1, 1))
     tensor([[[[0, 1],
@@ -60,18 +65,20 @@ def assemble(parts: Tensor) -> Tensor:
     return grid.reshape(batch, channels, n * height, n * width)
 
 
-@register("jigsaw", dial="how many cells there are in a row and in a column: jigsaw:3")
+@register("jigsaw", dial="the number of cells per row and per column: jigsaw:3")
 class Jigsaw(Augmentation[JigsawDraws]):
-    """An image whose cells are cropped and shuffled; in eval mode it stays whole, at its own size.
+    """Images whose cells are cropped and shuffled; in eval mode images stay whole, at their size.
 
     Args:
-        cells: in a row and in a column, 2 or more.
-        crop: side in px of the square taken from each cell; None is 64/85 of the cell, as in PIRL.
+        cells: per row and per column, 2 or more.
+        crop: side in px of the square cropped from each cell; None is 64/85 of the cell, as in
+            PIRL.
 
     Raises:
         ValueError: a number out of range; from `forward`, images too small for the cells.
 
-    Source: PIRL (arXiv 1912.01991), which encodes the cells one by one: for that take `cells`. InfoMin has both.
+    Source: PIRL (arXiv 1912.01991), which encodes each cell by itself: use `cells` for that.
+    InfoMin has both.
 
     >>> (view,) = Jigsaw(3)(torch.rand(2, 3, 64, 64))
     >>> view.shape
@@ -86,7 +93,7 @@ class Jigsaw(Augmentation[JigsawDraws]):
         self.crop = crop if crop is None else check_integer(crop, 1, 1e6, "Jigsaw(crop)")
 
     def side(self, height: int, width: int) -> int:
-        """Side in px of the square taken from each cell of an image."""
+        """Side in px of the square cropped from each cell of an image."""
         cell = min(height, width) // self.cells
         return self.crop or max(1, round(SHARE * cell))
 
@@ -98,22 +105,18 @@ class Jigsaw(Augmentation[JigsawDraws]):
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> JigsawDraws:
-        """Where each square starts and which comes where, for n samples."""
-        crop, count = self.side(height, width), self.cells**2
-        free = torch.tensor(
-            [height // self.cells - crop + 1, width // self.cells - crop + 1], device="cpu"
-        )
-        return JigsawDraws(
-            randint_below((n, count, 2), free, generator), permutations(n, count, generator)
-        )
+        """Draw the offsets and the order of the squares of n images."""
+        side, count = self.side(height, width), self.cells**2
+        positions = (height // self.cells - side + 1, width // self.cells - side + 1)
+        offsets = randint_below((n, count, 2), torch.tensor(positions, device="cpu"), generator)
+        return JigsawDraws(offsets, permutations(n, count, generator))
 
     def augment(self, images: Tensor, draws: JigsawDraws) -> Views:
-        """The view for given draws."""
-        parts = cells(
-            to_unit(images), self.cells, self.side(images.shape[2], images.shape[3]), draws.offsets
-        )
+        """Make the view from given draws."""
+        side = self.side(images.shape[2], images.shape[3])
+        squares = cells(to_unit(images), self.cells, side, draws.offsets)
         sample = torch.arange(len(images), device=images.device)[:, None]
-        return (assemble(parts[sample, to_device(draws.order, images.device)]),)
+        return (assemble(squares[sample, to_device(draws.order, images.device)]),)
 
     def smallest_side(self) -> int:
         return self.cells * (self.crop or 1)

@@ -1,4 +1,4 @@
-"""Multi-crop: several crops of each image, a few large ones and more small ones."""
+"""Multi-crop: a few large and more small crops of each image."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,24 @@ from ..dials import match_dial
 from ..draws import check_integer, check_interval
 from .crop import Box, boxes, crop, whole
 
+LARGE_AREA, SMALL_AREA = (0.14, 1.0), (0.05, 0.14)  # shares of the image, as in SwAV
+
 
 @register(
-    "multicrop", dial="how many crops of which side in px, large ones first: multicrop:2x32-4x16"
+    "multicrop", dial="the number of crops x their side in px, large first: multicrop:2x32-4x16"
 )
 class MultiCrop(Augmentation[Box]):
-    """Several crops of each image as so many views; in eval mode each is the whole image at its size.
+    """Several crops of each image, one view per crop; in eval mode the whole image at each size.
 
     Args:
-        sizes: sides of the kinds of crop in px.
-        counts: how many views of each kind.
-        areas: the least and greatest share of the image for each kind.
+        sizes: the side of each kind of crop, in px.
+        counts: the number of views of each kind.
+        areas: the minimum and maximum area of each kind, as a share of the image.
 
     Raises:
-        ValueError: not equally many sizes, counts and areas, or one out of range.
+        ValueError: sizes, counts and areas are not equally many, or one is out of range.
 
-    Source: SwAV (arXiv 2006.09882), whose two crops of 224 px and six of 96 px are the default.
+    Source: SwAV (arXiv 2006.09882); the default is its two crops of 224 px and six of 96 px.
 
     >>> views = MultiCrop((32, 16), (2, 4))(torch.rand(8, 3, 40, 40))
     >>> len(views), views[0].shape, views[5].shape
@@ -34,55 +36,56 @@ class MultiCrop(Augmentation[Box]):
     """
 
     checks_range = False
-    channels: tuple[int, ...] = ()  # as many as there are crops
+    channels: tuple[int, ...] = ()  # set in __init__, one entry per crop
 
     def __init__(
         self,
         sizes: Sequence[int] = (224, 96),
         counts: Sequence[int] = (2, 6),
-        areas: Sequence[tuple[float, float]] = ((0.14, 1.0), (0.05, 0.14)),
+        areas: Sequence[tuple[float, float]] = (LARGE_AREA, SMALL_AREA),
     ) -> None:
         super().__init__()
         if not 0 < len(sizes) == len(counts) == len(areas):
             raise ValueError(
-                f"MultiCrop: got {len(sizes)} sizes, {len(counts)} counts and {len(areas)} areas, wanted equally many; "
-                "add or drop some"
+                "MultiCrop: need at least one size, and one count and one area per size, got "
+                f"{len(sizes)} sizes, {len(counts)} counts and {len(areas)} areas"
             )
         self.sizes = tuple(check_integer(size, 1, 1e6, "MultiCrop(sizes)") for size in sizes)
         self.counts = tuple(check_integer(count, 1, 1e3, "MultiCrop(counts)") for count in counts)
         self.areas = tuple(check_interval(area, 1e-6, 1, "MultiCrop(areas)") for area in areas)
-        self.kinds = [
-            (size, area)
-            for size, count, area in zip(self.sizes, self.counts, self.areas, strict=True)
-            for _ in range(count)
-        ]
+        self.kinds: list[tuple[int, tuple[float, float]]] = []  # size and area of each view
+        for size, count, area in zip(self.sizes, self.counts, self.areas, strict=True):
+            self.kinds += [(size, area)] * count
         self.channels = (3,) * len(self.kinds)
 
     @classmethod
     def from_dial(cls, dial: str) -> "MultiCrop":
         """`multicrop:COUNTxSIZE-COUNTxSIZE`, large crops first."""
         match_dial(dial, r"\d+x\d+(-\d+x\d+)*")
-        counts, sizes = zip(*[map(int, part.split("x")) for part in dial.split("-")], strict=True)
-        return cls(sizes, counts, ((0.14, 1.0), *[(0.05, 0.14)] * (len(sizes) - 1)))
+        kinds = [kind.split("x") for kind in dial.split("-")]
+        counts = [int(count) for count, _ in kinds]
+        sizes = [int(size) for _, size in kinds]
+        return cls(sizes, counts, [LARGE_AREA, *[SMALL_AREA] * (len(sizes) - 1)])
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> Box:
-        """A box for each of n images and each view: long `[n, views]`."""
+        """Draw a box for each of n images and each view: long `[n, views]`."""
         drawn = [boxes(n, height, width, area, generator=generator) for _, area in self.kinds]
         return Box(*[torch.stack(field, 1) for field in zip(*drawn, strict=True)])
 
     def augment(self, images: Tensor, draws: Box) -> Views:
-        """The views for given draws."""
+        """Make the views from given draws."""
         images = to_unit(images)
-        each = zip(self.kinds, *[field.unbind(1) for field in draws], strict=True)
-        return tuple(crop(images, Box(*box), (size, size)) for (size, _), *box in each)
+        fields = [field.unbind(1) for field in draws]
+        per_view = zip(self.kinds, *fields, strict=True)
+        return tuple(crop(images, Box(*box), (size, size)) for (size, _), *box in per_view)
 
     def still(self, images: Tensor) -> Views:
-        """The whole image at the size of each crop."""
+        """The views in eval mode: the whole image, resized to the side of each crop."""
         n, _, height, width = images.shape
-        boxes = whole(n, height, width)
-        return tuple(crop(to_unit(images), boxes, (size, size)) for size, _ in self.kinds)
+        box = whole(n, height, width)
+        return tuple(crop(to_unit(images), box, (size, size)) for size, _ in self.kinds)
 
     def extra_repr(self) -> str:
         return f"sizes={self.sizes}, counts={self.counts}, areas={self.areas}"

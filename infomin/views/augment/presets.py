@@ -1,8 +1,8 @@
 """Named chains of augmentations: the presets of InfoMin, its relatives and SimCLR.
 
-The augmentations are written out here. torchvision draws once for a batch; kornia draws for each
-image, and its SimCLR takes twice as long on a CPU (experiments/speed.py), because its colour jitter
-goes by way of HSV.
+They use this package's augmentations rather than a library's: torchvision draws once per batch;
+kornia draws per image, but its SimCLR takes twice as long on a CPU (experiments/speed.py), because
+its colour jitter converts to HSV.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from .crop import Crop, Flip
 from .jitter import Grey, Jitter
 from .randaugment import RandAugment
 
-# Each in the order in which it is applied. Sources: InfoMin (A to E); SimCLR, arXiv 2002.05709, appendix A.
-_D = (Crop, Flip, partial(Jitter, 0.8, 0.8, 0.8, 0.2, p=0.8), Blur, RandAugment, Grey)
+# In order of application. Sources: InfoMin (A to E); SimCLR, arXiv 2002.05709, appendix A.
+_INFOMIN = (Crop, Flip, partial(Jitter, 0.8, 0.8, 0.8, 0.2, p=0.8), Blur, RandAugment, Grey)
 PRESETS: dict[str, tuple[Callable[[], View], ...]] = {
     "A": (Crop, Flip, partial(Jitter, 0.4, 0.4, 0.4, 0.4), Grey),  # InstDis, MoCo
     "B": (Crop, Flip, partial(Jitter, 0.4, 0.4, 0.4, 0.1, p=0.8), Grey, Blur),  # MoCo v2
     "C": (Crop, Flip, partial(Jitter, 0.4, 0.4, 0.4, 0.1)),  # CMC
-    "D": _D,  # InfoMin Aug
+    "D": _INFOMIN,  # InfoMin Aug
     "E": (
         Crop,
         Flip,
@@ -30,7 +30,7 @@ PRESETS: dict[str, tuple[Callable[[], View], ...]] = {
         Blur,
         partial(RandAugment, color=False),
     ),  # CMC v2
-    "infomin": _D,
+    "infomin": _INFOMIN,
     "simclr": (
         partial(Crop, (0.08, 1.0)),
         Flip,
@@ -42,15 +42,16 @@ PRESETS: dict[str, tuple[Callable[[], View], ...]] = {
 
 
 def preset(name: str) -> list[View]:
-    """The augmentations of a named preset, in the order in which they are applied.
+    """The augmentations of a named preset, in order of application.
 
     Args:
-        name: A (InstDis, MoCo), B (MoCo v2), C (CMC), D or infomin (InfoMin Aug), E (CMC v2), simclr.
+        name: A (InstDis, MoCo), B (MoCo v2), C (CMC), D or infomin (InfoMin Aug), E (CMC v2),
+            simclr.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
 
-    >>> [type(part).__name__ for part in preset("infomin")]
+    >>> [type(augmentation).__name__ for augmentation in preset("infomin")]
     ['Crop', 'Flip', 'Jitter', 'Blur', 'RandAugment', 'Grey']
     """
     return [make() for make in PRESETS[check_choice(name, PRESETS, "aug")]]
@@ -58,10 +59,10 @@ def preset(name: str) -> list[View]:
 
 @register("aug", dial=f"the name of a preset, one of {', '.join(PRESETS)}: aug:infomin")
 class Preset(Then):
-    """The augmentations of a named preset, one after another.
+    """The augmentations of a named preset as one view.
 
     Args:
-        name: as for `preset`.
+        name: of the preset, see `preset`.
 
     Raises:
         ValueError: an unknown name.
@@ -74,5 +75,5 @@ class Preset(Then):
     augments = True
 
     def __init__(self, name: str) -> None:
-        *before, last = preset(name)
-        super().__init__(reduce(Then, before), last)
+        *first, last = preset(name)
+        super().__init__(reduce(Then, first), last)

@@ -1,6 +1,7 @@
-"""RandAugment of whole batches: each sample has its own operations and magnitudes; a round runs each operation once.
+"""RandAugment of whole batches, with operations and magnitudes per image.
 
-All that move pixels are one warp. Magnitudes are continuous, where PIL's integers would round them.
+Each round runs an operation once, on the images that drew it. All operations that move pixels share
+one warp. Magnitudes are continuous; PIL would round them.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,8 @@ from .tone import (
 )
 from .warp import rotation, shear, translation, warp
 
-MOST = 10.0  # the greatest magnitude
-Tone: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # images and m in 0..1 -> images
+MOST = 10.0  # the maximum magnitude
+Tone: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # images, m in 0..1 -> images
 Move: TypeAlias = Callable[[Tensor, int, int], Tensor]  # m in -1..1, height, width -> matrices
 
 
@@ -55,7 +56,7 @@ MOVES: dict[str, Move] = {
     "TranslateX": lambda m, height, width: translation(0.45 * width * m, 0 * m),
     "TranslateY": lambda m, height, width: translation(0 * m, 0.45 * height * m),
 }
-OPERATIONS = (*TONES, *MOVES)  # an operation's number is its place here
+OPERATIONS = (*TONES, *MOVES)  # the number of an operation is its index here
 COLOR = tuple(name for name in OPERATIONS if name != "Identity")
 NO_COLOR = (
     "AutoContrast",
@@ -70,7 +71,10 @@ NO_COLOR = (
 
 
 class RandDraws(NamedTuple):
-    """For each sample and round `[n, rounds]`: the operation's number, its magnitude in 0..10, its sign (-1 or 1)."""
+    """The draws of `RandAugment`, `[n, rounds]` each.
+
+    The number of the operation, its magnitude in 0..10, and its sign, -1 or 1.
+    """
 
     operation: Tensor
     magnitude: Tensor
@@ -78,58 +82,67 @@ class RandDraws(NamedTuple):
 
 
 def randaugment(images: Tensor, operation: Tensor, magnitude: Tensor, sign: Tensor) -> Tensor:
-    """Apply to each sample its own operations, one a round.
+    """Apply to each image its own operations, one per round.
 
     Args:
         images: `[B, 3, H, W]` floating point in [0, 1].
-        operation: long `[B, rounds]`, numbers in OPERATIONS; 0 does nothing.
+        operation: long `[B, rounds]`, indices into OPERATIONS; 0 does nothing.
         magnitude: `[B, rounds]` in 0..10.
-        sign: `[B, rounds]`, -1 or 1: the direction of those that move pixels.
+        sign: `[B, rounds]`, -1 or 1: the direction of operations that move pixels.
 
-    >>> one = torch.tensor([[1.0]])
-    >>> randaugment(torch.ones(1, 3, 1, 1), torch.tensor([[OPERATIONS.index("Invert")]]), one, one).flatten()
+    >>> operation, one = torch.tensor([[OPERATIONS.index("Invert")]]), torch.tensor([[1.0]])
+    >>> randaugment(torch.ones(1, 3, 1, 1), operation, one, one).flatten()
     tensor([0., 0., 0.])
     """
     m = magnitude / MOST
-    for k in range(operation.shape[1]):  # a round at a time, for the magnitudes are the round's
-        steps = [partial(_tone, tone, m[:, k]) for tone in TONES.values()]
-        steps.append(partial(_move, operation[:, k], m[:, k] * sign[:, k]))
-        images = apply_in_sequence(images, operation[:, k : k + 1].clamp(max=len(TONES)), steps)
+    for k in range(operation.shape[1]):  # one round at a time: each has its own magnitudes
+        operations = [partial(_apply_tone, tone, m[:, k]) for tone in TONES.values()]
+        operations.append(partial(_apply_move, operation[:, k], m[:, k] * sign[:, k]))
+        choices = operation[:, k : k + 1].clamp(max=len(TONES))
+        images = apply_in_sequence(images, choices, operations)
     return images
 
 
-def _tone(tone: Tone, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
+def _apply_tone(tone: Tone, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
     return tone(images, m[rows])
 
 
-def _move(operation: Tensor, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
-    every = torch.stack(
-        [move(m[rows], images.shape[2], images.shape[3]) for move in MOVES.values()]
-    )
-    return warp(images, every[operation[rows] - len(TONES), torch.arange(len(rows), device="cpu")])
+def _apply_move(operation: Tensor, m: Tensor, images: Tensor, rows: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    matrices = torch.stack([move(m[rows], height, width) for move in MOVES.values()])
+    move_index = operation[rows] - len(TONES)
+    sample = torch.arange(len(rows), device="cpu")
+    return warp(images, matrices[move_index, sample])
 
 
 @register("randaugment", dial="the mean magnitude of two operations, 0 to 10: randaugment:10")
 class RandAugment(Augmentation[RandDraws]):
-    """RandAugment with Gaussian magnitudes; in eval mode images stay as they are.
+    """RandAugment with Gaussian magnitudes; in eval mode images stay unchanged.
 
-    With m as a share of 10, the operations are: AutoContrast, Equalize and Invert; Posterize to floor(4 m) bits, Solarize from
-    the level 256 m on, SolarizeAdd of 110 m levels to what is below 128; Color, Contrast, Brightness and Sharpness by the factor
-    0.1 + 1.8 m; Rotate by +-30 m degrees, ShearX and ShearY by +-0.3 m, TranslateX and TranslateY by +-0.45 m of the side.
-    What comes in from outside is mid-grey. So a greater m means more of each, not always a stronger change, as in the original.
+    With m as a share of 10, the operations are
+
+    * AutoContrast, Equalize, Invert, which have no magnitude;
+    * Posterize to floor(4 m) bits, Solarize from level 256 m, SolarizeAdd of 110 m levels to those
+      below 128;
+    * Color, Contrast, Brightness, Sharpness by the factor 0.1 + 1.8 m;
+    * Rotate by +-30 m degrees, ShearX and ShearY by +-0.3 m, TranslateX and TranslateY by +-0.45 m
+      of the side; pixels from outside the image are mid-grey.
+
+    As in the original, a larger m is not always a stronger change.
 
     Args:
-        n: rounds; each draws one operation, all equally likely.
+        n: rounds; each draws one operation uniformly.
         m: the mean magnitude, 0 to 10.
-        std: the magnitude's standard deviation, 0 or more; what falls outside 0..10 is clipped.
-        p: the probability with which a drawn operation is applied.
-        color: whether operations on colours take part; without them AutoContrast, Identity, Rotate, Sharpness, the shears and the
-            translations are left (CMC v2).
+        std: the standard deviation of the magnitude, 0 or more; magnitudes are clipped to 0..10.
+        p: the probability that a drawn operation is applied.
+        color: False leaves out operations on colours, as in CMC v2: it keeps AutoContrast,
+            Identity, Rotate, Sharpness, the shears and the translations.
 
     Raises:
         ValueError: a number out of range.
 
-    Source: InfoMin Aug (rand-m10-n2-mstd0.5); RandAugment is arXiv 1909.13719, the list of operations that of timm.
+    Source: InfoMin Aug (rand-m10-n2-mstd0.5); RandAugment is arXiv 1909.13719, the operations are
+    those of timm.
 
     >>> (view,) = RandAugment()(torch.rand(4, 3, 16, 16))
     >>> view.shape
@@ -157,17 +170,17 @@ class RandAugment(Augmentation[RandDraws]):
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> RandDraws:
-        """Operations, magnitudes and signs for n samples; an operation that is not applied has the number 0."""
+        """Draw operations, magnitudes and signs for n images; an operation not applied is 0."""
         size = (n, self.n)
         numbers = torch.tensor([OPERATIONS.index(name) for name in self.names], device="cpu")
-        operation = numbers[randint_below(size, len(numbers), generator)] * bernoulli(
-            size, self.p, generator
-        )
+        drawn = numbers[randint_below(size, len(numbers), generator)]
+        operation = drawn * bernoulli(size, self.p, generator)
         magnitude = normal(size, self.m, self.std, generator).clamp(0, MOST)
-        return RandDraws(operation, magnitude, 2.0 * bernoulli(size, 0.5, generator) - 1)
+        sign = 2.0 * bernoulli(size, 0.5, generator) - 1
+        return RandDraws(operation, magnitude, sign)
 
     def augment(self, images: Tensor, draws: RandDraws) -> Views:
-        """The view for given draws."""
+        """Make the view from given draws."""
         return (randaugment(to_unit(images), *draws),)
 
     def extra_repr(self) -> str:

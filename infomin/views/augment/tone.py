@@ -1,6 +1,7 @@
-"""Operations on the values of pixels that RandAugment takes from PIL, for a batch at once and with an amount for each sample.
+"""RandAugment's operations on pixel values, originally PIL's, batched with an amount per image.
 
-They equal torchvision.transforms.v2.functional on images with 256 levels; images are floating point in [0, 1].
+They equal torchvision.transforms.v2.functional on images of 256 levels; images are floating point
+in [0, 1].
 """
 
 import torch
@@ -11,10 +12,12 @@ from ..draws import per_sample
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch each channel of `[B, C, H, W]` to [0, 1]; a constant one stays."""
-    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
-    flat = high == low
-    return ((images - low.masked_fill(flat, 0)) / (high - low).masked_fill(flat, 1)).clamp(0, 1)
+    """Stretch each channel of `[B, C, H, W]` to [0, 1]; constant channels stay unchanged."""
+    low = images.amin((2, 3), keepdim=True)
+    high = images.amax((2, 3), keepdim=True)
+    constant = high == low
+    span = (high - low).masked_fill(constant, 1)
+    return ((images - low.masked_fill(constant, 0)) / span).clamp(0, 1)
 
 
 def _levels(images: Tensor) -> Tensor:
@@ -22,7 +25,7 @@ def _levels(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Spread the 256 levels of each channel of `[B, C, H, W]` in [0, 1] so that each occurs about as often; the gradient is 0."""
+    """Equalise the 256-level histogram of each channel of `[B, C, H, W]`; the gradient is 0."""
     levels = _levels(images.detach()).long().flatten(2)
     counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.long, device=images.device)
     counts.scatter_add_(2, levels, torch.ones_like(levels))
@@ -30,42 +33,45 @@ def equalize(images: Tensor) -> Tensor:
     brightest = counts.gather(2, levels.amax(2, keepdim=True))
     step = (levels.shape[2] - brightest) // 255
     table = ((total - counts + step // 2) // step.clamp(min=1)).clamp(max=255)
-    spread = (
-        torch.where(step > 0, table.gather(2, levels), levels).view(images.shape).to(images.dtype)
-        / 255
-    )
-    return spread + 0 * images  # whose gradient is zero, and not missing
+    equalized = torch.where(step > 0, table.gather(2, levels), levels)
+    equalized = equalized.view(images.shape).to(images.dtype) / 255
+    return equalized + 0 * images  # a gradient of zero instead of none
 
 
 def invert(images: Tensor) -> Tensor:
-    """One minus the image."""
+    """Invert images: 1 - images."""
     return 1 - images
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the highest `bits` `[B]`, 0 to 8, of each of the 256 levels of images in [0, 1]; the gradient is 0."""
+    """Keep the highest `bits` `[B]`, 0 to 8, of the 256 levels of images; the gradient is 0."""
     step = per_sample(2.0 ** (8 - bits), images)
     return (_levels(images) / step).floor() * step / 255
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Invert what is at the threshold `[B]` or above it."""
+    """Invert values at or above the threshold `[B]`."""
     return torch.where(images >= per_sample(threshold, images), 1 - images, images)
 
 
 def solarize_add(images: Tensor, amount: Tensor) -> Tensor:
-    """Add the amount `[B]` to what is below the middle level, 128 of 255."""
-    return torch.where(
-        images < 128 / 255, (images + per_sample(amount, images)).clamp(max=1), images
-    )
+    """Add the amount `[B]` to values below the middle level, 128 of 255."""
+    brighter = (images + per_sample(amount, images)).clamp(max=1)
+    return torch.where(images < 128 / 255, brighter, images)
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Move images `[B, C, H, W]` away from a smooth copy by a factor `[B]`: 0 is smooth, 1 changes nothing; the rim is kept."""
+    """Scale the difference between images and a smoothed copy; the border stays unchanged.
+
+    Args:
+        images: `[B, C, H, W]`.
+        factor: `[B]`, 0 or more: 0 is the smoothed copy, 1 changes nothing.
+    """
     if min(images.shape[2:]) < 3:
         return images
     middle = images[:, :, 1:-1, 1:-1]
     smooth = (9 * F.avg_pool2d(images, 3, stride=1) + 4 * middle) / 13
     blend = smooth + per_sample(factor, images) * (middle - smooth)
-    rim = F.pad(torch.ones_like(middle[:1, :1], dtype=torch.bool), (1, 1, 1, 1), value=False)
-    return torch.where(rim, F.pad(blend, (1, 1, 1, 1)), images).clamp(0, 1)
+    inside = torch.ones_like(middle[:1, :1], dtype=torch.bool)
+    inside = F.pad(inside, (1, 1, 1, 1), value=False)
+    return torch.where(inside, F.pad(blend, (1, 1, 1, 1)), images).clamp(0, 1)
