@@ -11,24 +11,8 @@ against it. Expected: accuracy on the digit rises until its class is shared, I(v
 log 10, and falls once backgrounds offer an easier way to the same loss.
 """
 
-from pathlib import Path
-
-from infomin.experiment import experiment, run_script
+from infomin.experiment import command
 from infomin.runs.presets import U_CURVE
 
-
-def main(preset: str = "quick", out: str = "runs/demo", jobs: int = 0, save: str = "") -> None:
-    """Draw the inverted U on bundled data.
-
-    Args:
-        preset: Budget: tiny is a smoke test, quick draws the figure.
-        out: Folder of runs; run the same command again to resume.
-        jobs: Runs in parallel; 0 means one per core.
-        save: Folder that also gets u_curve.jsonl and u_curve.png.
-    """
-    copy = Path(save) / "u_curve" if save else ""
-    experiment(U_CURVE, preset, out, jobs=jobs, save=copy)
-
-
 if __name__ == "__main__":
-    run_script(main, __doc__)
+    command(U_CURVE, "u_curve", about=__doc__)

@@ -71,9 +71,9 @@ def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
 def _describe_untrained(curve: pd.DataFrame, best: int) -> str:
     if "untrained" not in curve or math.isnan(curve["untrained"][best]):
         return ""
-    deviation = curve["untrained_std"][best]
+    accuracy, deviation = curve["untrained"][best], curve["untrained_std"][best]
     plus_minus = "" if math.isnan(deviation) else f" ± {deviation:.2f}"
-    return f" Untrained, the same network reaches {curve['untrained'][best]:.2f}{plus_minus}."
+    return f" Untrained, the best point's network reaches {accuracy:.2f}{plus_minus}."
 
 
 def _describe_shape(curve: pd.DataFrame, task: str, best: int, dial: bool) -> str:

@@ -79,7 +79,7 @@ def learn(
     """
     if not isinstance(recipe, Learning):
         raise TypeError(
-            f"learn: the recipe must be a Learning, got a {type(recipe).__name__}; "
+            f"learn: got a {type(recipe).__name__}, wanted a Learning; "
             "train networks with infomin.run"
         )
     check_view_path(out)

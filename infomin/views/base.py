@@ -83,7 +83,9 @@ class ImageView(View):
 
     The input is a batch or a single image `[C, H, W]`, so a view can be the last transform of a
     torchvision pipeline. Pixels are computed in full precision (see `full_precision`); half
-    precision is converted to float32 and rounded once at the end.
+    precision is converted to float32 and rounded once at the end. All views of images share this
+    `forward`, of which torch.compile keeps 8 variants; to compile many views or long chains, raise
+    `torch._dynamo.config.recompile_limit`.
 
     Attributes:
         checks_range: whether floating-point images must lie in [0, 1].

@@ -20,7 +20,7 @@ from ..common.seeds import to_device
 Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 # For each coupling, the channels that it changes, ascending, and its layers.
 Chain: TypeAlias = Sequence[tuple[Sequence[int], Layers]]
-# Numbers in a hidden layer of one piece, by device: 2 MB, of which each of two cores has half.
+# Floats in a hidden layer of one piece, by device: 2 MB, half of it for each of two cores.
 FLOATS = {"cpu": 2**19}
 # On other devices memory is fast enough for larger pieces, and every call costs time.
 LARGE = 2**25
@@ -336,7 +336,7 @@ class _Coupling:
         return self.matrices[:-1] if self.single_row else self.matrices
 
     def _activations(self, state: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
-        """A piece and the output of each matrix, to all but the last of which ReLU was applied."""
+        """A piece and the output of each matrix; ReLU was applied to all outputs but the last."""
         activations = [state]
         for i, matrix in enumerate(matrices):
             layer_input = activations[-1].relu_() if i else state

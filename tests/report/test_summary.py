@@ -244,7 +244,7 @@ def test_untrained_networks_are_columns_and_not_points():
     assert list(curve["untrained"]) == pytest.approx([0.1] + [0.4] * (len(curve) - 1))
     assert list(curve["untrained_std"]) == [0] * len(curve)
     assert curve.drop(columns=["untrained", "untrained_std"]).equals(plain)
-    reaches = " Untrained, the same network reaches 0.40 ± 0.00."
+    reaches = " Untrained, the best point's network reaches 0.40 ± 0.00."
     assert verdict(both, "digit") == verdict(rows, "digit") + reaches
     by_seed = with_untrained(rows, lambda row: row["seed"] ** 2 / 10)  # 0, 0.1 and 0.4
     spread = points(by_seed, "digit")

@@ -36,7 +36,8 @@ def test_several_processes_do_not_train_a_view(monkeypatch):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_step_is_taken_at_its_own_rate(tmp_path, save_every_step, name):
+def test_every_step_is_taken_at_its_own_rate(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)  # after every step
     method, view = Tracked(), Noisy()
     factors = [1.0, 0.0, 0.3, 1e-7, 2.5, 0.7]
     rates_of_steps = []
@@ -151,8 +152,9 @@ def test_averages_are_plain_means_first_and_exponential_ones_later():
     ],
 )
 def test_it_yields_every_few_steps_and_always_the_last(
-    tmp_path, save_every_step, steps, every, expected
+    tmp_path, monkeypatch, steps, every, expected
 ):
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)  # after every step
     losses = [1.0] * steps
     assert [step for step, _ in start_script(losses, log_every=every)[1]] == expected
     path = tmp_path / "checkpoint.pt"

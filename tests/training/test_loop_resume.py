@@ -26,6 +26,11 @@ from infomin.training.optim import OPTIMIZERS
 _straight_runs = {}
 
 
+@pytest.fixture
+def save_every_step(monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)
+
+
 def straight_run(name="adamw", precision="fp32"):
     """Stats and fingerprint of the final state of a run without checkpoints or interruption."""
     if (name, precision) not in _straight_runs:
