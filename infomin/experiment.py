@@ -99,14 +99,13 @@ def command(
         """Carry out the experiment.
 
         Args:
-            preset: Budget: tiny only shows that it runs, quick is the figure, paper is meant for a
-                GPU.
+            preset: Budget: tiny is a smoke test, quick draws the figure, paper needs a GPU.
             data: What the views are made from, if not the preset's: digits, photos, clips,
                 clips:DIGITS@BACKGROUNDS, stl10, cifar10 or folder:PATH.
             task: What accuracy is measured on, if not the preset's.
-            out: Folder of runs; the same command again resumes an interrupted one.
-            jobs: Processes at a time; 0 means one per core.
-            save: Folder to put rows (.jsonl) and figure (.png) into as well.
+            out: Folder of runs; run the same command again to resume.
+            jobs: Runs in parallel; 0 means one per core.
+            save: Folder that also gets the rows (.jsonl) and the figure (.png).
         """
         where = Path(save) / name if save else ""
         experiment(presets, preset, out, dial=dial, jobs=jobs, save=where, data=data, task=task)
