@@ -29,7 +29,8 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 TOOLS = sorted((ROOT / "data_tools").glob("*.py"))
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 PRESET = re.compile(r"preset: |command\(")  # scripts that take a budget
-HOOKS = ("forward", "backward", "extra_repr", "error", "smallest_side")  # documented where they are declared
+# documented where they are declared
+HOOKS = ("forward", "backward", "extra_repr", "error", "smallest_side")
 
 
 def named(paths):

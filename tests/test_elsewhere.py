@@ -226,7 +226,7 @@ def test_a_game_is_the_same_elsewhere_and_waits_only_to_see_who_has_labels(monke
     recipe = Learning(**GAME | {"steps": 4})
     learn(recipe, tmp_path / "here")
     monkeypatch.setattr(
-        import_module("infomin.runs.view_learning"), "start", lambda device: ELSEWHERE
+        import_module("infomin.runs.view_learning"), "setup_device", lambda device: ELSEWHERE
     )
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)

@@ -26,8 +26,8 @@ def batches_by_step(
 ) -> Callable[[int], tuple[Any, Tensor, dict[str, Tensor]]]:
     """The batches that `fit` trains on: a function step -> (view inputs, index, labels).
 
-    Each process gets its own share of a batch. An unreadable file keeps its index, but its image
-    and labels are those of the file that replaces it.
+    Each process gets its own share of a batch. The index has the rows that are shown: where a file
+    is unreadable, the row of the file that replaces it, as image and labels are.
 
     Args:
         part: view inputs and labels.
@@ -60,15 +60,15 @@ def batches_by_step(
     stream = inputs.stream(index_at, steps) if isinstance(inputs, ImageFiles) else None
 
     def batch_at(step: int) -> tuple[Any, Tensor, dict[str, Tensor]]:
-        index = shown = to_device(index_at(step), device)
+        index = to_device(index_at(step), device)
         if stream:
-            batch_inputs, shown = stream(step)
+            batch_inputs, index = stream(step)
         elif isinstance(inputs, Tensor):
             # index_select copies whole images; indexing would look up each byte.
             batch_inputs = inputs.index_select(0, index)
         else:
             batch_inputs = inputs[index]
-        return batch_inputs, index, {task: values[shown] for task, values in labels.items()}
+        return batch_inputs, index, {task: values[index] for task, values in labels.items()}
 
     return batch_at
 

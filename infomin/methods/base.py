@@ -177,11 +177,15 @@ def parse_method(word: str) -> tuple[str, dict[str, Option]]:
     name, colon, assignments = word.partition(":")
     defaults = method_options(name)
     options: dict[str, Option] = {}
+    given: set[str] = set()
     for assignment in assignments.split("/") if colon else ():
         option, _, text = assignment.partition("=")
         if option not in defaults:
             known = f"one of {', '.join(defaults)}" if defaults else "none, it has no options"
             raise ValueError(f"method {word!r}: option: got {option!r}, wanted {known}")
+        if option in given:
+            raise ValueError(f"method {word!r}: option: got {option!r} twice; give it once")
+        given.add(option)
         value = _read_option(text, defaults[option], f"method {word!r}: {option}")
         if value != defaults[option]:
             options[option] = value

@@ -274,7 +274,15 @@ class Encoders(nn.ModuleList):
         self.features = [encoder.features for encoder in encoders]
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Views `[B, C, H, W]` each -> features `[B, tiles * D]` each."""
+        """Views `[B, C, H, W]` each -> features `[B, tiles * D]` each.
+
+        Raises:
+            ValueError: another number of views than the encoders were built for.
+        """
+        if len(views) != len(self.tiles):
+            raise ValueError(
+                f"encoders: got {len(views)} views, wanted {len(self.tiles)}; build as many"
+            )
         if len(self) == 1 and len({(view.shape, view.dtype) for view in views}) == 1:
             batch = torch.cat(list(views))  # one large pass uses the cores better than several
             return self._encode(self[0], batch, self.tiles[0]).chunk(len(views))

@@ -68,7 +68,7 @@ def run(
     if not isinstance(recipe, Recipe):
         raise TypeError(
             f"run: got a {type(recipe).__name__}, wanted a Recipe, for example "
-            "Recipe(view='color:lab')"
+            "Recipe(view='color:lab'); play view games by infomin.learn"
         )
     view = parse(recipe.view)
     digests = FileDigests.of(recipe, view)

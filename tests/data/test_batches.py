@@ -14,11 +14,11 @@ from infomin.data.batches import batch_rows, batches_by_step, first_rows
 torch.set_num_threads(1)
 
 
-def epoch_rows(n: int, batch: int, epoch: int, **options: int) -> Tensor:
+def epoch_rows(n: int, batch: int, epoch: int, seed: int) -> Tensor:
     """The rows of all batches of an epoch."""
     first = epoch * (n // batch)
     steps = range(first, first + n // batch)
-    return torch.cat([batch_rows(n, batch, step, **options) for step in steps])  # type: ignore[arg-type]
+    return torch.cat([batch_rows(n, batch, step, seed=seed) for step in steps])
 
 
 @pytest.mark.parametrize(("n", "batch"), [(12, 2), (12, 12), (60, 5), (512, 128)])

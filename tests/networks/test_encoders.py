@@ -290,6 +290,14 @@ def test_tiles_are_encoded_one_by_one_and_concatenated(shared, tiles):
             torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("n", [1, 3])
+def test_another_number_of_views_is_an_error(shared, n):
+    encoders = Encoders([3, 3], "tiny", 0.25, shared)
+    with pytest.raises(ValueError, match=f"encoders: got {n} views, wanted 2"):
+        encoders([torch.rand(2, 3, 32, 32)] * n)
+
+
 def test_views_with_different_channels_cannot_share_an_encoder():
     message = r"needs views with the same number of channels, got \(1, 2\); give each view its own"
     with pytest.raises(ValueError, match=message):

@@ -74,6 +74,7 @@ def test_a_word_that_is_wrong_is_told_before_anything_is_trained():
         "memory:queue=many": "queue: got 'many', wanted int such as 64",
         "memory:noise=1": "noise: got '1', wanted true or false",
         "infonce:queue=3": "option: got 'queue', wanted none, it has no options",
+        "memory:queue=3/queue=64": "got 'queue' twice; give it once",
         "memory:": "option: got ''",
     }.items():
         with pytest.raises(ValueError, match=message):

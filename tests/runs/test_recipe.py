@@ -107,7 +107,7 @@ MISFITS = {
     ),
     "sharing": (
         {"view": "color:lab"},
-        r"encoders: a shared encoder needs views of equally many channels, got \(1, 2\)",
+        r"encoders: a shared encoder needs views with the same number of channels, got \(1, 2\)",
     ),
     "photos": (
         {"data": "photos"},
