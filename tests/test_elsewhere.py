@@ -3,7 +3,6 @@
 import copy
 from collections import Counter
 from contextlib import nullcontext
-from importlib import import_module
 
 import pytest
 import torch
@@ -205,9 +204,7 @@ RUNS = {
 def test_a_run_is_the_same_elsewhere_and_its_steps_wait_for_nothing(monkeypatch, view):
     recipe = Recipe(view=view, steps=4, **SMALL, **RUNS[view])
     expected = run(recipe)
-    monkeypatch.setattr(
-        import_module("infomin.runs.single"), "setup_device", lambda device: ELSEWHERE
-    )
+    monkeypatch.setattr("infomin.runs.single.setup_device", lambda device: ELSEWHERE)
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)
         found = run(recipe)
@@ -225,9 +222,7 @@ def test_a_run_is_the_same_elsewhere_and_its_steps_wait_for_nothing(monkeypatch,
 def test_a_game_is_the_same_elsewhere_and_waits_only_to_see_who_has_labels(monkeypatch, tmp_path):
     recipe = Learning(**GAME | {"steps": 4})
     learn(recipe, tmp_path / "here")
-    monkeypatch.setattr(
-        import_module("infomin.runs.view_learning"), "setup_device", lambda device: ELSEWHERE
-    )
+    monkeypatch.setattr("infomin.runs.view_learning.setup_device", lambda device: ELSEWHERE)
     with elsewhere() as waits:
         ends = watched(monkeypatch, waits)
         learn(recipe, tmp_path / "there")

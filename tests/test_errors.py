@@ -1,7 +1,6 @@
 """What cannot be done is told before it is begun: fields, views, scores."""
 
 import os
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +11,6 @@ from errors import RECIPE, TINY, told
 import infomin
 from infomin.__main__ import main
 from infomin.training import loop
-
-runs = sys.modules["infomin.runs.single"]
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sys
 from dataclasses import replace
 
 import pytest
@@ -12,9 +11,8 @@ from matplotlib.figure import Figure
 import infomin
 from infomin.__main__ import main
 from infomin.common import files
+from infomin.runs import single as runs
 from infomin.training import loop
-
-runs = sys.modules["infomin.runs.single"]
 
 
 @pytest.fixture(autouse=True)

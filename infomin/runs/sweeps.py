@@ -116,9 +116,7 @@ def sweep(
 
 def _check_recipes(recipes: Sequence[BaseRecipe]) -> list[BaseRecipe]:
     if isinstance(recipes, BaseRecipe):
-        raise TypeError(
-            "sweep: needs a list of recipes, got one Recipe; write [recipe], or use grid"
-        )
+        raise TypeError("sweep: got one Recipe, wanted a list of them; write [recipe], or use grid")
     recipes = list(recipes)
     for recipe in recipes:
         if not isinstance(recipe, BaseRecipe):

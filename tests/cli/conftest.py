@@ -1,7 +1,6 @@
 """Fixtures of the tests of the command line."""
 
 import os
-import sys
 
 import pytest
 from tiny_cli import TINY
@@ -35,10 +34,12 @@ def call(capsys):
 def asked(monkeypatch):
     """The recipes that commands would carry out, without doing so."""
     recipes = []
-    commands = sys.modules["infomin.__main__"]
-    monkeypatch.setattr(commands, "run", lambda recipe, *_, **__: recipes.append(recipe) or {})
-    monkeypatch.setattr(commands, "sweep", lambda those, *_, **__: recipes.extend(those) or [])
-    monkeypatch.setattr(commands, "print_report", lambda *_, **__: None)
+    for name, fake in {
+        "run": lambda recipe, *_, **__: recipes.append(recipe) or {},
+        "sweep": lambda those, *_, **__: recipes.extend(those) or [],
+        "print_report": lambda *_, **__: None,
+    }.items():
+        monkeypatch.setattr(f"infomin.__main__.{name}", fake)
     return recipes
 
 

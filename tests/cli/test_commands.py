@@ -14,10 +14,9 @@ from infomin.__main__ import main
 from infomin.common import files
 from infomin.report.rows import read_rows
 from infomin.runs import folder
+from infomin.runs import single as runs
 from infomin.runs.presets import U_CURVE, U_CURVE_VIEWS
 from infomin.training import loop
-
-runs = sys.modules["infomin.runs.single"]
 
 
 def test_a_sweep_over_several_data_says_what_each_of_them_has(call, tmp_path):

@@ -10,8 +10,6 @@ from infomin import experiment as experiments
 from infomin.common import files
 from infomin.training import loop
 
-runs = sys.modules["infomin.runs.single"]
-
 
 def test_without_tensorboard_the_option_says_how_to_get_it(call, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # the import fails

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import sys
 from dataclasses import asdict, fields
 from importlib.metadata import entry_points
 from itertools import pairwise
@@ -13,8 +12,6 @@ from tiny_cli import AS_TINY, COMMANDS, TINY
 import infomin
 from infomin.__main__ import main
 from infomin.views import VIEWS
-
-runs = sys.modules["infomin.runs.single"]
 
 
 def sentences():

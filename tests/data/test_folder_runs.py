@@ -17,10 +17,10 @@ from infomin.common.files import read_log
 from infomin.data import image_folder
 from infomin.data.digests import data_digest
 from infomin.runs import recipe as recipes
+from infomin.runs import single
 from infomin.training import loop
 
 torch.set_num_threads(1)
-single = sys.modules["infomin.runs.single"]  # infomin.run is the function's name
 TINY = {
     "view": "color:lab",
     "size": 32,

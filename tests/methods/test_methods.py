@@ -72,7 +72,7 @@ def test_a_step_is_a_finite_loss_and_detached_numbers(name, channels, shared):
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_wrong_number_of_views_is_an_error(n):
     method = build("infonce", (1, 1), False)
-    with pytest.raises(ValueError, match=r"shorter|longer"):
+    with pytest.raises(ValueError, match=f"got {n} views, wanted 2"):
         step(method, random_views((1,) * n))
 
 

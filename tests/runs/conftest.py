@@ -1,7 +1,6 @@
 """Fixtures of the tests of runs."""
 
 import os
-import sys
 
 import pytest
 from tiny_runs import tiny
@@ -11,9 +10,8 @@ import infomin
 from infomin import run
 from infomin.common import files
 from infomin.measure import probe
+from infomin.runs import single
 from infomin.training import loop
-
-single = sys.modules["infomin.runs.single"]  # the name infomin.run is the function's
 
 
 @pytest.fixture(scope="module")

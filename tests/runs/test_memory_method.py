@@ -1,6 +1,5 @@
 """A method with a queue, a bank of all images and a slow encoder is a method like any other."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +16,9 @@ from infomin.common import files
 from infomin.common.checkpoint import fingerprint
 from infomin.measure import probe
 from infomin.methods import METHODS
+from infomin.runs import single
 from infomin.training import loop
 
-single = importlib.import_module("infomin.runs.single")
 STATE = ("queue", "pointer", "bank", "steps")
 
 

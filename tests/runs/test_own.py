@@ -1,6 +1,5 @@
 """Views and methods of one's own, and what a run leaves for further use."""
 
-import importlib
 import re
 from dataclasses import asdict
 
@@ -12,9 +11,9 @@ from infomin import Learning, Recipe, data, run, trained
 from infomin.common import files
 from infomin.measure import probe
 from infomin.methods import METHODS, InfoNCE
+from infomin.runs import single
 from infomin.views import VIEWS, PixelFlow, View
 
-single = importlib.import_module("infomin.runs.single")  # the name infomin.run is the function's
 pytestmark = pytest.mark.usefixtures("one_penalty")
 
 
@@ -48,7 +47,7 @@ def test_a_view_whose_readout_is_none_of_its_views_is_told_before_anything_is_tr
     registered(VIEWS, "own", lambda _: Own(readout))
     with pytest.raises(
         ValueError,
-        match=r"view 'own:x': channels must list .*; got channels=\(3, 3\) and readout=",
+        match=r"view 'own:x': channels must be a tuple .*; got channels=\(3, 3\) and readout=",
     ):
         run(tiny(view="own:x", data="photos"))
 

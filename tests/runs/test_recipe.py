@@ -1,6 +1,5 @@
 """Recipes: what a field may be, and what the key of a run depends on."""
 
-import importlib
 import json
 import math
 from dataclasses import asdict, fields, make_dataclass, replace
@@ -11,9 +10,8 @@ from tiny_runs import same, tiny
 
 from infomin import Learning, Recipe, learn, run, sweep
 from infomin.methods import METHODS, InfoNCE
+from infomin.runs import recipe as recipes
 
-recipes = importlib.import_module("infomin.runs.recipe")
-single = importlib.import_module("infomin.runs.single")  # the name infomin.run is the function's
 pytestmark = pytest.mark.usefixtures("one_penalty")
 
 

@@ -1,6 +1,5 @@
 """Runs that are cut, diverge or are carried out by two processes: the same row in the end."""
 
-import importlib
 import math
 import subprocess
 import sys
@@ -17,9 +16,9 @@ from infomin import Recipe, run
 from infomin.common import distributed, files
 from infomin.measure import probe
 from infomin.methods import InfoNCE
+from infomin.runs import single
 from infomin.training import loop
 
-single = importlib.import_module("infomin.runs.single")  # the name infomin.run is the function's
 pytestmark = pytest.mark.usefixtures("one_penalty")
 
 

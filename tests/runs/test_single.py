@@ -1,7 +1,6 @@
 """A recipe becomes a row: the same one however often, and whatever surrounds it."""
 
 import copy
-import importlib
 import json
 import math
 import random
@@ -17,11 +16,11 @@ from infomin import Recipe, data, run
 from infomin.common import files
 from infomin.methods import InfoNCE, Supervised
 from infomin.report.rows import read_rows
+from infomin.runs import recipe as recipes
+from infomin.runs import single
 from infomin.training import optim
 from infomin.views import SharedFactors
 
-recipes = importlib.import_module("infomin.runs.recipe")
-single = importlib.import_module("infomin.runs.single")  # the name infomin.run is the function's
 pytestmark = pytest.mark.usefixtures("one_penalty")
 
 

@@ -18,15 +18,12 @@ from infomin.common import files
 from infomin.report.rows import read_rows
 from infomin.training import loop
 
-sweeps = sys.modules[
-    "infomin.runs.sweeps"
-]  # the names infomin.sweep and infomin.run are those of functions
-runs = sys.modules["infomin.runs.single"]
-
 HOLDER = """
 import sys
 sys.path.append(sys.argv[2])
 import files
+from infomin.runs import sweeps
+from infomin.runs import single as runs
 with files.lock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

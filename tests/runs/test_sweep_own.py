@@ -7,11 +7,6 @@ from dataclasses import asdict
 import pytest
 from tiny_sweeps import TINY
 
-sweeps = sys.modules[
-    "infomin.runs.sweeps"
-]  # the names infomin.sweep and infomin.run are those of functions
-runs = sys.modules["infomin.runs.single"]
-
 OWN = """
 import sys, torch, infomin
 from torch import nn
@@ -37,7 +32,7 @@ if __name__ == "__main__":
     ("readout", "said"),
     [
         ((0, 1), "['done', 'done']"),
-        ((2,), "readout number those that a probe reads"),
+        ((2,), "readout a tuple of the views that a probe reads"),
         ((), "got channels=(3, 3)"),
     ],
 )
@@ -61,6 +56,8 @@ MINE = """
 import sys
 import infomin
 from infomin.views import ColorSplit
+from infomin.runs import sweeps
+from infomin.runs import single as runs
 
 class Mine(ColorSplit):
     def __init__(self):

@@ -2,7 +2,6 @@
 
 import math
 import os
-import sys
 import time
 from dataclasses import asdict, fields, replace
 from itertools import chain
@@ -13,11 +12,8 @@ from tiny_sweeps import TINY, go, log, numbers
 
 import infomin
 from infomin.common import files
-
-sweeps = sys.modules[
-    "infomin.runs.sweeps"
-]  # the names infomin.sweep and infomin.run are those of functions
-runs = sys.modules["infomin.runs.single"]
+from infomin.runs import single as runs
+from infomin.runs import sweeps
 
 
 def _fails_without_a_word(recipe, out):
@@ -47,7 +43,7 @@ def test_what_failed_is_told_from_the_others(tmp_path, one_core):
     with pytest.raises(ValueError, match=said):
         go(recipes, tmp_path)
     with pytest.raises(
-        TypeError, match=r"sweep: got a Recipe, wanted a list of them; write \[recipe\]"
+        TypeError, match=r"sweep: got one Recipe, wanted a list of them; write \[recipe\]"
     ):
         go(TINY, tmp_path)
 
@@ -101,7 +97,7 @@ def test_every_field_makes_a_difference_to_the_key():
 @pytest.mark.parametrize(
     ("axes", "parts"),
     [
-        ({"veiw": ["color:lab"]}, ["veiw", "view, method, data"]),
+        ({"veiw": ["color:lab"]}, ["veiw", "view, data, size"]),
         ({"seed": 3}, ["seed", "3", "list"]),
         ({"view": "color:lab"}, ["view", "'color:lab'", "list"]),
     ],
@@ -173,7 +169,7 @@ def test_a_sweep_leaves_the_callers_threads_and_random_numbers_as_they_were(tmp_
 def test_rows_of_a_folder_that_was_moved_name_files_where_they_are(tmp_path, one_core, monkeypatch):
     """A learned generator is a file, and the second stage of an experiment reads it."""
     monkeypatch.setattr(
-        sys.modules["infomin.runs.view_learning"], "fresh_i_nce", lambda *_: 1.0
+        "infomin.runs.view_learning.fresh_i_nce", lambda *_: 1.0
     )  # one step of critics reads nothing
     small = {
         "size": 24,

@@ -1,6 +1,5 @@
 """What a recipe passes to players and measurements, and what is measured, watched and kept."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -97,9 +96,8 @@ def test_the_bar_and_events_appear_only_on_request(tmp_path, monkeypatch, bar, t
 
 
 def test_the_hardware_decides_on_precision_unless_it_is_given(tmp_path, monkeypatch, evaluators):
-    recipes = sys.modules["infomin.runs.recipe"]
     for fast, precision in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(recipes, "fast_bf16", lambda _, fast=fast: fast)
+        monkeypatch.setattr("infomin.runs.recipe.fast_bf16", lambda _, fast=fast: fast)
         row = learn(tiny(precision="auto", steps=1), tmp_path / str(fast))
         assert evaluators[-1].precision == row["precision_used"] == precision
         assert row["precision"] == "auto"
