@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import data, measure, views
+    from . import data, measure, methods, networks, views
     from .data import shards
     from .measure import probe
     from .measure.bounds import infonce
@@ -29,6 +29,8 @@ else:
         "data": "data",
         "gallery": "report.gallery",
         "measure": "measure",
+        "methods": "methods",
+        "networks": "networks",
         "plots": "report.plots",
         "probe": "measure.probe",
         "shards": "data.shards",
@@ -70,6 +72,8 @@ __all__ = [
     "infonce",
     "learn",
     "measure",
+    "methods",
+    "networks",
     "plots",
     "probe",
     "read_rows",

@@ -1,4 +1,4 @@
-"""The command `infomin`. The help of a recipe's options are the sentences under its fields."""
+"""The command `infomin`. The help text of each option is the docstring under its field."""
 
 import json
 import re
@@ -312,7 +312,7 @@ def _do_learn(options: Namespace) -> None:
     view = f"{row['view']}+flow:{file}"
     use = ["--data", str(row["data"]), "--size", str(row["size"]), "--view", view]
     if file and row["step_kept"] == 0:
-        print("Kept are the views that it began with: nothing that was learned is better.")
+        print("Kept the views that it began with: no learned generator was better.")
     print(f"Use it: infomin run {shlex.join(use)}" if file else "No generator was worth keeping.")
 
 

@@ -1,6 +1,7 @@
 """Damaged files, full disks and folders in use are told, and what to do about them."""
 
 import errno
+import json
 import os
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ DAMAGE = {
     "empty": lambda data: b"",
     "cut": lambda data: data[: len(data) // 2],
     "another": lambda data: b"PK\x03\x04" + data[::-1],
+    "a list": lambda data: b"[1]",
 }
 
 
@@ -85,8 +87,27 @@ def test_a_damaged_row_is_told_and_the_advice_works(copy, done, damage):
     path = copy / "row.json"
     path.write_bytes(DAMAGE[damage]((done[1] / "row.json").read_bytes()))
     for door in (infomin.run, lambda recipe, out: infomin.sweep([recipe], out, jobs=1, bar=False)):
-        told([str(path), "wanted a whole JSON file", AGAIN], door, RECIPE, copy.parent)
+        told([str(path), "wanted a whole JSON object", AGAIN], door, RECIPE, copy.parent)
     path.unlink()
+    assert infomin.run(RECIPE, copy.parent)["i_nce"] == done[2]["i_nce"]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "a field less", "no shapes"])
+def test_a_damaged_context_is_told(copy, done, damage):
+    path, data = copy / "context.json", (done[1] / "context.json").read_bytes()
+    fields = json.loads(data)
+    others = {
+        "a field less": {name: fields[name] for name in fields if name != "dim"},
+        "no shapes": fields | {"shapes": 3},
+    }
+    path.write_bytes(
+        DAMAGE[damage](data) if damage in DAMAGE else json.dumps(others[damage]).encode()
+    )
+    (copy / "row.json").write_bytes((done[1] / "row.json").read_bytes())
+    told([str(path), "wanted", "delete"], infomin.trained, copy)
+    (copy / "row.json").unlink()
+    told([str(path) if damage in DAMAGE else str(copy), "got"], infomin.run, RECIPE, copy.parent)
+    path.write_bytes(data)
     assert infomin.run(RECIPE, copy.parent)["i_nce"] == done[2]["i_nce"]
 
 

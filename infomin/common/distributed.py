@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
-from ..common import allocator
+from . import allocator
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -111,15 +111,18 @@ def write_json(path: PathLike, obj: Any) -> None:
         file.write(text.encode() + b"\n")
 
 
-def read_json(path: PathLike) -> Any:
-    """Read one JSON file; raise a ValueError that says what to do if it is truncated."""
+def read_json(path: PathLike) -> dict[str, Any]:
+    """Read one JSON object; raise a ValueError that says what to do if it is damaged."""
     try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:  # a JSONDecodeError or a UnicodeDecodeError
+        stored = json.loads(Path(path).read_bytes())
+        if not isinstance(stored, dict):
+            raise ValueError(f"a {type(stored).__name__}")
+    except (ValueError, RecursionError) as error:  # a JSONDecodeError, a UnicodeDecodeError, deep
         raise ValueError(
-            f"{path}: wanted a whole JSON file, got {error}; "
+            f"{path}: wanted a whole JSON object, got {error}; "
             "delete it and run the same command again to repeat this run"
         ) from error
+    return stored
 
 
 def write_jsonl(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -50,14 +50,14 @@ def nats(
     equal_rows = all(len({n for n, _ in shapes}) <= 1 for shapes in (train_shapes, test_shapes))
     if not equal_rows or [d for _, d in train_shapes] != [d for _, d in test_shapes]:
         raise ValueError(
-            "probe.nats: views must have equal rows, training and test data equal columns, "
+            "nats: views must have equal rows, training and test data equal columns, "
             f"got {train_shapes} to train and {test_shapes} to test; pass pairs"
         )
     if len(train) < 2:
         return math.nan
     if not 1 <= candidates <= len(test[0]):
         raise ValueError(
-            f"probe.nats: got {candidates} candidates, wanted 1 to {len(test[0])}, "
+            f"nats: got {candidates} candidates, wanted 1 to {len(test[0])}, "
             "the number of test images"
         )
     pairs = combinations(zip(train, test, strict=True), 2)
@@ -67,7 +67,7 @@ def nats(
 
 
 def _checked(features: Tensor) -> Tensor:
-    return checks.check_features(features, "probe.nats", "features of a view").float()
+    return checks.check_features(features, "nats", "features of a view").float()
 
 
 def _nats_of_pair(

@@ -1,6 +1,6 @@
 """Axis 2: the methods. A method trains encoders on the views of images.
 
-`base` defines the contract and the method words, such as `moco:queue=4096`. To add a method, add
+`base` defines the contract and the method words, such as `name:queue=4096`. To add a method, add
 one file to this package: a class derived from `Method` and decorated with `@register("name")`.
 Every module here is imported, so no other file changes.
 """

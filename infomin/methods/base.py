@@ -1,9 +1,9 @@
-"""The contract of a method, and method words such as `moco:queue=4096/momentum=0.99`."""
+"""The contract of a method, and method words such as `name:queue=4096/momentum=0.99`."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -50,8 +50,8 @@ class Task(NamedTuple):
 class Context:
     """What a method is built from.
 
-    Everything but `encoders` is plain data, stored with the run, so `trained` rebuilds the method
-    without loading the data set.
+    Everything but `encoders` is plain data and is stored with the run, so `trained` rebuilds the
+    method without loading the data set; a run that resumes with other facts is refused.
 
     Args:
         shapes: C, H, W of each view in training.
@@ -79,29 +79,16 @@ class Context:
     processes: int
     tasks: Mapping[str, Task]
 
-    def to_json(self) -> dict[str, object]:
-        """Everything but `encoders`, ready for a JSON file; `from_json` reads it back."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        del plain["encoders"]
-        return plain
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any], encoders: Callable[[], Encoders]) -> "Context":
-        """The context that `to_json` described; JSON's lists become tuples again."""
-        shapes = tuple(tuple(shape) for shape in plain["shapes"])
-        tasks = {
-            name: Task(size, tuple(mean), tuple(deviation))
-            for name, (size, mean, deviation) in plain["tasks"].items()
-        }
-        restored = {"shapes": shapes, "tiles": tuple(plain["tiles"]), "tasks": tasks}
-        return cls(**{**plain, **restored, "encoders": encoders})
-
 
 class Method(Learner):
     """Encoders for the views of an image, and a loss that trains them.
 
     The keyword-only arguments of `__init__` are the method's options; the word `name:option=value`
     sets one. Each needs a default that is a bool, int, float or str.
+
+    State that training changes (a queue, a bank, a momentum encoder) must be buffers or frozen
+    parameters, so that it is resumed. Update it in `forward` if `self.training`, from gathered
+    embeddings, or in `after_step`: `forward` is also called to evaluate.
 
     Args:
         context: what it is built from.

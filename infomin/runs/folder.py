@@ -1,6 +1,6 @@
 """A run's folder: its recipe, its log, its row. What is there already is not done again."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,8 @@ from tqdm import tqdm
 from ..common import files
 from ..common.distributed import barrier, is_main_process
 from ..common.precision import full_precision
+from ..methods import Context, Task
+from ..networks.encoders import Encoders
 from .recipe import BaseRecipe, changed_fields
 
 
@@ -61,8 +63,8 @@ class RunFolder:
             files.write_json(self.path / "recipe.json", asdict(self._recipe))
             yield
 
-    def save_context(self, context: Mapping[str, object]) -> None:
-        """Write what the run depends on beside its recipe, or compare it on resume.
+    def save_context(self, context: Context) -> None:
+        """Write what the method is built from, or compare it on resume.
 
         Raises:
             ValueError: it has changed since the run was cut.
@@ -71,15 +73,15 @@ class RunFolder:
             return
         path = self.path / "context.json"
         if path.exists() and (self.path / "checkpoint.pt").exists():
-            stored, given = files.read_json(path), files.to_plain(context)
+            stored, given = files.read_json(path), files.to_plain(_stored_fields(context))
             changed = [name for name in given if stored.get(name) != given[name]]
             if changed:
-                was, now = (facts[changed[0]] for facts in (stored, given))
+                was, now = (facts.get(changed[0]) for facts in (stored, given))
                 raise ValueError(
                     f"{self.path}: this run was begun with {changed[0]}={was}, got {now}; "
                     "resume it with the same, or choose another folder"
                 )
-        files.write_json(path, context)
+        files.write_json(path, _stored_fields(context))
 
     def save_row(self, row: Mapping[str, object]) -> None:
         """Write the row; processes wait for each other, so that none asks for it too early."""
@@ -95,6 +97,35 @@ class RunFolder:
                 f"{path}: holds the run of another recipe, which differs in "
                 f"{', '.join(changed)}; choose another folder"
             )
+
+
+def read_context(path: Path, encoders: Callable[[], Encoders]) -> Context:
+    """The context that `save_context` wrote, with JSON's lists as tuples again.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    stored = files.read_json(path)
+    try:
+        restored = {
+            "shapes": tuple(tuple(shape) for shape in stored["shapes"]),
+            "tiles": tuple(stored["tiles"]),
+            "tasks": {
+                name: Task(size, tuple(mean), tuple(deviation))
+                for name, (size, mean, deviation) in dict(stored["tasks"]).items()
+            },
+            "encoders": encoders,
+        }
+        return Context(**{**stored, **restored})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: wanted the context of a run, got {type(error).__name__}: {error}; "
+            "delete the folder and repeat the run"
+        ) from error
+
+
+def _stored_fields(context: Context) -> dict[str, object]:
+    return {name: value for name, value in vars(context).items() if name != "encoders"}
 
 
 @contextmanager
@@ -119,7 +150,7 @@ def default_torch_state(who: str = "run") -> Iterator[None]:
         yield
 
 
-def log_training(
+def run_training(
     steps: Iterable[tuple[int, Mapping[str, float]]],
     folder: Path | None,
     *,
@@ -128,7 +159,7 @@ def log_training(
     bar: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Go through a training to its end, and log it to the run's folder, the screen and TensorBoard.
+    """Run a training to its end and log it to the run's folder, the screen and TensorBoard.
 
     Args:
         steps: yields (step, numbers), as `fit` does.

@@ -30,7 +30,7 @@ from ..networks.encoders import Encoders
 from ..training.loop import BatchesByStep, Diverged, fit
 from ..training.optim import build_training
 from ..views import View, parse
-from .folder import RunFolder, default_torch_state, log_training
+from .folder import RunFolder, default_torch_state, run_training
 from .provenance import describe_provenance
 from .recipe import LOG_EVERY, FileDigests, Recipe, recipe_key
 
@@ -85,7 +85,7 @@ def run(
         train, test = (_view_inputs(split, view, recipe, device) for split in splits)
         shapes = _try_view(view, recipe.view, train, device)
         context = build_context(recipe, view, shapes, splits[0])
-        folder.save_context(context.to_json())
+        folder.save_context(context)
         method = build_seeded_method(recipe, context).to(device)
         method = sync_batch_norm(method, device)
         precision = recipe.precision_on(device)
@@ -101,7 +101,7 @@ def run(
             recipe.steps,
             recipe.warmup_steps,
         )
-        steps = fit(
+        training = fit(
             method,
             view,
             _batches(train, recipe, method, device),
@@ -114,8 +114,8 @@ def run(
             log_every=LOG_EVERY,
         )
         try:
-            log_training(
-                steps,
+            run_training(
+                training,
                 folder.path,
                 total=recipe.steps,
                 name=recipe.view,

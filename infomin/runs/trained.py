@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ..common import checkpoint, files
-from ..methods import Context, Method
+from ..methods import Method
 from ..views import View, parse
-from .folder import default_torch_state
+from .folder import default_torch_state, read_context
 from .recipe import FileDigests, Recipe
 from .single import build_seeded_method, encoder_factory
 
@@ -33,7 +33,7 @@ def trained(folder: str | Path) -> tuple[Method, View]:
     stored, row = files.read_json(folder / "recipe.json"), files.read_json(folder / "row.json")
     if unknown := [name for name in stored if name not in Recipe.__dataclass_fields__]:
         raise ValueError(
-            f"trained: got {folder}, whose recipe has fields that a Recipe has not ({unknown[0]}); "
+            f"trained: got {folder}, which has a field unknown to a Recipe, {unknown[0]}; "
             "views of games are flow:FILE"
         )
     if row["status"] != "done":
@@ -47,8 +47,7 @@ def trained(folder: str | Path) -> tuple[Method, View]:
                 f"trained: the file of {recipe.view!r} is not that of the run in {folder}; put "
                 "that one back"
             )
-        plain = files.read_json(folder / "context.json")
-        context = Context.from_json(plain, encoder_factory(recipe, view))
+        context = read_context(folder / "context.json", encoder_factory(recipe, view))
         method = build_seeded_method(recipe, context)
         if recipe.steps:
             state = {"method": method, "view": view}

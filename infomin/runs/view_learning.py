@@ -21,7 +21,7 @@ from ..networks.encoders import Encoders
 from ..training.loop import Diverged, fit
 from ..training.optim import build_training
 from ..views import FlowSplit, PixelFlow, View, parse
-from .folder import RunFolder, default_torch_state, log_training
+from .folder import RunFolder, default_torch_state, run_training
 from .fresh_critics import (
     Evaluator,
     Rows,
@@ -141,7 +141,7 @@ def learn(
         row |= {"status": "done", "precision_used": evaluator.precision}
         reason = ""
         try:
-            log_training(
+            run_training(
                 _measure(training, game, flow, evaluator, recipe, path, key),
                 path,
                 total=recipe.steps,

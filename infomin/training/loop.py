@@ -155,7 +155,9 @@ def _train_step(
     view_draws = seeded_generator(seed, "views", step, rank())
     method_draws = seeded_generator(seed, "method", step, rank())
     device = optimizer.param_groups[0]["params"][0].device
-    with torch_seeded(view_draws.initial_seed(), device):  # for dropout in the networks
+    with torch_seeded(
+        view_draws.initial_seed(), device
+    ):  # for draws without a generator, as dropout's
         views = view(images, view_draws)
         with autocast(views[0].device.type, precision):
             loss, stats = method(views, Batch(index, labels, step, method_draws))

@@ -150,7 +150,7 @@ def build_training(
     warmup: int,
     momentum: float = 0.9,
 ) -> tuple[Optimizer, Callable[[int], list[float]]]:
-    """Build one optimiser for groups of parameters, and their learning rates by step.
+    """Build one optimiser for groups of parameters, and factors on their learning rates by step.
 
     Args:
         groups: parameters, each group with factors on `lr` and `weight_decay`, and a schedule.

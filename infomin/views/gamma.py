@@ -29,7 +29,7 @@ class Curve(NamedTuple):
     slope: float
 
     @property
-    def dim(self) -> float:
+    def dark_light(self) -> float:
         """The light at the response `dark`."""
         return ((self.dark + self.offset) / (1 + self.offset)) ** self.power
 
@@ -52,12 +52,12 @@ def expand(x: Tensor, curve: Curve) -> Tensor:
     The power segment is held constant near black, so every gradient is finite.
     """
     power = _power(x.clamp(min=curve.dark).add_(curve.offset).div_(1 + curve.offset), curve.power)
-    linear = x.clamp(max=curve.dim * curve.slope).mul_(1 / curve.slope)
-    return linear.sub_(curve.dim).add_(power)
+    linear = x.clamp(max=curve.dark_light * curve.slope).mul_(1 / curve.slope)
+    return linear.sub_(curve.dark_light).add_(power)
 
 
 def compress(y: Tensor, curve: Curve) -> Tensor:
     """Linear light to response, the inverse of `expand`."""
-    power = _power(y.clamp(min=curve.dim), 1 / curve.power)
+    power = _power(y.clamp(min=curve.dark_light), 1 / curve.power)
     linear = y.clamp(max=curve.dark / curve.slope).mul_(curve.slope)
     return linear.sub_(curve.dark + curve.offset).add_(power, alpha=1 + curve.offset)

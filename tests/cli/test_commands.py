@@ -191,7 +191,7 @@ def test_events_of_a_run_that_goes_on_take_the_place_of_later_ones(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for steps in ((10, 20, 30), (20, 30, 40)):
         told = ((step, {"loss": float(step)}) for step in steps)
-        folder.log_training(told, tmp_path, total=40, name="run", tensorboard=True)
+        folder.run_training(told, tmp_path, total=40, name="run", tensorboard=True)
         time.sleep(1)  # a file of events is named by the second
     found = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert [scalar.step for scalar in found.Scalars("loss")] == [10, 20, 30, 40]

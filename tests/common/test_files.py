@@ -72,7 +72,7 @@ def test_a_truncated_file_says_what_to_do(tmp_path, length):
     path = tmp_path / "row.json"
     files.write_json(path, {"accuracy": 0.5})
     path.write_bytes(path.read_bytes()[:length])
-    message = r"row\.json: wanted a whole JSON file.*delete it and run the same command again"
+    message = r"row\.json: wanted a whole JSON object.*delete it and run the same command again"
     with pytest.raises(ValueError, match=message):
         files.read_json(path)
 

@@ -150,7 +150,7 @@ def test_the_critic_s_weights_follow_the_schedule_and_its_scale_does_not(monkeyp
 def test_views_with_different_numbers_of_images_are_an_error():
     train, (x, y) = codes(64, 0), codes(32, 1)
     message = (
-        r"probe.nats: views must have equal rows, training and test data equal columns, "
+        r"nats: views must have equal rows, training and test data equal columns, "
         r"got .* and \[\[32, 16\], \[31, 24\]\] to test"
     )
     with pytest.raises(ValueError, match=message):
@@ -172,11 +172,11 @@ AGREE = "views must have equal rows, training and test data equal columns"
 )
 def test_wrong_features_and_candidates_are_errors(train, test, k, message):
     train, test = [torch.rand(shape) for shape in train], [torch.rand(shape) for shape in test]
-    with pytest.raises(ValueError, match=rf"probe\.nats: .*{message}"):
+    with pytest.raises(ValueError, match=rf"nats: .*{message}"):
         nats(train, test, candidates=k)
 
 
 def test_more_candidates_than_test_images_are_an_error():
-    message = r"probe\.nats: got 65 candidates, wanted 1 to 64, the number of test images"
+    message = r"nats: got 65 candidates, wanted 1 to 64, the number of test images"
     with pytest.raises(ValueError, match=message):
         nats(codes(64, 0), codes(64, 1), candidates=65)

@@ -1,12 +1,10 @@
 """Method words, their options, and the context a method is built from."""
 
-import json
-
 import pytest
 from helpers import context
 from torch import nn
 
-from infomin.methods import METHODS, Context, Method, Task, build_method, method_word, parse_method
+from infomin.methods import METHODS, Method, build_method, method_word, parse_method
 
 
 class Toy(Method):
@@ -97,12 +95,3 @@ def test_what_is_registered_must_be_a_method_with_defaults(registered, made, mes
     registered(METHODS, "other", made)
     with pytest.raises(TypeError, match=f"method 'other': {message}"):
         build_method("other", context((1, 1)))
-
-
-def test_a_context_survives_json():
-    tasks = {"digit": Task(10), "place": Task(2, (0.25, -3.5), (1.5, 2.0))}
-    original = context((3, 27), shapes=((3, 32, 32), (27, 8, 8)), tiles=(1, 9), tasks=tasks)
-    plain = json.loads(json.dumps(original.to_json()))
-    restored = Context.from_json(plain, original.encoders)
-    assert restored == original  # a list is not equal to a tuple
-    assert isinstance(restored.tasks["place"], Task)

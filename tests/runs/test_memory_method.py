@@ -1,5 +1,6 @@
 """A method with a queue, a bank of all images and a slow encoder is a method like any other."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -179,9 +180,9 @@ def worker(path):
 def test_it_is_the_same_on_two_processes(tmp_path):
     first, second = launch(__file__, tmp_path, 2)
     assert first["state"] == second["state"] and int(first["pointer"]) == 12 * 32
-    whole, cut = files.read_json(tmp_path / "0.json")
+    whole, cut = json.loads((tmp_path / "0.json").read_text())
     assert same(whole, cut) and whole["processes"] == 2 and whole["status"] == "done"
-    assert all(map(same, files.read_json(tmp_path / "1.json"), (whole, cut)))
+    assert all(map(same, json.loads((tmp_path / "1.json").read_text()), (whole, cut)))
 
 
 def test_a_run_is_resumed_with_as_many_processes_as_it_was_begun_with(tmp_path, monkeypatch):

@@ -175,7 +175,7 @@ def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
     folder = tmp_path / row["key"]
     files.write_json(folder / "recipe.json", asdict(Learning()))
     with pytest.raises(
-        ValueError, match=r"fields that a Recipe has not .*; views of games are flow:FILE"
+        ValueError, match=r"which has a field unknown to a Recipe, .*; views of games are flow:FILE"
     ):
         trained(folder)
     files.write_json(folder / "recipe.json", asdict(tiny(width=0.5)))

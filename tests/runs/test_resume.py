@@ -1,5 +1,6 @@
 """Runs that are cut, diverge or are carried out by two processes: the same row in the end."""
 
+import json
 import math
 import subprocess
 import sys
@@ -9,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as c10d
-from helpers import Cut, cut_after
+from helpers import Cut, context, cut_after
 from tiny_runs import TINY, environment, same, tiny
 
 from infomin import Recipe, run
 from infomin.common import distributed, files
 from infomin.measure import probe
-from infomin.methods import InfoNCE
+from infomin.methods import InfoNCE, Task
 from infomin.runs import single
+from infomin.runs.folder import RunFolder, read_context
 from infomin.training import loop
 
 pytestmark = pytest.mark.usefixtures("one_penalty")
@@ -216,7 +218,7 @@ def test_two_processes_go_on_where_they_were_cut_and_read_a_row_that_exists(tmp_
             process.kill()
             process.communicate()
     assert said == ["", ""]
-    rows, others = (files.read_json(tmp_path / f"{rank}.json") for rank in range(2))
+    rows, others = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert same(*rows) and len(rows) == 3
     assert all(map(same, rows, others)), "the processes return different rows"
     assert len(list(tmp_path.rglob("row.json"))) == 2
@@ -224,3 +226,14 @@ def test_two_processes_go_on_where_they_were_cut_and_read_a_row_that_exists(tmp_
 
 if __name__ == "__main__":
     worker(Path(sys.argv[1]))
+
+
+def test_a_context_survives_its_file(tmp_path):
+    tasks = {"digit": Task(10), "place": Task(2, (0.25, -3.5), (1.5, 2.0))}
+    original = context((3, 27), shapes=((3, 32, 32), (27, 8, 8)), tiles=(1, 9), tasks=tasks)
+    folder = RunFolder(tmp_path, tiny().key, tiny())
+    with folder.held():
+        folder.save_context(original)
+    restored = read_context(folder.path / "context.json", original.encoders)
+    assert restored == original  # a list is not equal to a tuple
+    assert isinstance(restored.tasks["place"], Task)

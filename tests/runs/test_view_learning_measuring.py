@@ -86,10 +86,10 @@ def test_the_first_weights_of_a_game_depend_on_its_seed():
 def test_the_bar_and_events_appear_only_on_request(tmp_path, monkeypatch, bar, tensorboard):
     requests = []
 
-    def log_training(steps, folder, **options):
+    def run_training(steps, folder, **options):
         requests.append((options["bar"], options["tensorboard"]))
 
-    monkeypatch.setattr(view_learning, "log_training", log_training)
+    monkeypatch.setattr(view_learning, "run_training", run_training)
     monkeypatch.setattr(view_learning, "_keep_best", lambda *_: {"file": None})
     learn(tiny(), tmp_path, bar=bar, tensorboard=tensorboard)
     assert requests == [(bar, tensorboard)]
@@ -113,7 +113,7 @@ def test_the_recipe_or_the_hardware_decides_on_the_device(tmp_path, monkeypatch,
         return torch.device("cpu")
 
     monkeypatch.setattr(view_learning, "setup_device", setup_device)
-    monkeypatch.setattr(view_learning, "log_training", lambda *_, **__: None)
+    monkeypatch.setattr(view_learning, "run_training", lambda *_, **__: None)
     learn(tiny(device=word), tmp_path)
     assert requests == [expected]
 
