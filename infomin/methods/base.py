@@ -86,9 +86,10 @@ class Method(Learner):
     The keyword-only arguments of `__init__` are the method's options; the word `name:option=value`
     sets one. Each needs a default that is a bool, int, float or str.
 
-    State that training changes (a queue, a bank, a momentum encoder) must be buffers or frozen
-    parameters, so that it is resumed. Update it in `forward` if `self.training`, from gathered
-    embeddings, or in `after_step`: `forward` is also called to evaluate.
+    State that training changes (a queue, a bank, a momentum encoder) must be persistent buffers or
+    frozen parameters of fixed shape, so that it is resumed. Update it in `forward` if
+    `self.training`, from gathered embeddings, or in `after_step`: `forward` is also called to
+    evaluate.
 
     Args:
         context: what it is built from.
@@ -141,7 +142,7 @@ def method_options(name: str) -> dict[str, Option]:
     parameters = inspect.signature(method_class(name).__init__).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     for option, default in options.items():
-        if not isinstance(default, bool | int | float | str):
+        if type(default) not in (bool, int, float, str):
             raise TypeError(
                 f"method {name!r}: option {option} needs a bool, int, float or str as its default"
             )

@@ -45,6 +45,12 @@ class RunFolder:
             return None
         self._check_recipe(self.path)
         row: files.Row = files.read_json(self.path / "row.json")
+        if row.get("key") != self.path.name or "status" not in row:
+            raise ValueError(
+                f"{self.path / 'row.json'}: wanted a row with a status and key {self.path.name}, "
+                f"got {row.get('status')!r} and {row.get('key')!r}; "
+                "delete it and run the same command again"
+            )
         return row
 
     @contextmanager

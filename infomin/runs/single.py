@@ -70,7 +70,8 @@ def run(
             f"run: got a {type(recipe).__name__}, wanted a Recipe, for example "
             "Recipe(view='color:lab'); play view games by infomin.learn"
         )
-    view = parse(recipe.view)
+    with torch_seeded(recipe.seed):  # a view may have weights of its own
+        view = parse(recipe.view)
     digests = FileDigests.of(recipe, view)
     key = recipe_key(recipe, digests)
     folder = RunFolder(out, key, recipe)
@@ -209,29 +210,41 @@ def _view_inputs(split: Split, view: View, recipe: Recipe, device: torch.device)
 
 
 def _try_view(view: View, word: str, part: Part, device: torch.device) -> Shapes:
-    """C, H, W of each view of two images; a copy is tried, for a view may have a state.
+    """C, H, W of each view of two images in training.
+
+    A copy is tried, for a view may have a state; in eval mode as well, as the probe does.
 
     Raises:
         TypeError, ValueError: the view does other than it declares, which would come to light after
             hours only.
     """
     trial = copy.deepcopy(view)
-    try:
-        with torch_seeded(0, device), torch.no_grad():
-            views = trial(first_rows(part, 2)[0], seeded_generator(0, "try"))
-    except TypeError as error:
-        raise TypeError(
-            f"view {word!r}: {error}; its forward takes images and a torch.Generator"
-        ) from error
+    tried = []
+    for mode in (True, False):
+        try:
+            with torch_seeded(0, device), torch.no_grad():
+                views = trial.train(mode)(first_rows(part, 2)[0], seeded_generator(0, "try"))
+        except TypeError as error:
+            raise TypeError(
+                f"view {word!r}: {error}; its forward takes images and a torch.Generator"
+            ) from error
+        tried.append(
+            _checked_shapes(views, view, f"view {word!r}" + ("" if mode else " in eval mode"))
+        )
+    return tried[0]
+
+
+def _checked_shapes(views: object, view: View, who: str) -> Shapes:
     shapes: object = type(views).__name__
     if isinstance(views, tuple | list):
         shapes = [list(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in views]
         if [shape[:2] for shape in shapes if len(shape) == 4] == [[2, c] for c in view.channels]:
+            if not all(v.isfinite().all() for v in views):
+                raise ValueError(f"{who}: got NaN or Inf, wanted finite views of finite images")
             return tuple((v.shape[1], v.shape[2], v.shape[3]) for v in views)
     wanted = ", ".join(f"[2, {channels}, H, W]" for channels in view.channels)
     raise ValueError(
-        f"view {word!r}: got {shapes} of two images, wanted a tuple of {wanted}, as its channels "
-        "declare"
+        f"{who}: got {shapes} of two images, wanted a tuple of {wanted}, as its channels declare"
     )
 
 

@@ -24,6 +24,7 @@ from ..common.registry import Entry
 from ..methods import METHODS
 from ..networks import ENCODERS
 from ..views import VIEWS
+from .folder import RunFolder
 from .recipe import LOG_EVERY, BaseRecipe, recipe_keys
 from .single import run
 
@@ -111,7 +112,11 @@ def sweep(
         _raise_first(todo, errors, recipes)
         if work:
             return [work(recipe, out) for recipe in recipes]
-        return [files.read_json(folder / "row.json") for folder in folders]
+        rows = [
+            RunFolder(out, folder.name, recipe).finished_row()
+            for recipe, folder in zip(recipes, folders, strict=True)
+        ]
+        return [row for row in rows if row is not None]
 
 
 def _check_recipes(recipes: Sequence[BaseRecipe]) -> list[BaseRecipe]:

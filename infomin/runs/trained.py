@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from ..common import checkpoint, files
+from ..common.seeds import torch_seeded
 from ..methods import Method
 from ..views import View, parse
 from .folder import default_torch_state, read_context
-from .recipe import FileDigests, Recipe
+from .recipe import FileDigests, Recipe, changed_fields
 from .single import build_seeded_method, encoder_factory
 
 
@@ -36,11 +37,21 @@ def trained(folder: str | Path) -> tuple[Method, View]:
             f"trained: got {folder}, which has a field unknown to a Recipe, {unknown[0]}; "
             "views of games are flow:FILE"
         )
-    if row["status"] != "done":
-        raise ValueError(f"trained: the run in {folder} {row['status']}; lower its learning rate")
+    if row.get("status") != "done":
+        raise ValueError(
+            f"trained: the run in {folder} is {row.get('status')}, wanted a done one; "
+            "lower its learning rate"
+        )
     recipe = Recipe(**stored)
+    described = {name: value for name, value in row.items() if name in stored}
+    if changed := changed_fields(recipe, described):
+        raise ValueError(
+            f"trained: got {folder}, where recipe and row differ in {', '.join(changed)}; "
+            "put the files of the run back, or repeat it in another folder"
+        )
     with default_torch_state("trained"):
-        view = parse(recipe.view)
+        with torch_seeded(recipe.seed):
+            view = parse(recipe.view)
         learned = FileDigests.of(recipe, view, data="").columns().get("learned", "")
         if learned != row.get("learned", ""):
             raise ValueError(

@@ -100,8 +100,9 @@ def fit(
     try:
         for step in range(state["progress"]["step"], steps):
             factors = _set_rates(optimizer, base_rates, rate(step))
-            stats = _train_step(parallel, view, batches(step), optimizer, step, seed, precision)
-            method.after_step(step)
+            stats = _train_step(
+                method, parallel, view, batches(step), optimizer, step, seed, precision
+            )
             average = _update_average(average, stats, step)
             state["progress"] = {"step": step + 1, "average": average}
             is_last = step + 1 == steps
@@ -143,7 +144,8 @@ def _set_rates(
 
 
 def _train_step(
-    method: nn.Module,
+    method: Learner,
+    parallel: nn.Module,
     view: nn.Module,
     inputs: tuple[object, Tensor, Mapping[str, Tensor]],
     optimizer: torch.optim.Optimizer,
@@ -160,10 +162,15 @@ def _train_step(
     ):  # for draws without a generator, as dropout's
         views = view(images, view_draws)
         with autocast(views[0].device.type, precision):
-            loss, stats = method(views, Batch(index, labels, step, method_draws))
+            loss, stats = parallel(views, Batch(index, labels, step, method_draws))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-    optimizer.step()
+        optimizer.step()
+        method.after_step(step)
+    if reserved := {"step", "rate"} & stats.keys():
+        raise ValueError(
+            f"fit: stats: got {min(reserved)!r}, the name of a column of the log; choose another"
+        )
     return dict(stats)
 
 
@@ -174,7 +181,7 @@ def _update_average(
     weight = max(EMA, 1 / (step + 1))
     updated = {}
     for name, value in stats.items():
-        new = value.float()
+        new = value.detach().float()
         if name in average:
             new = torch.lerp(average[name].to(value.device), new, weight)
         updated[name] = new

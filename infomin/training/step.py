@@ -72,8 +72,8 @@ class Learner(nn.Module):
     """A module that the training loop can train and a probe can read.
 
     Everything a step changes (queues, banks, momentum encoders, counters) must be a parameter or a
-    buffer, so that an interrupted run resumes bit for bit. All processes must hold equal buffers:
-    gather first, then update.
+    persistent buffer of fixed shape, so that an interrupted run resumes bit for bit. All processes
+    must hold equal buffers: gather first, then update.
     """
 
     def forward(self, views: Sequence[Tensor], batch: Batch) -> Step:

@@ -118,7 +118,7 @@ class ImageView(View):
             return self.make_views(images, generator)
 
         images = check_tensor(batch, type(self).__name__, self.in_channels)
-        return on_batch(check_and_split, images, keeps_range=self.augments)
+        return on_batch(check_and_split, images, keeps_range=self.augments and self.bounded)
 
     def check(self, images: Tensor) -> None:
         """Raise an error unless `images` is a batch that the view accepts."""
@@ -136,7 +136,7 @@ class Augmentation(ImageView, Generic[Draws]):
 
     `forward` checks the batch, then calls `draw` and `augment`; call these two yourself to keep,
     edit or plot the draws. A class with a single view is drawn independently for each view of a
-    chain, as in `crop:0.2+color:lab`.
+    chain, as in `crop:0.2+color:lab`. One whose values leave [0, 1] must declare `bounded = False`.
     """
 
     channels: tuple[int, ...] = (3,)

@@ -280,6 +280,12 @@ def _make_view(make: Callable[..., object], word: str, dial: str, about: str) ->
             f"got a {type(view).__name__}; derive its class from View"
         )
     channels, readout = view.channels, view.readout
+    for suffix, indices in view.beside.items():
+        if not isinstance(indices, tuple) or not set(indices) <= set(range(len(channels))):
+            raise ValueError(
+                f"view {word!r}: beside must give a tuple of views counted from 0, got "
+                f"{suffix}={indices!r}"
+            )
     are_tuples = isinstance(channels, tuple) and isinstance(readout, tuple)
     if not are_tuples or not readout or not set(readout) <= set(range(len(channels))):
         raise ValueError(

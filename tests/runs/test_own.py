@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_runs import TINY, same, tiny
 
-from infomin import Learning, Recipe, data, run, trained
+from infomin import Learning, Recipe, data, run, sweep, trained
 from infomin.common import files
 from infomin.measure import probe
 from infomin.methods import METHODS, InfoNCE
@@ -181,12 +181,13 @@ def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
     files.write_json(folder / "recipe.json", asdict(tiny(width=0.5)))
     with pytest.raises(
         ValueError,
-        match=r"got the checkpoint of something else, .*",
+        match=r"recipe and row differ in width; put the files of the run back",
     ):
         trained(folder)
+    files.write_json(folder / "recipe.json", asdict(tiny()))
     for status, words in (
         ("done", "default dtype torch.float64, wanted torch as it is"),
-        ("diverged", "the run in .* diverged"),
+        ("diverged", "the run in .* is diverged"),
     ):
         files.write_json(folder / "row.json", row | {"status": status})
         before = torch.get_default_dtype()
@@ -199,3 +200,79 @@ def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
     (folder / "row.json").unlink()
     with pytest.raises(FileNotFoundError, match="run it to its end"):
         trained(folder)
+
+
+class Odd(Own):
+    """A view whose weights are random, and which fails as its dial says."""
+
+    def __init__(self, dial):
+        super().__init__()
+        self.dial, self.weights = dial, torch.nn.Conv2d(3, 3, 1)
+        self.beside = {"_more": (2,)} if dial == "beside" else {}
+
+    def forward(self, images, generator=None):
+        first, second = images / 255, self.weights(images / 255)
+        if self.dial == "nan":
+            second = second * torch.nan
+        return (first,) if self.dial == "eval" and not self.training else (first, second)
+
+
+def test_the_weights_of_a_view_are_those_of_the_seed(tmp_path, registered):
+    registered(VIEWS, "odd", Odd)
+    rows = [run(tiny(view="odd:x", steps=steps), tmp_path) for steps in (0, 2)]
+    torch.rand(1)
+    assert same(rows[1], run(tiny(view="odd:x", steps=2)))
+    views = [trained(tmp_path / rows[0]["key"])[1] for _ in range(2)]
+    assert torch.equal(views[0].weights.weight, views[1].weights.weight)
+
+
+@pytest.mark.parametrize(
+    ("dial", "message"),
+    [
+        ("nan", "view 'odd:nan': got NaN or Inf"),
+        ("eval", r"view 'odd:eval' in eval mode: got \[\[2, 3, 32, 32\]\] of two images, wanted"),
+        ("beside", r"view 'odd:beside': beside must give .*, got _more=\(2,\)"),
+    ],
+)
+def test_a_view_that_would_fail_later_is_told_before_training(untrained, registered, dial, message):
+    registered(VIEWS, "odd", Odd)
+    with pytest.raises(ValueError, match=message):
+        run(tiny(view=f"odd:{dial}"))
+
+
+class Restless(InfoNCE):
+    """A method that draws after the step, and logs under a name that is taken."""
+
+    def __init__(self, context, *, stat: str = "loss"):
+        super().__init__(context)
+        self.stat = stat
+
+    def forward(self, views, batch):
+        step = super().forward(views, batch)
+        return step._replace(stats=step.stats | {self.stat: step.stats["loss"]})
+
+    @torch.no_grad()
+    def after_step(self, step):
+        for p in self.parameters():
+            p.add_(torch.randn_like(p), alpha=0.01)
+
+
+def test_draws_after_a_step_are_those_of_the_seed_and_columns_keep_their_meaning(registered):
+    registered(METHODS, "restless", Restless)
+    row = run(tiny(method="restless"))
+    torch.rand(1)
+    assert same(row, run(tiny(method="restless")))
+    with pytest.raises(ValueError, match="stats: got 'rate', the name of a column of the log"):
+        run(tiny(method="restless:stat=rate"))
+
+
+@pytest.mark.parametrize("row", [{}, {"key": "0", "status": "done"}])
+def test_a_row_that_is_no_row_of_this_run_is_told(tmp_path, row):
+    path = tmp_path / tiny().key / "row.json"
+    path.parent.mkdir()
+    files.write_json(path, row)
+    for door in (lambda: run(tiny(), tmp_path), lambda: sweep([tiny()], tmp_path, bar=False)):
+        with pytest.raises(
+            ValueError, match=r"row\.json: wanted a row with a status .*; delete it"
+        ):
+            door()

@@ -235,8 +235,9 @@ def test_every_field_gets_where_it_belongs(handed):
 
 def test_a_row_that_exists_is_read(tmp_path, untrained, monkeypatch):
     folder = tmp_path / tiny().key
-    files.write_json(folder / "row.json", {"key": tiny().key, "i_nce": 1.25})
-    assert run(tiny(), tmp_path) == run(tiny(), str(tmp_path)) == {"key": tiny().key, "i_nce": 1.25}
+    row = {"key": tiny().key, "status": "done", "i_nce": 1.25}
+    files.write_json(folder / "row.json", row)
+    assert run(tiny(), tmp_path) == run(tiny(), str(tmp_path)) == row
     assert not (folder / "log.jsonl").exists()
     with pytest.raises(AssertionError, match="trained"):
         run(tiny(seed=1), tmp_path)
