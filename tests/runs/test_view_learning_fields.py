@@ -187,7 +187,7 @@ def test_views_of_clips_are_rejected_like_views_of_scenes(registered):
 def test_every_player_has_its_rate_and_its_schedule(tmp_path, monkeypatch, mode):
     steps, train_step = [], loop._train_step
 
-    def recording(method, view, inputs, optimizer, *others):
+    def recording(method, parallel, view, inputs, optimizer, *others):
         if isinstance(method, Game):
             rates = {
                 id(p): (group["lr"], group["weight_decay"])
@@ -200,7 +200,7 @@ def test_every_player_has_its_rate_and_its_schedule(tmp_path, monkeypatch, mode)
             steps.append(players)
             assert all(group["betas"][0] == 0.7 for group in optimizer.param_groups)
             assert len(rates) == len(list(method.parameters()))
-        return train_step(method, view, inputs, optimizer, *others)
+        return train_step(method, parallel, view, inputs, optimizer, *others)
 
     monkeypatch.setattr(loop, "_train_step", recording)
     fake_measurements(monkeypatch, 1.0)

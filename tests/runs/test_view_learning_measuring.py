@@ -167,9 +167,9 @@ def test_the_stretch_is_measured_in_the_colour_cube_and_log_det_on_the_flow(
 def test_no_image_is_its_own_negative(tmp_path, monkeypatch, mode):
     indices, train_step = [], loop._train_step
 
-    def recording(method, view, inputs, *others):
+    def recording(method, parallel, view, inputs, *others):
         indices.append(inputs[1])
-        return train_step(method, view, inputs, *others)
+        return train_step(method, parallel, view, inputs, *others)
 
     monkeypatch.setattr(loop, "_train_step", recording)
     learn(tiny(mode=mode, labels=1000, fresh_steps=1), tmp_path)
