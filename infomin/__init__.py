@@ -13,6 +13,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import data, measure, methods, networks, views
+    from .common.allocator import keep_memory
     from .data import shards
     from .measure import probe
     from .measure.bounds import infonce
@@ -41,6 +42,7 @@ else:
         "Recipe": "runs.recipe",
         "grid": "runs.sweeps",
         "infonce": "measure.bounds",
+        "keep_memory": "common.allocator",
         "learn": "runs.view_learning",
         "read_rows": "report.rows",
         "run": "runs.single",
@@ -70,6 +72,7 @@ __all__ = [
     "gallery",
     "grid",
     "infonce",
+    "keep_memory",
     "learn",
     "measure",
     "methods",

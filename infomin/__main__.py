@@ -14,6 +14,7 @@ from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from .common import files
+from .common.allocator import keep_memory
 from .common.distributed import is_main_process, leave_processes
 from .experiment import exit_status, experiment, print_report, tolerate_encoding
 from .report.gallery import view_sheet
@@ -346,6 +347,7 @@ ACTIONS: dict[str, Callable[[Namespace], None]] = {
 def main(words: Sequence[str] | None = None) -> int:
     """Carry out a command line; return its exit status, see `exit_status`."""
     tolerate_encoding()
+    keep_memory()
     words = sys.argv[1:] if words is None else list(words)
     command = words[0] if words and words[0] in ACTIONS else ""
     try:

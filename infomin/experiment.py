@@ -13,6 +13,7 @@ import pandas as pd
 from jsonargparse import auto_cli
 
 from .common import files
+from .common.allocator import keep_memory
 from .common.checks import check_choice
 from .common.files import Row
 from .data.datasets import tasks
@@ -122,6 +123,7 @@ def run_script(main: Callable[..., int | None], about: str | None) -> NoReturn:
         about: the script's docstring; `--help` shows it without the indented commands.
     """
     tolerate_encoding()
+    keep_memory()
     paragraphs = (about or "").split("\n\n")
     description = " ".join(text for text in paragraphs if not text.startswith(" "))
     script = partial(auto_cli, main, description=description)

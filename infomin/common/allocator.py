@@ -15,8 +15,9 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of glibc'
 def keep_memory() -> bool:
     """Let this process keep freed memory, up to its peak usage; return True if that worked.
 
-    The setting applies to the whole process, including all its libraries, until it ends. Runs and
-    games make it. It changes no result. Without glibc this does nothing.
+    The setting applies to the whole process, including all its libraries, until it ends. The
+    command line and the workers of sweeps do this; call it yourself in a notebook. It changes no
+    result. Without glibc this does nothing.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
-from . import allocator
-
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -44,8 +42,6 @@ def is_main_process() -> bool:
 def setup_device(device: str | None = None) -> torch.device:
     """Return the device to use; under torchrun, join the process group (gloo on CPU, nccl on CUDA).
 
-    Also makes the process keep the memory it frees, see `allocator.keep_memory`.
-
     Args:
         device: `cpu` or `cuda`; by default CUDA if available. Under torchrun each process uses the
             GPU of its local rank.
@@ -56,7 +52,6 @@ def setup_device(device: str | None = None) -> torch.device:
     >>> setup_device("cpu"), rank(), world_size(), is_main_process()
     (device(type='cpu'), 0, 1, True)
     """
-    allocator.keep_memory()
     device_type = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device_type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: got 'cuda', but torch finds no GPU; use 'cpu' or 'auto'")

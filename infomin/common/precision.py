@@ -1,20 +1,15 @@
-"""Full-precision float32 products, even where the program lets torch round their factors."""
+"""Where half precision and rounded products are allowed, and where not.
 
-import os
-import threading
+Autocast is off around similarities and pixels. The rounding of float32 products ("high" and
+"medium" of `torch.set_float32_matmul_precision`) is a setting of the whole process, so only a run
+changes it, from its start to its end; everything else follows the caller's setting.
+"""
+
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-
-_LOCK = threading.Lock()
-_ACTIVE: list[object] = []  # one token per open `full_precision` context, over all threads
-_SAVED: list[tuple[Any, str]] = []  # backends and their settings before the first context opened
-
-
-if hasattr(os, "register_at_fork"):  # the thread that holds the lock does not exist in the child
-    os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.Lock()))
 
 
 @contextmanager
@@ -32,60 +27,28 @@ def autocast(device: str, precision: str) -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def full_precision(device: str) -> AbstractContextManager[None]:
-    """Context without autocast and with float32 products of unrounded factors.
-
-    With "high" or "medium" precision torch rounds the factors to about three digits. That makes
-    a flow impossible to invert, and distorts similarities before a temperature magnifies them.
-    Code that torch.compile traces keeps torch's setting.
-
-    torch has one such setting per process, so other threads also compute unrounded products while
-    the context is open.
-    """
-    no_autocast: Any = (
-        torch.autocast(device, enabled=False)
-        if torch.amp.is_autocast_available(device)
-        else nullcontext()
-    )
-    return no_autocast if torch.compiler.is_compiling() else _unrounded(no_autocast)
+def no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Context without autocast, on devices that have it."""
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 @contextmanager
-def _unrounded(no_autocast: AbstractContextManager[None]) -> Iterator[None]:
-    """Save torch's settings when the first context opens, restore them when the last one closes.
+def unrounded_products() -> Iterator[None]:
+    """Compute float32 matrix products of unrounded factors until the block ends.
 
-    If each context restored them, it would turn rounding on again inside the others.
-    """
-    token = object()
-    with _LOCK:
-        rounding = _rounding_backends()
-        if not _ACTIVE:
-            _SAVED.extend(rounding)
-        _ACTIVE.append(token)
-        for backend, _ in rounding:
-            backend.fp32_precision = "ieee"
-    try:
-        with no_autocast:
-            yield
-    finally:
-        with _LOCK:
-            _ACTIVE.remove(token)
-            while _SAVED and not _ACTIVE:
-                backend, precision = _SAVED.pop()
-                backend.fp32_precision = precision
-
-
-def _rounding_backends() -> list[tuple[Any, str]]:
-    """The matrix-product backends that may round their factors, each with the value to restore.
-
-    A backend whose setting equals the global one is assumed to inherit it, and is restored to
-    "none" (inherit): restored by value, it would stop following the global setting.
+    The setting applies to the whole process, and is then as it was.
     """
     backends: Any = torch.backends
-    inherited = backends.fp32_precision
-    rounding = []
-    for backend in (backends.cuda.matmul, backends.mkldnn.matmul):
-        precision = backend.fp32_precision
-        if precision != "ieee":
-            rounding.append((backend, "none" if precision == inherited else precision))
-    return rounding
+    everywhere = backends.fp32_precision
+    matmuls = (backends.cuda.matmul, backends.mkldnn.matmul)
+    before = [(matmul, matmul.fp32_precision) for matmul in matmuls]
+    try:
+        for matmul, _ in before:
+            matmul.fp32_precision = "ieee"
+        yield
+    finally:
+        for matmul, precision in before:
+            # "none" goes on following the setting for everything
+            matmul.fp32_precision = "none" if precision == everywhere else precision

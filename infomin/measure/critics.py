@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..common.checks import check_positive
-from ..common.precision import full_precision
+from ..common.precision import no_autocast
 
 
 def cosine_scores(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
@@ -39,7 +39,7 @@ def cosine_scores(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
             "cosine: embeddings must be [B, D] and [K, D], "
             f"got {list(z1.shape)} and {list(z2.shape)}; flatten them or project both to one size"
         )
-    with full_precision(z1.device.type):
+    with no_autocast(z1.device.type):
         return F.normalize(_widen(z1), dim=1) @ F.normalize(_widen(z2), dim=1).T / tau
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..common import checks
-from ..common.precision import full_precision
+from ..common.precision import no_autocast
 from ..common.seeds import seeded_generator, to_device, torch_seeded
 from ..training.optim import build_optimizer, rate_factor
 from .bounds import infonce_symmetric
@@ -61,7 +61,7 @@ def nats(
             "the number of test images"
         )
     pairs = combinations(zip(train, test, strict=True), 2)
-    with full_precision(train[0].device.type), torch.enable_grad():
+    with no_autocast(train[0].device.type), torch.enable_grad():
         values = [_nats_of_pair(a, b, candidates, seed) for a, b in pairs]
     return sum(values) / len(values)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..common import checks
-from ..common.precision import autocast, full_precision
+from ..common.precision import autocast, no_autocast
 from ..common.seeds import seeded_generator
 from ..training.step import Learner
 from .estimator import CRITIC_BATCH, CRITIC_STEPS, nats
@@ -169,7 +169,7 @@ def nearest_rows(train: Tensor, test: Tensor, neighbours: int = NEIGHBOURS) -> T
     train, test = standardise(train, test)
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     k = min(neighbours, len(train))
-    with full_precision(train.device.type):
+    with no_autocast(train.device.type):
         nearest = [(block @ train.T).topk(k).indices for block in test.split(1024)]
     return torch.cat(nearest)
 

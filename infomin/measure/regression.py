@@ -1,10 +1,10 @@
-"""Regressions of the probes: logistic for classes, ridge for positions, in full precision."""
+"""Regressions of the probes: logistic for classes, ridge for positions."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.precision import full_precision
+from ..common.precision import no_autocast
 
 
 @torch.enable_grad()
@@ -39,14 +39,14 @@ def fit_logistic(
         loss.backward()
         return loss
 
-    with full_precision(x.device.type):
+    with no_autocast(x.device.type):
         solver.step(closure)
     return weights.detach()
 
 
 def accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
     """Fraction of the rows of `x` `[N, D]` that are assigned to their class in `y`, long `[N]`."""
-    with full_precision(x.device.type):
+    with no_autocast(x.device.type):
         return (_scores(weights, x).argmax(1) == y).double().mean().item()
 
 

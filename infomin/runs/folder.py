@@ -1,5 +1,6 @@
 """A run's folder: its recipe, its log, its row. What is there already is not done again."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -11,10 +12,12 @@ from tqdm import tqdm
 
 from ..common import files
 from ..common.distributed import barrier, is_main_process
-from ..common.precision import full_precision
+from ..common.precision import no_autocast, unrounded_products
 from ..methods import Context, Task
 from ..networks.encoders import Encoders
 from .recipe import BaseRecipe, changed_fields
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class RunFolder:
@@ -138,6 +141,8 @@ def _stored_fields(context: Context) -> dict[str, object]:
 def default_torch_state(who: str = "run") -> Iterator[None]:
     """Keep a caller's settings from changing the numbers of a run: its key does not know them.
 
+    What a run sets applies to the whole process, so a second run in another thread waits.
+
     Raises:
         ValueError: settings that cannot be undone from inside.
     """
@@ -152,7 +157,13 @@ def default_torch_state(who: str = "run") -> Iterator[None]:
             f"{who}: got {name}, wanted torch as it is when it is imported; call it outside, or "
             "set that back"
         )
-    with torch.enable_grad(), full_precision("cpu"), full_precision("cuda"):
+    with (
+        _ONE_AT_A_TIME,
+        torch.enable_grad(),
+        no_autocast("cpu"),
+        no_autocast("cuda"),
+        unrounded_products(),
+    ):
         yield
 
 

@@ -19,6 +19,7 @@ from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
 from ..common import files
+from ..common.allocator import keep_memory
 from ..common.checks import check_choice, check_positive
 from ..common.registry import Entry
 from ..methods import METHODS
@@ -168,6 +169,8 @@ def _carry_out(
 ) -> str | None:
     """Carry out one recipe in a worker; return what went wrong, to be raised in the end."""
     _leave_with(parent)
+    if os.getpid() != parent:  # with one job this is the caller's own process
+        keep_memory()
     for registry, entries in zip(REGISTRIES, own, strict=True):
         registry.add_entries(entries)
     before = torch.get_num_threads()

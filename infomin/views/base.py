@@ -15,7 +15,7 @@ from ..common.checks import (
     to_unit,
     was_validated,
 )
-from ..common.precision import full_precision
+from ..common.precision import no_autocast
 from ..common.registry import Registry
 
 Views = tuple[Tensor, ...]
@@ -82,8 +82,8 @@ class ImageView(View):
     """A view of images: checks its input once, then calls `make_views`.
 
     The input is a batch or a single image `[C, H, W]`, so a view can be the last transform of a
-    torchvision pipeline. Pixels are computed in full precision (see `full_precision`); half
-    precision is converted to float32 and rounded once at the end. All views of images share this
+    torchvision pipeline. Pixels are computed outside autocast; half precision is converted to
+    float32 and rounded once at the end. All views of images share this
     `forward`, of which torch.compile keeps 8 variants; to compile many views or long chains, raise
     `torch._dynamo.config.recompile_limit`.
 
@@ -169,7 +169,7 @@ class Augmentation(ImageView, Generic[Draws]):
 def on_batch(
     split: Callable[[Tensor], Views], images: Tensor, *, keeps_range: bool = False
 ) -> Views:
-    """Call `split` on a batch in full precision.
+    """Call `split` on a batch, outside autocast.
 
     A single image `[C, H, W]` becomes a batch of one, and its views lose that axis again. Half
     precision is computed in float32. Views that are known to lie in [0, 1] are marked as validated:
@@ -189,7 +189,7 @@ def on_batch(
     valid = notes and (images.dtype == torch.uint8 or is_validated(images))
     if valid:
         mark_validated(batch)  # which may be a new tensor
-    with full_precision(images.device.type):
+    with no_autocast(images.device.type):
         views = split(batch)
     # `split` may have checked the batch and then overwritten it
     valid = valid or (notes and was_validated(batch))

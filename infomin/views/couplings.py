@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..common.precision import full_precision
+from ..common.precision import no_autocast
 from ..common.seeds import to_device
 
 # Weights [out, in] and biases [out, 1] of each layer.
@@ -100,7 +100,7 @@ def invert_in_pieces(y: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
     If a gradient is needed, which is rare, the layers of all pieces are kept.
     """
     parameters = _parameters(chain)
-    with full_precision(y.device.type):
+    with no_autocast(y.device.type):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (y, *parameters)):
             return apply_couplings(y, chain, inverse=True)
         x, log_det = y.new_empty(y.shape), y.new_empty(y[:, 0].shape)
@@ -135,7 +135,7 @@ class _ApplyInPieces(torch.autograd.Function):
         couplings = _build_couplings(x.shape[1], order, parameters)
         y, log_det = x.new_empty(x.shape), x.new_zeros(len(x), x.shape[2])
         overwritten = x.new_empty(len(x), sum(map(len, order)), x.shape[2])
-        with full_precision(x.device.type):
+        with no_autocast(x.device.type):
             for image, pixel in _pieces(x, parameters):
                 state = _append_ones(x[image, :, pixel])
                 for coupling in couplings:
@@ -161,7 +161,7 @@ class _ApplyInPieces(torch.autograd.Function):
         x_grad = torch.empty_like(end) if needed[0] else None
         sums = {coupling: coupling.zero_sums() for coupling in ctx.couplings}
         needs_parameters = any(needed[1:])
-        with full_precision(x.device.type):
+        with no_autocast(x.device.type):
             for image, pixel in _pieces(x, parameters):
                 state = _append_ones(end[image, :, pixel])
                 state_grad = _append_ones(grad[image, :, pixel])

@@ -62,6 +62,10 @@ class PixelFlow(nn.Module):
             same numbers more slowly.
         provenance: after `load`, what was passed to `save`.
 
+    Products follow `torch.set_float32_matmul_precision`: on a CPU with bfloat16 instructions,
+    "medium" made `inverse` miss the images by 8e-4 to 6e-3 where torch's default, "highest", missed
+    them by 3e-7 (6 couplings, depth 2, weights of deviation 0.5). Runs always use "highest".
+
     Raises:
         ValueError: a number out of range, an unknown space, or an order that leaves a coupling
             nothing to change or nothing to see.

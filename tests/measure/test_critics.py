@@ -1,8 +1,6 @@
 """The cosine critic against numpy; the separable critic against factors of known information."""
 
 import math
-from threading import Thread
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from infomin.common.precision import full_precision
-from infomin.measure import critics
 from infomin.measure.critics import SeparableCritic, cosine_scores
 from infomin.networks.heads import HEADS, Projection
 
@@ -209,51 +205,8 @@ def test_separable_approaches_the_ceiling_for_equal_views_and_stays_below() -> N
     assert 0.9 * ceiling <= got <= ceiling
 
 
-def matmul_settings() -> set[str]:
-    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    return {matmul.fp32_precision for matmul in matmuls}
-
-
-@pytest.mark.parametrize("precision", ["high", "medium"])
-def test_similarities_are_not_rounded(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, normalize = torch.get_float32_matmul_precision(), critics.F.normalize
-    observed: set[str] = set()
-
-    def observe(*args: Any, **options: Any) -> Tensor:
-        observed.update(matmul_settings())
-        return normalize(*args, **options)
-
-    monkeypatch.setattr(critics.F, "normalize", observe)
-    try:
-        torch.set_float32_matmul_precision(precision)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert cosine_scores(torch.rand(4, 3), torch.rand(5, 3), 0.2).dtype == torch.float32
-        assert torch.get_float32_matmul_precision() == precision
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert observed == {"ieee"}
-
-
-def test_rounding_is_restored_when_the_last_thread_leaves_full_precision() -> None:
-    before = torch.get_float32_matmul_precision()
-    observed: list[set[str]] = []
-    try:
-        torch.set_float32_matmul_precision("high")
-        rounded = matmul_settings()
-        first = full_precision("cpu")
-        with full_precision("cpu"):
-            pass
-        second = full_precision("cpu")
-        first.__enter__()
-        thread = Thread(target=lambda: (second.__enter__(), observed.append(matmul_settings())))
-        thread.start(), thread.join()
-        first.__exit__(None, None, None)
-        observed.append(matmul_settings())
-        torch.set_float32_matmul_precision("high")  # by other code, in the meantime
-        with full_precision("cpu"):
-            observed.append(matmul_settings())
-        second.__exit__(None, None, None)
-        assert observed == [{"ieee"}] * 3 and matmul_settings() == rounded
-        assert "ieee" not in rounded
-    finally:
-        torch.set_float32_matmul_precision(before)
+def test_similarities_are_not_rounded_by_autocast() -> None:
+    z1, z2 = torch.rand(4, 3), torch.rand(5, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = cosine_scores(z1, z2, 0.2)
+    assert scores.dtype == torch.float32 and torch.equal(scores, cosine_scores(z1, z2, 0.2))

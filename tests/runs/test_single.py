@@ -322,8 +322,15 @@ def test_tensorboard_that_is_not_installed_is_said(tmp_path, monkeypatch):
         run(tiny(), tmp_path, tensorboard=True)
 
 
-def test_what_surrounds_a_run_changes_no_bit_of_it():
-    alone = run(Recipe(**TINY))
+def test_what_surrounds_a_run_changes_no_bit_of_it(monkeypatch):
+    alone, evaluate, during = run(Recipe(**TINY)), single.evaluate, []
+
+    def observed(*args, **options):
+        for matmul in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+            during.append(matmul.fp32_precision)
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(single, "evaluate", observed)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
@@ -333,6 +340,7 @@ def test_what_surrounds_a_run_changes_no_bit_of_it():
     finally:
         torch.set_float32_matmul_precision(before)
     assert {**inside, "seconds": 0} == {**alone, "seconds": 0}
+    assert during == ["ieee", "ieee"]
 
 
 def test_a_run_that_cannot_be_is_told_before_its_first_step():

@@ -202,23 +202,6 @@ def test_autocast_rounds_nothing_forward_or_backward() -> None:
     assert all(map(torch.equal, gradients(flow, True), gradients(flow, False)))
 
 
-def test_a_flow_leaves_the_global_precision_as_it_was() -> None:
-    flow, x = random_flow(26), colors(3)
-    before = torch.backends.fp32_precision
-    try:
-        torch.backends.fp32_precision = "tf32"
-        flow(x)
-        torch.backends.fp32_precision = "ieee"
-        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
-        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-        flow(x)
-        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
-    finally:
-        torch.backends.mkldnn.matmul.fp32_precision = "none"
-        torch.backends.fp32_precision = before
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # torch's own, of forward mode
 @pytest.mark.parametrize("volume_preserving", [True, False])
 def test_a_flow_has_the_derivatives_of_torch_func(volume_preserving: bool) -> None:
@@ -237,24 +220,6 @@ def test_an_order_from_numpy_can_be_saved(tmp_path: Path) -> None:
     flow = PixelFlow(couplings=2, order=np.array([[0], [1]]))
     flow.save(tmp_path / "flow.safetensors")
     assert PixelFlow.load(tmp_path / "flow.safetensors").config["order"] == [[0], [1]]
-
-
-@both_kinds
-def test_the_global_precision_of_products_changes_nothing(vp: bool) -> None:
-    flow = random_flow(26, couplings=6, depth=2, volume_preserving=vp)
-    x = torch.rand(4, 3, 64, 64, generator=seeded(0))
-    before, results = torch.get_float32_matmul_precision(), []
-    try:
-        for precision in ("highest", "high", "medium"):
-            torch.set_float32_matmul_precision(precision)
-            latent = flow(x)
-            gradients = torch.autograd.grad(latent.square().mean(), list(flow.parameters()))
-            results.append([latent, flow.inverse(latent), *gradients])
-            assert torch.get_float32_matmul_precision() == precision  # and is left as it was
-    finally:
-        torch.set_float32_matmul_precision(before)
-    for highest, high, medium in zip(*results, strict=True):
-        assert torch.equal(high, highest) and torch.equal(medium, highest)
 
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
