@@ -1,146 +1,45 @@
-"""Folders of image files of any number, size and kind, read when needed with constant memory.
-
-Threads decode files a few batches ahead. PIL releases the GIL while it decodes and scales, so
-threads read as many images a second as processes would; processes of a DataLoader would need shared
-memory, and each worker of a sweep would start its own.
-"""
+"""Folders of image files: which files are images, which class and which part each belongs to."""
 
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from ..common.seeds import seeded_generator, to_device
-from .image_io import Bytes, read_square
+from ..common.seeds import seeded_generator
+from .image_files import ImageFiles
+from .image_io import EXTENSIONS
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-AHEAD = 2  # batches to prefetch
-ENDS = ("test", "val")  # folders that can hold the test
-# Folder names, in lower case, that hardly name a class.
-PART_NAMES = {"train", "training", "testing", "valid", "validation", *ENDS}
-_reported: set[str] = set()  # unreadable files that this process has warned about
-
-# Images still being read, and a job for each, which returns the row that it read.
-Reading: TypeAlias = tuple[Tensor, list[Future[int]]]
-
-
-class ImageFiles:
-    """Image files used like a tensor `[N, 3, size, size]`: indexing reads the rows it selects.
-
-    An unreadable file is replaced by the next readable one, with one warning per process; `take`
-    says which row was read instead. An image is thus a function of its row, and a resumed run sees
-    the same images.
-
-    Args:
-        paths: the files.
-        size: side of the images in pixels.
-        device: where images are put.
-    """
-
-    def __init__(self, paths: Sequence[str], size: int, device: torch.device | str = "cpu") -> None:
-        self.paths = paths
-        self.size = size
-        self.device = torch.device(device)
-        self._unreadable: dict[int, str] = {}  # row -> why
-        # Each worker of a sweep has its own share of the cores.
-        self._pool = ThreadPoolExecutor(torch.get_num_threads())
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: Tensor | slice) -> Tensor:
-        return self.take(torch.arange(len(self))[index])[0]
-
-    def to(self, device: torch.device | str) -> "ImageFiles":
-        """The same files, with their images put on a device."""
-        return ImageFiles(self.paths, self.size, device)
-
-    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Read the images of rows.
-
-        Args:
-            rows: long `[B]`.
-
-        Returns:
-            images uint8 `[B, 3, size, size]`, and the rows that they show, long `[B]`, which differ
-            from `rows` where a file is unreadable; both on the device.
-
-        Raises:
-            ValueError: no file at all is readable.
-        """
-        return self._finish(self._start(rows))
-
-    def stream(
-        self, rows: Callable[[int], Tensor], steps: int
-    ) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """A function step -> what `take` returns for its rows; later steps are prefetched.
-
-        Args:
-            rows: step -> long `[B]`.
-            steps: number of steps; nothing beyond the last is prefetched.
-        """
-        readings: dict[int, Reading] = {}
-
-        def read_step(step: int) -> tuple[Tensor, Tensor]:
-            window = range(step, max(step + 1, min(step + 1 + AHEAD, steps)))
-            for stale in readings.keys() - set(window):  # the caller jumped to another step
-                for job in readings.pop(stale)[1]:
-                    job.cancel()
-            for upcoming in window:
-                if upcoming not in readings:
-                    readings[upcoming] = self._start(rows(upcoming))
-            return self._finish(readings.pop(step))
-
-        return read_step
-
-    def _start(self, rows: Tensor) -> Reading:
-        images = torch.empty(
-            (len(rows), 3, self.size, self.size),
-            dtype=torch.uint8,
-            device="cpu",
-            pin_memory=self.device.type == "cuda",  # so that the copy to the GPU is asynchronous
-        )
-        pairs = zip(images.numpy(), rows.tolist(), strict=True)
-        return images, [self._pool.submit(self._read_into, image, row) for image, row in pairs]
-
-    def _finish(self, reading: Reading) -> tuple[Tensor, Tensor]:
-        images, jobs = reading
-        shown = torch.tensor([job.result() for job in jobs], dtype=torch.long)
-        # Warn here: a warning in another thread can get lost.
-        for row, reason in list(self._unreadable.items()):
-            path = self.paths[row]
-            if path not in _reported:
-                _reported.add(path)
-                message = f"{path}: cannot be read ({reason}); using the next readable image"
-                warnings.warn(message, stacklevel=2)
-        return to_device(images, self.device), to_device(shown, self.device)
-
-    def _read_into(self, image: Bytes, row: int) -> int:
-        """Read a row, or else the next readable one, into `image`; return the row that was read."""
-        for candidate in chain(range(row, len(self)), range(row)):
-            if candidate in self._unreadable:
-                continue
-            try:
-                image[:] = read_square(self.paths[candidate], self.size)
-                return candidate
-            except MemoryError:
-                raise
-            except Exception as error:  # decoders raise anything on bytes that are not an image
-                reason = " ".join(str(error).split()) or type(error).__name__
-                self._unreadable[candidate] = reason
-        raise ValueError(
-            f"{self.paths[row]}: none of the {len(self)} files can be read, need at least one"
-        )
+# Files that usually lie beside images.
+TEXTS = (
+    *(".cfg", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".rst"),
+    *(".tsv", ".txt", ".xml", ".yaml", ".yml"),
+)
+TEST_FOLDERS = ("test", "val")  # folders that can hold the test
+# A word that names a part of a data set, and what can stand beside it; \0 replaces the word.
+_PART = re.compile(
+    "(?<![a-z])(train(ing|val)?|test(ing)?|val(id|idation)?|eval(uation)?)"
+    "(?=set|data|im|pic|photo|[^a-z]|$)"
+)
+_NO_CLASS = re.compile(
+    r"(\0|images?|imgs?|pictures?|pics?|photos?|photographs?|data|sets?|splits?|parts?|samples?"
+    r"|files?|jpe?gs?|pngs?|[\W\d_])+"
+)
 
 
 def find_images(folder: str | os.PathLike[str], leave_out: Sequence[str] = ()) -> list[str]:
-    """Paths of the image files in a folder and its subfolders, by extension.
+    """Paths of the image files in a folder and its subfolders, as `list_files` finds them."""
+    return list_files(folder, leave_out)[0]
+
+
+def list_files(
+    folder: str | os.PathLike[str], leave_out: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Paths of the image files in a folder and its subfolders, by extension, and of other files.
 
     They are sorted, so the list is the same on every file system. Names that begin with a dot are
     skipped. A folder that is linked more than once is listed once, so loops of links end.
@@ -149,24 +48,35 @@ def find_images(folder: str | os.PathLike[str], leave_out: Sequence[str] = ()) -
         folder: where to look.
         leave_out: real paths of folders not to enter.
     """
-    images, visited, pending = [], set(leave_out), [os.fspath(folder)]
+    images, others, visited, pending = [], [], set(leave_out), [os.fspath(folder)]
     while pending:
         path = pending.pop()
         real = os.path.realpath(path)
         if real in visited:
             continue
         visited.add(real)
-        folders, files = _entries(path)
-        images += files
+        folders, image_files, other_files = _entries(path)
+        images += image_files
+        others += other_files
         pending += reversed(folders)
-    return sorted(images)
+    return sorted(images), sorted(others)
 
 
-def _entries(folder: str) -> tuple[list[str], list[str]]:
-    """Folders and image files in a folder, each sorted."""
+def count_kinds(paths: Iterable[str]) -> str:
+    """How many files have each extension, the most frequent first.
+
+    >>> count_kinds(["a.heic", "b/README", "c.HEIC"])
+    '2 .heic, 1 without extension'
+    """
+    kinds = Counter(os.path.splitext(path)[1].lower() or "without extension" for path in paths)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _entries(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """Folders, image files and other files in a folder, each sorted."""
     with os.scandir(folder) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
-    folders, files = [], []
+    folders, images, others = [], [], []
     for entry in entries:
         if entry.name.startswith("."):
             continue
@@ -174,8 +84,10 @@ def _entries(folder: str) -> tuple[list[str], list[str]]:
         if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
             folders.append(entry.path)
         elif entry.name.lower().endswith(EXTENSIONS):
-            files.append(entry.path)
-    return folders, files
+            images.append(entry.path)
+        elif os.path.isfile(entry.path):  # not for a link to nothing
+            others.append(entry.path)
+    return folders, images, others
 
 
 def load_folder(
@@ -186,8 +98,9 @@ def load_folder(
     A class is a subfolder of `train`, and of `test` or `val`; if there are both, the first with
     classes known from training is used. Without a `train` folder, classes are the subfolders of the
     folder itself, and every fifth file of each class, sorted by name, is for the test. Without
-    subfolders, all files are one class. Images beside class folders are ignored, with a warning.
-    The order of the files mixes the classes.
+    subfolders, all files are one class. Images beside class folders, and files that do not end as
+    images do, are left out with a warning, unless they are texts. The order of the files mixes the
+    classes.
 
     Args:
         folder: path; `~` is the home folder.
@@ -198,8 +111,8 @@ def load_folder(
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no images, too few for a test, a test without `train`, or a test class that is
-            not in training.
+        ValueError: no images, too few for a test, a test without `train`, parts that are spelled
+            otherwise or lie in a class, or a test class that is not in training.
     """
     who, root = f"data 'folder:{folder}'", Path(os.path.expanduser(folder))
     if not root.is_dir():
@@ -210,9 +123,12 @@ def load_folder(
     train = _classes(root / "train" if has_train else root)
     if has_train:
         _check_other_folders(who, root)
-    elif len(train) > 1:
+    else:
         _check_names(who, train, "without")
-    tests = {name: _classes(root / name) for name in ENDS if has_train and (root / name).is_dir()}
+        _check_inside(who, root, train)
+    tests = {
+        name: _classes(root / name) for name in TEST_FOLDERS if has_train and (root / name).is_dir()
+    }
     # A folder without classes known from training is the last choice.
     test_name = min(tests, key=lambda name: not tests[name].keys() & train.keys(), default="")
     if tests:
@@ -242,7 +158,7 @@ def load_folder(
 def _check_other_folders(who: str, root: Path) -> None:
     """Check the folders beside `train`, `test` and `val`, which are not used."""
     names = [os.path.basename(path) for path in _entries(os.fspath(root))[0]]
-    others = [name for name in names if name not in ("train", *ENDS)]
+    others = [name for name in names if name not in ("train", *TEST_FOLDERS)]
     _check_names(who, others, "beside")
     ignored = [repr(name) for name in others if find_images(root / name)]
     if ignored:
@@ -252,12 +168,41 @@ def _check_other_folders(who: str, root: Path) -> None:
 
 def _check_names(who: str, names: Iterable[str], relation: str) -> None:
     """Raise a ValueError if a folder is named like a part of the data set instead of a class."""
-    parts = sorted(name for name in names if name.lower() in PART_NAMES)
-    if parts:
+    if parts := part_names(names):
         raise ValueError(
             f"{who}: got a folder {parts[0]!r} {relation} 'train', wanted 'train' with 'test' or "
             "'val', spelled so, or none of them; rename it, or move the classes into 'train'"
         )
+
+
+def _check_inside(who: str, root: Path, classes: Iterable[str]) -> None:
+    """Raise a ValueError if a folder that would be a class holds parts of the data set."""
+    for name in filter(None, classes):
+        folders = [os.path.basename(path) for path in _entries(os.fspath(root / name))[0]]
+        parts = part_names(folders)
+        if len(parts) > 1 or (parts and len(folders) == 1):
+            raise ValueError(
+                f"{who}: got {' and '.join(map(repr, parts[:2]))} inside {name!r}, wanted the "
+                f"classes inside the parts; use folder:{root / name}, or move the folders"
+            )
+
+
+def part_names(names: Iterable[str]) -> list[str]:
+    """The names of folders that hardly name a class, but a part of a data set; sorted.
+
+    >>> part_names(["Train", "test-images", "val2017", "train station", "a_train", "a_test"])
+    ['Train', 'a_test', 'a_train', 'test-images', 'val2017']
+    """
+    stems = {}
+    for name in names:
+        words = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()  # TrainImages
+        stem, found = _PART.subn("\0", words)
+        if found:
+            stems[name] = stem
+    count = Counter(stems.values())
+    return sorted(
+        name for name, stem in stems.items() if count[stem] > 1 or _NO_CLASS.fullmatch(stem)
+    )
 
 
 def _hold_out_fifths(
@@ -280,18 +225,28 @@ def _hold_out_fifths(
 
 def _classes(root: Path) -> dict[str, list[str]]:
     """Class -> its image files: the subfolders that hold any, or else one class for all files."""
-    folders, loose_files = _entries(os.fspath(root))
+    folders, loose_images, others = _entries(os.fspath(root))
     real = root.resolve()
     # A link to a parent folder would lead to all classes again.
     parents = [os.fspath(path) for path in (real, *real.parents)]
-    classes = {}
+    classes, empty = {}, []
     for folder in folders:
-        if files := find_images(folder, parents):
-            classes[os.path.basename(folder)] = files
-    if classes and loose_files:
-        message = f"{root}: ignoring {len(loose_files)} images beside the class folders"
+        images, other_files = list_files(folder, parents)
+        name = os.path.basename(folder)
+        others += other_files
+        if images:
+            classes[name] = images
+        elif other_files:
+            empty.append(repr(name))
+    if classes and loose_images:
+        message = f"{root}: ignoring {len(loose_images)} images beside the class folders"
         warnings.warn(message, stacklevel=3)
-    return classes or {"": loose_files}
+    left_out = others if empty else [path for path in others if not path.lower().endswith(TEXTS)]
+    if left_out:
+        vanished = f"; {', '.join(empty[:5])}: no images, so no class" if empty else ""
+        message = f"{root}: leaving out {count_kinds(left_out)}{vanished}; convert images to PNG"
+        warnings.warn(message, stacklevel=3)
+    return classes or {"": loose_images}
 
 
 def _shuffled(

@@ -14,7 +14,7 @@ from PIL import Image
 import infomin
 from infomin import Recipe, run
 from infomin.common.files import read_log
-from infomin.data import image_folder
+from infomin.data import image_files
 from infomin.data.digests import data_digest
 from infomin.runs import recipe as recipes
 from infomin.runs import single
@@ -36,7 +36,7 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def nothing_reported(monkeypatch):
-    monkeypatch.setattr(image_folder, "_reported", set())
+    monkeypatch.setattr(image_files, "_reported", set())
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_an_interrupted_run_on_a_folder_resumes_and_ends_bit_equal(
 
 
 def test_impossible_recipes_are_errors_before_anything_is_read(mixed, monkeypatch):
-    monkeypatch.setattr(image_folder, "read_square", None)
+    monkeypatch.setattr(image_files, "read_square", None)
     message = r"view 'shared:digit': .*got data 'folder:.*, whose images have no known factors"
     with pytest.raises(ValueError, match=message):
         run(recipe_for(mixed, view="shared:digit"))

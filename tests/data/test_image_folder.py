@@ -12,9 +12,10 @@ from picture_files import number_of, numbered, truncate
 from PIL import Image
 
 from infomin import data
-from infomin.data import batches, image_folder
+from infomin.data import batches, image_files, image_folder
 from infomin.data.batches import batches_by_step
-from infomin.data.image_folder import ImageFiles, find_images, load_folder
+from infomin.data.image_files import ImageFiles
+from infomin.data.image_folder import find_images, load_folder
 from infomin.data.image_io import read_square
 
 torch.set_num_threads(1)
@@ -23,10 +24,10 @@ SIZE = 24
 
 @pytest.fixture(autouse=True)
 def nothing_reported(monkeypatch):
-    monkeypatch.setattr(image_folder, "_reported", set())
+    monkeypatch.setattr(image_files, "_reported", set())
 
 
-def image_files(paths):
+def files_at(paths):
     return ImageFiles([str(path) for path in paths], SIZE)
 
 
@@ -164,7 +165,7 @@ def test_unusable_folders_are_errors(tmp_path, monkeypatch):
             FileNotFoundError,
             "got no folder .*none, wanted one with image files; correct the path",
         ),
-        "empty": (ValueError, "got no image files, wanted files that end in .bmp, .*; correct"),
+        "empty": (ValueError, "got no image files, wanted files that end in .apng, .*; correct"),
         "text": (ValueError, "got no image files"),
         "few": (
             ValueError,
@@ -233,7 +234,7 @@ def test_an_unknown_home_is_a_missing_folder():
 
 
 def test_files_are_indexed_like_a_tensor(numbered_files):
-    files = image_files(numbered_files)
+    files = files_at(numbered_files)
     squares = [torch.from_numpy(read_square(path, SIZE).copy()) for path in numbered_files]
     whole = torch.stack(squares)
     assert len(files) == 40 and whole.dtype == torch.uint8
@@ -249,7 +250,7 @@ def test_damaged_files_are_reported_once_and_the_next_replaces_them(numbered_fil
     numbered_files[4].write_text("a text\n" * 100)
     numbered_files[39].write_bytes(b"")
     numbered_files[20].unlink()
-    files = image_files(numbered_files)
+    files = files_at(numbered_files)
     with pytest.warns(UserWarning, match="cannot be read") as caught:
         numbers = numbers_at(files, range(40))
     replaced_by = {3: 5, 4: 5, 20: 21, 39: 0}
@@ -257,8 +258,8 @@ def test_damaged_files_are_reported_once_and_the_next_replaces_them(numbered_fil
     messages = [str(warning.message) for warning in caught]
     reported = sorted(message.split(":")[0] for message in messages)
     assert reported == sorted(str(numbered_files[n]) for n in replaced_by)
-    assert all("; using the next readable image" in message for message in messages)
-    again = image_files(numbered_files)  # as in the next run of a sweep
+    assert all("; training shows the next readable image" in message for message in messages)
+    again = files_at(numbered_files)  # as in the next run of a sweep
     assert numbers_at(files, [3, 39]) == numbers_at(again, [3, 39]) == [5, 0]
     assert again.take(torch.tensor([4, 5]))[1].tolist() == [5, 5]
 
@@ -272,7 +273,7 @@ def test_a_truncated_file_of_any_kind_is_unreadable(tmp_path, ending, share):
     truncate(bad, share)
     numbered(7).save(good)
     with pytest.warns(UserWarning, match=f"x.{ending}: cannot be read"):
-        assert numbers_at(image_files([bad, good]), [0]) == [7]
+        assert numbers_at(files_at([bad, good]), [0]) == [7]
 
 
 def test_no_readable_file_is_an_error_and_not_a_loop(tmp_path):
@@ -280,7 +281,7 @@ def test_no_readable_file_is_an_error_and_not_a_loop(tmp_path):
     for path in paths:
         path.touch()
     with pytest.raises(ValueError, match="none of the 2 files can be read, need at least one"):
-        image_files(paths).take(torch.tensor([0, 1]))
+        files_at(paths).take(torch.tensor([0, 1]))
 
 
 def test_labels_and_images_are_those_of_the_replacement(numbered_files):
@@ -308,7 +309,7 @@ def test_labels_and_images_are_those_of_the_replacement(numbered_files):
     "steps", [range(12), [0, 1, 7, 8, 3, 3, 0, 11], [11], range(30, 33)], ids=str
 )
 def test_a_batch_is_a_function_of_its_step_in_any_order(numbered_files, steps):
-    part = (image_files(numbered_files), {"class": torch.arange(40)})
+    part = (files_at(numbered_files), {"class": torch.arange(40)})
     batch_at = batches_by_step(part, 8, steps=12, seed=1)
     for step in steps:
         images, index, labels = batch_at(step)
@@ -324,18 +325,18 @@ def test_little_is_prefetched_and_nothing_beyond_the_last_step(numbered_files, m
         paths_read.append(path)
         return read_square(path, size)
 
-    monkeypatch.setattr(image_folder, "read_square", recording)
-    files = image_files(numbered_files)
+    monkeypatch.setattr(image_files, "read_square", recording)
+    files = files_at(numbered_files)
     read_step = files.stream(lambda step: torch.arange(4) + 4 * step, 6)
     for step in range(6):
         read_step(step)
-        assert len(paths_read) <= 4 * min(6, step + 1 + image_folder.AHEAD)
+        assert len(paths_read) <= 4 * min(6, step + 1 + image_files.PREFETCHED)
     files._pool.shutdown()
     assert len(paths_read) == len(set(paths_read)) == 24
 
 
 def test_the_ranks_part_the_batch_among_them(numbered_files, monkeypatch):
-    part = (image_files(numbered_files), {"class": torch.arange(40)})
+    part = (files_at(numbered_files), {"class": torch.arange(40)})
     batch_at = batches_by_step(part, 8, steps=10, seed=3)
     whole = [batch_at(step)[1] for step in range(6)]
     monkeypatch.setattr(batches, "world_size", lambda: 2)
@@ -358,7 +359,7 @@ def test_the_ranks_part_the_batch_among_them(numbered_files, monkeypatch):
 
 def test_no_image_is_kept(numbered_files, monkeypatch):
     """A batch is freed when its caller drops it; only prefetched images are alive."""
-    files, batch_refs, start = image_files(numbered_files), [], ImageFiles._start
+    files, batch_refs, start = files_at(numbered_files), [], ImageFiles._start
 
     def watched(self, rows):
         reading = start(self, rows)
@@ -369,13 +370,13 @@ def test_no_image_is_kept(numbered_files, monkeypatch):
     read_step = files.stream(lambda step: torch.arange(8) + 8 * (step % 5), 30)
     for step in range(30):
         read_step(step)
-        assert sum(ref() is not None for ref in batch_refs) <= 1 + image_folder.AHEAD
+        assert sum(ref() is not None for ref in batch_refs) <= 1 + image_files.PREFETCHED
     gc.collect()
     assert len(batch_refs) == 30 and not any(ref() is not None for ref in batch_refs)
 
 
 def test_the_threads_of_a_run_end_with_it(numbered_files):
-    files = image_files(numbered_files)
+    files = files_at(numbered_files)
     files[:8]
     threads = list(files._pool._threads)
     assert threads

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as tv
 
 from infomin.data import image_io
-from infomin.data.image_io import image_size, read_square, read_upright
+from infomin.data.image_io import Unreadable, image_size, read_square, read_upright
 
 torch.set_num_threads(1)
 SIZE = 24
@@ -163,7 +163,7 @@ def test_damaged_exif_data_do_not_make_a_picture_unreadable(tmp_path):
 
 def test_a_pipe_is_an_error_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.jpg")
-    with pytest.raises(OSError, match="not a regular file"):
+    with pytest.raises(Unreadable, match="not a regular file"):
         read_square(tmp_path / "x.jpg", SIZE)
 
 
