@@ -1,13 +1,28 @@
 """Digests of data on disk, so that a run on changed files gets another ID."""
 
 import hashlib
+import json
 import os
 import re
+import stat
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
+from tqdm import tqdm
+
+from ..common.files import atomic_write
 from .image_folder import find_images
+from .image_io import MOST_PIXELS, pixel_limit
 
-READ, END = 1000, 4096  # how many files of a folder are opened; bytes hashed at each of their ends
+AT_A_TIME = 1000  # files that wait to be hashed
+TICK = 0.02  # seconds; file systems store times in steps of up to 10 ms
+
+# Path of a file -> its size, the times of its last changes, its inode, and its sha256.
+Hashes: TypeAlias = dict[str, list[int | str]]
 
 
 def clip_sources(name: str) -> tuple[str, str]:
@@ -27,9 +42,8 @@ def clip_sources(name: str) -> tuple[str, str]:
 def data_digest(data: str) -> str:
     """Digest of the files of a data set that the user names by a path; empty for all others.
 
-    For image files it covers all names, and the size and both ends of 1,000 files spread evenly:
-    reading every file of a million on a network drive would take longer than the run. For IDX files
-    it covers the whole content. A path that does not exist is reported when the data are loaded.
+    It covers the name and every byte of every file. A path that does not exist is reported when the
+    data are loaded.
 
     Args:
         data: as for `datasets.load`.
@@ -44,51 +58,97 @@ def data_digest(data: str) -> str:
     contents = []
     for word in words:
         kind, _, path = word.partition(":")
+        where = Path(os.path.expanduser(path))
         if kind == "folder":
-            contents.append(_folder_content(Path(os.path.expanduser(path))))
+            contents.append(file_hashes(where, find_images(where) if where.is_dir() else []))
+            if (limit := pixel_limit()) != MOST_PIXELS:  # decides which files are unreadable
+                contents.append([f"{limit} pixels"])
         elif kind == "idx":
-            contents.append(_idx_content(Path(os.path.expanduser(path))))
+            contents.append(file_hashes(*_idx_files(where)))
     return hashlib.sha256(repr(contents).encode()).hexdigest() if contents else ""
 
 
-def _folder_content(folder: Path) -> list[str]:
-    files = find_images(folder) if folder.is_dir() else []
-    sample = files[:: max(1, -(-len(files) // READ))]
-    names = [file[len(str(folder)) :] for file in files]
-    return [*names, *map(_ends, sample)]
+def file_hashes(folder: Path, paths: Sequence[str]) -> list[str]:
+    """Names and sha256 of files in a folder; only the name where a file cannot be read.
+
+    Hashes are remembered in the user's cache, so that the next call asks only for each file's size,
+    times and inode. What the cache has lost is hashed again. Progress is shown after five seconds.
+    """
+    memory, names = _memory_of(folder), [path[len(str(folder)) :].lstrip(os.sep) for path in paths]
+    known, states = _remembered(memory), [_state(path) for path in paths]
+    hashes: Hashes = {}
+    changed: list[tuple[str, str, list[int]]] = []
+    for name, path, state in zip(names, paths, states, strict=True):
+        if state and known.get(name, [])[:-1] == state:
+            hashes[name] = known[name]
+        elif state:
+            changed.append((name, path, state))
+    if changed:
+        time.sleep(TICK)  # a file that changes from now on gets another time
+        bar = tqdm(total=len(changed), desc=f"hash {folder}", unit="file", delay=5, leave=False)
+        with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
+            for start in range(0, len(changed), AT_A_TIME):
+                some = changed[start : start + AT_A_TIME]
+                digests = pool.map(_hash, [path for _, path, _ in some])
+                for (name, _, state), digest in zip(some, digests, strict=True):
+                    if digest:
+                        hashes[name] = [*state, digest]
+                    bar.update()
+        _remember(memory, hashes)
+    return [f"{name} {hashes[name][-1]}" if name in hashes else name for name in names]
 
 
-def _ends(path: str) -> str:
-    """A file's size and the hash of its two ends; empty if it cannot be opened."""
-    try:
-        if not os.path.isfile(path):  # opening a pipe would block for ever
-            return ""
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(END)
-            file.seek(max(0, size - END))
-            return f"{size} {hashlib.sha256(head + file.read(END)).hexdigest()}"
-    except OSError:  # reported when the images are read
-        return ""
-
-
-def _idx_content(path: Path) -> list[str]:
-    """Names and hashes of the IDX files in a folder, or of one file and those beside it.
+def _idx_files(path: Path) -> tuple[Path, list[str]]:
+    """A folder and the IDX files in it; of one file, its folder, those beside it and the file.
 
     The files beside it are included because one of them holds its labels.
     """
     folder = path if path.is_dir() else path.parent
-    files = sorted(file for file in folder.glob("*") if _looks_like_idx(file))
-    if path.is_file() and path not in files:
-        files.append(path)
-    return [f"{file.name} {_file_hash(file)}" for file in files]
+    names = sorted(file.name for file in folder.glob("*") if file.is_file())
+    names = [name for name in names if re.search("idx|labels", name.lower())]
+    if path.is_file() and path.name not in names:
+        names.append(path.name)
+    return folder, [os.path.join(folder, name) for name in names]
 
 
-def _looks_like_idx(file: Path) -> bool:
-    name = file.name.lower()
-    return file.is_file() and ("idx" in name or "labels" in name)
+def _state(path: str) -> list[int]:
+    """What changes when a file changes; empty for what is no readable file."""
+    try:
+        found = os.stat(path)
+    except OSError:  # reported when the images are read
+        return []
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would block for ever
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def _file_hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hash(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # reported when the images are read
+        return ""
+
+
+def _memory_of(folder: Path) -> Path:
+    """The file that remembers the hashes of a folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = hashlib.sha256(os.path.abspath(folder).encode(errors="surrogateescape")).hexdigest()
+    return Path(cache, "infomin", "hashes", f"{name[:16]}.json")
+
+
+def _remembered(memory: Path) -> Hashes:
+    """The hashes in a file: its first line is the checksum of the rest, which is JSON."""
+    with suppress(OSError, ValueError, RecursionError):
+        checksum, _, content = memory.read_bytes().partition(b"\n")
+        if checksum.decode() == hashlib.sha256(content).hexdigest():
+            hashes: Hashes = json.loads(content)
+            return hashes
+    return {}
+
+
+def _remember(memory: Path, hashes: Hashes) -> None:
+    content = json.dumps(hashes, separators=(",", ":")).encode()
+    checksum = hashlib.sha256(content).hexdigest()
+    with suppress(OSError), atomic_write(memory) as file:  # no home, or read-only: slower next time
+        file.write(f"{checksum}\n".encode() + content)

@@ -12,6 +12,14 @@ from infomin.data import sources
 from infomin.data.shards import write
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path_factory):
+    """Remember hashes of files in a folder of this test's own; returns it."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    return cache
+
+
 @pytest.fixture
 def numbered_files(tmp_path):
     """Forty plain PNG files in two classes; returns their paths by number."""
