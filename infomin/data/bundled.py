@@ -8,13 +8,12 @@ from torch import Tensor
 
 from ..common.seeds import seeded_generator
 from .image_io import resize
-from .scenes import World
+from .worlds import World
 
 DIGIT = 20  # side of a digit in pixels on a canvas of 32
 _TRAIN_DIGITS = 1200  # of 1,797
 
 
-@lru_cache(maxsize=2)
 def bundled_worlds(size: int = 32) -> tuple[World, World]:
     """The training and test worlds: 1,797 handwritten digits, and ten photographs cut into tiles.
 
@@ -22,9 +21,17 @@ def bundled_worlds(size: int = 32) -> tuple[World, World]:
     so both parts cover all of each photograph. A tile is a quarter of the photograph's short side;
     above 96 px it is a half, because an enlarged quarter would show too little detail.
 
+    The last two results are cached; each call returns copies.
+
     Args:
         size: side of the canvas in pixels.
     """
+    train, test = _made_worlds(size)
+    return train.clone(), test.clone()
+
+
+@lru_cache(maxsize=2)
+def _made_worlds(size: int) -> tuple[World, World]:
     digits, classes = _digits(round(size * DIGIT / 32))
     tiles, photo, in_test = _tiles(2 * size, 4 if size <= 96 else 2)
     late = torch.arange(len(digits)) >= _TRAIN_DIGITS

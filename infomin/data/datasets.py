@@ -5,9 +5,8 @@ The bundled training and test sets share no digit and no pixel of a photograph.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +14,14 @@ from torch import Tensor
 from ..common.checks import check_choice
 from ..common.seeds import seeded_generator
 from .bundled import bundled_worlds
-from .digests import clip_sources, data_digest
-from .image_folder import ImageFiles, load_folder
+from .digests import clip_sources
+from .image_files import ImageFiles
+from .image_folder import load_folder
 from .moving_mnist import LATER, Clips, draw_clips, positions, render_clips
-from .scenes import Scenes, World, draw_scenes, render_scenes
+from .scenes import Scenes, draw_scenes, render_scenes
 from .sources import check_sources, load_worlds
 from .stl10_cifar10 import Parts, cifar10, data_root, stl10
+from .worlds import World
 
 TRAIN, TEST = 8192, 4096  # scenes in the training and test parts of a bundled set
 MOST_BYTES = 2**28  # the most that a part of `photos` may take
@@ -52,7 +53,7 @@ class Split:
         return len(self) - self.unlabelled
 
     @cached_property
-    def images(self) -> Any:
+    def images(self) -> Tensor | ImageFiles:
         """uint8 `[N, 3, H, W]`, or image files that are indexed like it."""
         if self.pixels is not None:
             return self.pixels
@@ -69,7 +70,7 @@ class Split:
 
 
 def load(name: str, size: int = 32) -> tuple[Split, Split]:
-    """Load the training and test parts of a data set.
+    """Load the training and test parts of a data set, in memory of their own.
 
     Args:
         name: the data set. The first three come with scikit-learn and scikit-image; none is ever
@@ -98,8 +99,7 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
     if not least <= size <= most:
         raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px")
     if name.startswith("clips:"):
-        digits, backgrounds = clip_sources(name)
-        return _clips(size, digits, backgrounds, data_digest(name), data_root().absolute())
+        return _clips(size, *clip_sources(name))
     if name.startswith("folder:"):
         train, test = load_folder(name.removeprefix("folder:"), size)
         return _file_split(*train), _file_split(*test)
@@ -141,7 +141,6 @@ def _file_split(files: ImageFiles, labels: Tensor) -> Split:
     return Split({"class": labels}, pixels=files)
 
 
-@lru_cache(maxsize=4)
 def _digit_scenes(size: int) -> tuple[Split, Split]:
     def split(world: World, n: int, part: str) -> Split:
         scenes = draw_scenes(world, n, seeded_generator(0, "digits", part))
@@ -156,7 +155,6 @@ def _digit_scenes(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-@lru_cache(maxsize=2)
 def _photo_patches(size: int) -> tuple[Split, Split]:
     most = MOST_BYTES // (3 * size**2)
 
@@ -172,15 +170,7 @@ def _photo_patches(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-# `digest` and `root` only enter the key of the cache, so that changed files are read again.
-@lru_cache(maxsize=2)
-def _clips(
-    size: int,
-    digits: str = "digits",
-    backgrounds: str = "photos",
-    digest: str = "",
-    root: Path | None = None,
-) -> tuple[Split, Split]:
+def _clips(size: int, digits: str = "digits", backgrounds: str = "photos") -> tuple[Split, Split]:
     def split(world: World, n: int, seed: int) -> Split:
         clips = draw_clips(world, n, seed)
         corner = positions(clips, [LATER])[:, 0, 0]

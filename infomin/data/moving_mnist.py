@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..common.checks import check_positive
 from ..common.seeds import to_device, uniform_at
-from .scenes import Factors, World, nats_per_factor, parse_factors, pick_member
+from .scenes import Factors, nats_per_factor, parse_factors, pick_member
 from .windows import cut_windows, row_starts
+from .worlds import World
 
 # The frames in a view of the past, and the time of the later frame; the paper's, from memory.
 PAST, LATER = 10, 20
@@ -85,12 +86,12 @@ def draw_clips(
     _check_count("n", n, 0, 2**47)
     _check_count("first", first, 0, 2**47)
     _check_count("digits", digits, 1, _ROWS - 1)
-    pixels_per_frame = check_positive(speed, "draw_clips(speed)", zero=True) * world.size
     clip = torch.arange(first, first + n, device="cpu")
     row = torch.arange(1 + digits, device="cpu")
     column = torch.arange(5, device="cpu")
     counters = (clip[:, None, None] * _ROWS + row[:, None]) * 8 + column
     words = uniform_at(counters, seed, "clips")
+    pixels_per_frame = check_positive(speed, "draw_clips(speed)", zero=True) * world.size
     background_words, digit_words = words[:, 0], words[:, 1:]
     background, background_image = _pick_image(world, "background", background_words)
     digit, digit_image = _pick_image(world, "digit", digit_words)

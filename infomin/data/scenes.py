@@ -7,17 +7,16 @@ digits see `moving_mnist`.
 """
 
 import math
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import check_choice
 from ..common.seeds import to_device
 from .windows import cut_windows
+from .worlds import World
 
 FACTORS = ("digit", "digit_image", "position", "background", "background_image", "background_crop")
 # The finest level of each factor: together they fix every pixel.
@@ -31,105 +30,6 @@ _TENSORS = {
     "background_image": ("background", "background_image"),
     "background_crop": ("background", "background_image", "crop"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class World:
-    """What scenes are drawn from: a bank of digits, a bank of backgrounds, and a canvas.
-
-    Args:
-        digits: uint8 `[N, h, w]`, the ink of each digit, 0 (none) to 255 (full).
-        digit_class: long `[N]`, numbered from 0 without gaps.
-        backgrounds: uint8 `[M, 3, H, W]`, H and W at least `size`.
-        background_class: long `[M]`, numbered from 0 without gaps.
-        size: side of the square canvas in pixels.
-        cells: a digit has one of `cells**2` positions on a regular grid.
-        dim: brightness of the background, 0..1; below 1, white ink stands out on any photograph.
-    """
-
-    digits: Tensor
-    digit_class: Tensor
-    backgrounds: Tensor
-    background_class: Tensor
-    size: int = 32
-    cells: int = 3
-    dim: float = 0.5
-
-    def __repr__(self) -> str:  # shapes only: the pictures would fill pages
-        banks = f"digits={list(self.digits.shape)}, backgrounds={list(self.backgrounds.shape)}"
-        return f"World({banks}, size={self.size}, cells={self.cells}, dim={self.dim})"
-
-    @cached_property
-    def sheets(self) -> Tensor:
-        """The digits with margins, so that a canvas can be cut with the digit at any position.
-
-        uint8 `[N, 1, 2 * size - h, 2 * size - w]`.
-        """
-        height, width = self.digits.shape[1:]
-        vertical, horizontal = self.size - height, self.size - width
-        return F.pad(self.digits, (horizontal, horizontal, vertical, vertical))[:, None]
-
-    @cached_property
-    def members(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """The rows of each bank by class.
-
-        For `digit` and `background`: the rows sorted by class, and where each class starts among
-        them and how many it has.
-        """
-        members = {}
-        for name, classes in (("digit", self.digit_class), ("background", self.background_class)):
-            count = classes.bincount()
-            members[name] = (classes.argsort(stable=True), count.cumsum(0) - count, count)
-        return members
-
-    @cached_property
-    def counts(self) -> dict[str, list[int]]:
-        """For `digit` and `background`: how many pictures each class has."""
-        return {name: count.tolist() for name, (_, _, count) in self.members.items()}
-
-    def check(self) -> None:
-        """Check that scenes can be drawn from this world.
-
-        Raises:
-            ValueError: a bank of another shape or dtype, a class without pictures, a brightness out
-                of range, or a canvas that does not hold the digits or exceeds the backgrounds.
-        """
-        _check_bank("digits", self.digits, self.digit_class, "[N, h, w]")
-        _check_bank("backgrounds", self.backgrounds, self.background_class, "[N, 3, H, W]")
-        if not 0 <= self.dim <= 1:
-            raise ValueError(f"World(dim): got a brightness of {self.dim}, wanted 0 to 1")
-        for name, count in self.counts.items():
-            if not count or 0 in count:
-                raise ValueError(
-                    f"World({name}_class): got {count} {name}s in classes 0, 1, …, wanted at least "
-                    "one in each; add pictures, or number the classes without gaps"
-                )
-        least, most = max(self.digits.shape[1:]), min(self.backgrounds.shape[2:])
-        if not least <= self.size <= most:
-            raise ValueError(
-                f"World(size): got a canvas of {self.size} px, wanted {least} (the digits) to "
-                f"{most} px (the backgrounds)"
-            )
-
-    def to(self, device: torch.device | str) -> "World":
-        """The same world on a device."""
-        return replace(
-            self,
-            digits=self.digits.to(device),
-            digit_class=self.digit_class.to(device),
-            backgrounds=self.backgrounds.to(device),
-            background_class=self.background_class.to(device),
-        )
-
-
-def _check_bank(name: str, bank: Tensor, classes: Tensor, shape: str) -> None:
-    good = bank.dtype == torch.uint8 and len(bank) == len(classes)
-    good = good and bank.dim() == 1 + shape.count(",")
-    if not good or ("3" in shape and bank.shape[1] != 3):
-        raise ValueError(
-            f"World({name}): got {bank.dtype} {list(bank.shape)} and {len(classes)} classes, "
-            f"wanted uint8 {shape} and N classes; convert them"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,7 +227,7 @@ def render_scenes(scenes: Scenes) -> Tensor:
     world, size = scenes.world, scenes.world.size
     margins = torch.tensor([size - side for side in world.digits.shape[1:]], device="cpu")
     shift = to_device(margins, world.digits.device) - corners(scenes)
-    ink = cut_windows(world.sheets, scenes.digit_image, shift, size, size)
+    ink = cut_windows(world.padded_digits, scenes.digit_image, shift, size, size)
     ground = cut_windows(world.backgrounds, scenes.background_image, scenes.crop, size, size)
     # Convert bytes to floats first: arithmetic on mixed dtypes is slow on a CPU.
     alpha = ink.float().div_(255)

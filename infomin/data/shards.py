@@ -27,14 +27,14 @@ from ..common.checks import check_choice, check_positive, check_type
 from ..common.files import PathLike, atomic_write, lock, write_json
 from ..version import __version__
 from .moving_mnist import draw_clips, positions, render_clips
-from .scenes import World
 from .sources import load_worlds
+from .worlds import World
 
 MANIFEST, FORMAT = "manifest.json", "infomin.ClipShards"
 VERSION = 1  # increase it whenever other bytes would be written
 # Number of the first clip of each part in the sequence of a seed: parts share no path.
 FIRST_CLIP = {"train": 0, "test": 2**46}
-AGAIN = "run the command that wrote it again, which replaces missing and damaged shards"
+REPAIR = "run the command that wrote it again, which replaces missing and damaged shards"
 
 
 def write(
@@ -129,7 +129,7 @@ def verify(folder: PathLike, bar: bool = False) -> list[str]:
     problems = []
     for name in tqdm(names, unit="shard", disable=not bar):
         if problem := _problem(folder / name, manifest["shards"].get(name)):
-            problems.append(f"{problem}; {AGAIN}")
+            problems.append(f"{problem}; {REPAIR}")
     for path in sorted(folder.glob("*.safetensors")):
         if path.name not in names:
             problems.append(f"{path} does not belong to this data set; delete or move it")
@@ -210,7 +210,7 @@ class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         if problems:
             raise ValueError(
                 f"ClipShards: got {len(problems)} unusable shards of {len(self._names)}: "
-                f"{', '.join(problems[:3])}; {AGAIN}"
+                f"{', '.join(problems[:3])}; {REPAIR}"
             )
 
     def __len__(self) -> int:
@@ -239,7 +239,7 @@ class ClipShards(Dataset[tuple[Tensor, dict[str, Tensor]]]):
                 self._open[shard] = safe_open(path, "pt")
             except Exception as error:  # what damaged bytes raise is undocumented
                 raise ValueError(
-                    f"{path}: got a file that cannot be read ({error}), wanted a shard; {AGAIN}"
+                    f"{path}: got a file that cannot be read ({error}), wanted a shard; {REPAIR}"
                 ) from error
         return self._open[shard]
 
@@ -283,19 +283,13 @@ def _read_manifest(folder: PathLike) -> dict[str, Any]:
 
 def _open_manifest(folder: Path, config: dict[str, Any], world: World) -> dict[str, Any]:
     """The manifest of a folder to write to, created if the folder is new."""
-    banks = {
-        "digits": world.digits,
-        "digit_class": world.digit_class,
-        "backgrounds": world.backgrounds,
-        "background_class": world.background_class,
-    }
     new = {
         "format": FORMAT,
         "version": VERSION,
         "infomin": __version__,
         "config": config,
         "classes": {name: len(count) for name, count in world.counts.items()},
-        "pictures": fingerprint(banks),
+        "pictures": fingerprint(world.banks()),
         "shards": {},
     }
     who, cure = f"write({folder})", "choose another folder or delete that one"

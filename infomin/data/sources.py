@@ -25,9 +25,9 @@ from ..common.seeds import seeded_generator
 from .bundled import DIGIT, bundled_worlds
 from .digests import data_digest
 from .image_folder import load_folder
-from .image_io import read_square, resize
-from .scenes import World
-from .stl10_cifar10 import data_root
+from .image_io import Unreadable, read_square, resize
+from .stl10_cifar10 import FETCH_HINT, data_root, stl10_files
+from .worlds import World
 
 MOST_BYTES = 2**28  # the most that the digits, or the backgrounds, of a part may take
 STL10_SIDE = 96
@@ -36,15 +36,14 @@ EMNIST = tuple(
 )
 DIGITS = ("digits", "mnist", "fashion", *EMNIST, "idx:PATH", "folder:PATH")
 BACKGROUNDS = ("photos", "stl10", "folder:PATH")
-# Word -> torchvision's folder, and the name by which data_tools/fetch.py downloads it.
-STORED = {
+# Word -> torchvision's folder, and the name by which `infomin data fetch` downloads it.
+DOWNLOADED = {
     "mnist": ("MNIST", "mnist"),
     "fashion": ("FashionMNIST", "fashion_mnist"),
     "emnist": ("EMNIST", "emnist"),
 }
-FETCH = "run python data_tools/fetch.py {}, or set INFOMIN_DATA to the folder that holds it"
 # Patterns for the names of IDX files: a prefix, and the images of training and test.
-ANY, IDX_IMAGES = "(.*-)?", ("train-images-idx3-ubyte", "(t10k|test)-images-idx3-ubyte")
+ANY_PREFIX, IDX_IMAGES = "(.*-)?", ("train-images-idx3-ubyte", "(t10k|test)-images-idx3-ubyte")
 TYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}  # of IDX
 
 
@@ -73,7 +72,7 @@ def load_worlds(
 
     The digits, or the backgrounds, of a part take at most 256 MB: a larger set is subsampled with a
     fixed seed, evenly over its classes. Classes are numbered from 0 in the order of their labels or
-    folders. The last two results are cached.
+    folders. The last two results are cached; each call returns copies.
 
     Args:
         digits: the pictures that move.
@@ -120,7 +119,9 @@ def load_worlds(
     if check_positive(dim, "load_worlds(dim)", zero=True) > 1:
         raise ValueError(f"load_worlds(dim): got {dim}, wanted a brightness of 0 to 1")
     digest = data_digest(f"clips:{digits}@{backgrounds}")
-    return _worlds(data_root().absolute(), digest, digits, backgrounds, size, digit, float(dim))
+    where = data_root().absolute()
+    train, test = _worlds(where, digest, digits, backgrounds, size, digit, float(dim))
+    return train.clone(), test.clone()
 
 
 # `digest` only enters the key of the cache, so that changed files are read again.
@@ -218,14 +219,14 @@ def _digits(root: Path, word: str, side: int) -> list[Source]:
     head, _, tail = word.partition(":")
     if head == "folder":
         return _folder(word, side, grey=True)
-    if head in STORED:
-        name, download = STORED[head]
+    if head in DOWNLOADED:
+        name, download = DOWNLOADED[head]
         folder = root / name / "raw"
         prefix = f"emnist-{tail}-" if tail else ""
-        cure = FETCH.format(download)
+        cure = FETCH_HINT.format(download)
     else:
         folder = Path(os.path.expanduser(tail))
-        prefix = ANY
+        prefix = ANY_PREFIX
         cure = "correct the path, or rename the files"
     who, scale = f"digits {word!r}", partial(_square_digits, side=side)
     if head == "idx" and folder.is_file():
@@ -262,7 +263,7 @@ def _find(folder: Path, pattern: str, who: str, cure: str) -> Path:
     files = {_key(path): path for path in listing if path.is_file()}
     matches = {key: path for key, path in files.items() if re.fullmatch(pattern, key)}
     if not matches:
-        name = pattern.removeprefix(ANY).replace("\\", "")
+        name = pattern.removeprefix(ANY_PREFIX).replace("\\", "")
         raise FileNotFoundError(f"{who}: got no {name} or {name}.gz in {folder}; {cure}")
     if len(matches) > 1:
         raise ValueError(
@@ -343,20 +344,9 @@ def _square_digits(ink: Tensor, side: int) -> Tensor:
 
 
 def _stl10(root: Path) -> list[Source]:
-    """The labelled images of STL-10; `stl10_cifar10.stl10` also holds 2.9 GB of unlabelled ones."""
-    from torchvision.datasets import STL10
-
-    try:  # verifies the checksums of all files
-        parts = [STL10(root, split=part) for part in ("train", "test")]
-    except RuntimeError as error:
-        raise FileNotFoundError(
-            f"backgrounds 'stl10': got no complete copy in {root}; {FETCH.format('stl10')}"
-        ) from error
-    sources = []
-    for part in parts:
-        images, labels = torch.from_numpy(part.data), torch.from_numpy(part.labels).long()
-        sources.append(_source(images, labels, Tensor.contiguous))
-    return sources
+    """The labelled images of STL-10."""
+    parts = stl10_files(root, "backgrounds 'stl10'")
+    return [_source(*parts[part], Tensor.contiguous) for part in ("train", "test")]
 
 
 def _folder(word: str, side: int, grey: bool) -> list[Source]:
@@ -381,13 +371,11 @@ def _read(paths: Sequence[str], side: int, grey: bool, rows: Tensor) -> tuple[Te
         """Read a file into `pictures`; return why it cannot be read, if it cannot."""
         try:
             image = read_square(paths[row], side)
-            if grey:
-                image = np.rint(np.tensordot((0.299, 0.587, 0.114), image, 1))
-            pictures[position] = image
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders raise anything on bytes that are not an image
-            return " ".join(str(error).split()) or type(error).__name__
+        except Unreadable as error:
+            return str(error)
+        if grey:
+            image = np.rint(np.tensordot((0.299, 0.587, 0.114), image, 1))
+        pictures[position] = image
         return None
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # PIL releases the GIL

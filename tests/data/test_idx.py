@@ -2,7 +2,6 @@
 
 import gzip
 import pickle
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from idx_files import (
 from torchvision import datasets
 
 from infomin.data import sources
+from infomin.data.downloads import SETS
 from infomin.data.sources import EMNIST, load_worlds, read_idx
 
 torch.set_num_threads(1)
@@ -311,18 +311,18 @@ def test_a_bad_single_file_is_an_error(tmp_path: Path) -> None:
         (
             "mnist",
             "photos",
-            "digits 'mnist': got no train-.* in .*/MNIST/raw; .*fetch.py mnist, or set",
+            "digits 'mnist': got no train-.* in .*/MNIST/raw; .*data fetch mnist, or set",
         ),
-        ("fashion", "photos", "in .*/FashionMNIST/raw; .*fetch.py fashion_mnist, or set"),
+        ("fashion", "photos", "in .*/FashionMNIST/raw; .*data fetch fashion_mnist, or set"),
         (
             "emnist:letters",
             "photos",
-            "got no emnist-letters-train-images-idx3-ubyte or .*EMNIST/raw; .*fetch.py emnist, or",
+            "got no emnist-letters-train-images-idx3-ubyte or .*EMNIST/raw; .*fetch emnist, or",
         ),
         (
             "digits",
             "stl10",
-            "backgrounds 'stl10': got no complete copy in .*fetch.py stl10, or set INFOMIN_DATA",
+            "backgrounds 'stl10': got no complete copy in .*data fetch stl10, or set INFOMIN_DATA",
         ),
         (
             "idx:none",
@@ -340,10 +340,5 @@ def test_missing_files_are_reported_and_not_downloaded(
         load_worlds(digits, backgrounds)
 
 
-def test_the_download_tool_knows_the_names_in_the_messages() -> None:
-    sys.path.insert(0, str(Path(__file__).parents[2] / "data_tools"))
-    try:
-        from fetch import SETS
-    finally:
-        sys.path.pop(0)
-    assert {download for _, download in sources.STORED.values()} | {"stl10"} <= set(SETS)
+def test_the_download_command_knows_the_names_in_the_messages() -> None:
+    assert {name for _, name in sources.DOWNLOADED.values()} | {"stl10", "cifar10"} <= set(SETS)
