@@ -91,3 +91,13 @@ def test_batches_are_rows_in_order() -> None:
 def test_a_batch_out_of_range_is_an_error_with_the_range(batch: int) -> None:
     with pytest.raises(ValueError, match=f"batch: got {batch}, wanted 2 to 10 "):
         batch_rows(10, batch, 0, seed=0)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_images_for_any_batch_are_an_error_that_says_so(n: int) -> None:
+    message = f"batch: got {n} images to draw from, need at least 2 "
+    with pytest.raises(ValueError, match=message):
+        batch_rows(n, 2, 0, seed=0)
+    part = (torch.zeros(9, 3, 1, 1), {"class": torch.zeros(9)})
+    with pytest.raises(ValueError, match=message):  # before the first step
+        batches_by_step(part, 2, steps=3, seed=0, rows=torch.arange(n))
