@@ -1,9 +1,6 @@
 """The command that writes clips: killed and started again it writes the same; exit statuses."""
 
-import importlib.util
 import os
-import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -16,11 +13,10 @@ import torch
 from PIL import Image
 
 import infomin
-from infomin.common import files
 from infomin.data import shards
+from infomin.data.commands import clips
 
 torch.set_num_threads(1)
-TOOL = Path(__file__).parents[2] / "data_tools" / "moving_mnist.py"
 SMALL = {"clips": 24, "shard": 5, "frames": 4, "size": 16, "digit": 8}
 ENVIRONMENT = {
     **os.environ,
@@ -29,39 +25,14 @@ ENVIRONMENT = {
 }
 
 
-def words(**settings):
-    return [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
-
-
-@pytest.fixture
-def call(monkeypatch, capfd):
-    """Run the tool's command line in this process; returns exit status, output and errors."""
-
-    def run_tool(*given):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, given)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exited:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        return exited.value.code or 0, *capfd.readouterr()
-
-    return run_tool
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("moving_mnist_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def state(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def test_a_killed_run_resumes_and_ends_the_same(tmp_path):
     larger, cut, whole = SMALL | {"clips": 400, "shard": 10}, tmp_path / "cut", tmp_path / "whole"
-    command = [sys.executable, TOOL, cut, *words(**larger)]
+    program = f"from infomin.data.commands import clips; clips({str(cut)!r}, **{larger})"
+    command = [sys.executable, "-c", program]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
     while process.poll() is None and not (cut / "00003.safetensors").exists():
         time.sleep(0.001)
@@ -79,60 +50,33 @@ def test_a_killed_run_resumes_and_ends_the_same(tmp_path):
     assert state(cut) == state(whole)
 
 
-def test_writing_verifying_and_repairing(tool, tmp_path, capfd):
+def test_writing_verifying_and_repairing(tmp_path, capfd):
     out = tmp_path / "clips"
     damaged, missing = out / "00001.safetensors", out / "00004.safetensors"
-    assert tool.main(str(out), **SMALL) == 0
+    assert clips(str(out), **SMALL) == 0
     printed, progress = capfd.readouterr()
     assert printed == f"5 shards written, 0 already there; {out}\n"
     assert "24/24" in progress and "clip/s" in progress
-    assert tool.main(str(out), verify=True) == 0
+    assert clips(str(out), verify=True) == 0
     assert capfd.readouterr().out == f"{out}: complete\n"
     whole = state(out)
     damaged.write_bytes(whole[damaged.name][:-1] + b"?")
     missing.unlink()
-    assert tool.main(str(out), verify=True) == 1
+    assert clips(str(out), verify=True) == 1
     first, second = capfd.readouterr().out.splitlines()
     assert first.startswith(f"{damaged} has another checksum")
     assert first.endswith("replaces missing and damaged shards")
     assert second.startswith(f"{missing} is missing; run the command that wrote it again")
-    assert tool.main(str(out), **SMALL) == 0
+    assert clips(str(out), **SMALL) == 0
     printed, progress = capfd.readouterr()
     assert printed == f"2 shards written, 3 already there; {out}\n"
     assert "15/24" in progress and "24/24" in progress
-    assert state(out) == whole and tool.main(str(out), verify=True) == 0
+    assert state(out) == whole and clips(str(out), verify=True) == 0
 
 
-def test_exit_statuses(tmp_path, call, monkeypatch):
-    status, out, _ = call(tmp_path, *words(**SMALL))
-    assert (status, out) == (0, f"5 shards written, 0 already there; {tmp_path}\n")
-    assert call(tmp_path, "--verify", "true")[:2] == (0, f"{tmp_path}: complete\n")
-    (tmp_path / "00002.safetensors").unlink()
-    status, out, err = call(tmp_path, "--verify", "true")
-    assert (status, len(out.splitlines())) == (1, 1)
-    assert "00002.safetensors is missing" in out and "Traceback" not in err
-    status, out, err = call(tmp_path, *words(**SMALL), "--seed", 1)
-    assert (status, out) == (2, "")
-    assert re.fullmatch(r"moving_mnist.py: write\(.*\): .* got seed 1 for 0; choose .*\n", err)
-    with files.lock(tmp_path):
-        status, out, err = call(tmp_path, *words(**SMALL))
-    assert (status, out) == (2, "")
-    assert re.fullmatch(r"moving_mnist.py: .* is in use by process .*\n", err)
-
-    def interrupted(*_: object, **__: object) -> None:  # a shell may have had SIGINT ignored
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(shards, "render_clips", interrupted)
-    status, out, err = call(tmp_path, *words(**SMALL))
-    assert (status, out) == (130, "")
-    assert err.endswith("interrupted; run the same command again to resume\n")
-    monkeypatch.undo()
-    assert "00002" in shards.verify(tmp_path)[0] and not list(tmp_path.glob(".*.tmp"))
-
-
-def test_the_command_line_reaches_the_data_set(tool, tmp_path):
+def test_the_command_reaches_the_data_set(tmp_path):
     other = {"speed": 0.2, "digits_per_clip": 2, "dim": 0.25, "seed": 4, "part": "test"}
-    tool.main(str(tmp_path / "one"), **SMALL, **other)
+    clips(str(tmp_path / "one"), **SMALL, **other)
     shards.write(tmp_path / "other", **SMALL, **other)
     assert state(tmp_path / "one") == state(tmp_path / "other")
     sources = {"digits": "digits", "backgrounds": "photos"}
@@ -140,13 +84,13 @@ def test_the_command_line_reaches_the_data_set(tool, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["clips.gif", "sheet.png"])
-def test_a_preview_is_the_same_before_and_after_writing(tool, tmp_path, name, capsys):
+def test_a_preview_is_the_same_before_and_after_writing(tmp_path, name, capsys):
     out, before, after = tmp_path / "out", tmp_path / "before" / name, tmp_path / "after" / name
-    tool.main(str(out), **SMALL, preview=str(before))
+    clips(str(out), **SMALL, preview=str(before))
     assert not out.exists() and capsys.readouterr().out == f"{before}\n"
     shards.write(out, **SMALL)
     whole = state(out)
-    tool.main(str(out), preview=str(after))  # of what is there, whatever the settings are
+    clips(str(out), preview=str(after))  # of what is there, whatever the settings are
     assert before.read_bytes() == after.read_bytes() and state(out) == whole
     with Image.open(after) as picture:
         assert picture.size == ((74, 38) if name == "clips.gif" else (74, 146))
@@ -168,12 +112,8 @@ def test_a_preview_is_the_same_before_and_after_writing(tool, tmp_path, name, ca
     ],
     ids=str,
 )
-def test_mistakes_are_errors_of_one_line(tool, tmp_path, monkeypatch, wrong, message):
+def test_mistakes_are_errors_of_one_line(tmp_path, monkeypatch, wrong, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, OSError), match=message) as raised:
-        tool.main("out", **SMALL | wrong)
+        clips("out", **SMALL | wrong)
     assert "\n" not in str(raised.value) and list(tmp_path.iterdir()) == []
-
-
-def test_the_package_imports_no_tool():
-    assert "data_tools" not in Path(shards.__file__).read_text()
