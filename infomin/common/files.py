@@ -11,9 +11,12 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import socket
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -25,14 +28,36 @@ except ImportError:  # Windows: only `lock` needs it, and raises an error there
 PathLike = str | os.PathLike[str]
 Row: TypeAlias = dict[str, str | float | int | bool | None]  # of a table
 
+JSON_LIMIT = 2**24  # bytes of a JSON file; those of a run have a few thousand
+LINES_LIMIT = 2**28  # bytes of a .jsonl file
+AGAIN = "delete it and run the same command again to repeat this run"
+
 
 class Locked(RuntimeError):
     """Somebody else holds the lock of the folder."""
 
 
+def as_path(path: PathLike, what: str = "path") -> Path:
+    """Return a path with `~` and `~NAME` expanded, as shells do not in `--out=~/runs`.
+
+    Args:
+        path: of a file or folder.
+        what: what the path is for, for the message: `learn: out`.
+
+    Raises:
+        TypeError: not a path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{what}: got {path!r}, wanted a path; pass a str or a pathlib.Path")
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     """Yield a binary file that replaces `path` when the block ends; if it fails, nothing changes.
+
+    Threads, processes and machines may write the same file at the same time: the last one wins.
+    Temporary files that killed writers left in the folder are deleted.
 
     Args:
         path: the file to write; its folder is created if missing.
@@ -41,18 +66,22 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
         OSError: the disk is full, read-only or missing; the message says what to do, and no
             temporary file is left behind.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path, temporary = as_path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        _delete_leftovers(path.parent)
+        temporary, handle = _create_temporary(path)
+        with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if fcntl is None:
+                file.close()  # Windows cannot rename an open file
+            os.replace(temporary, path)
     except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
         if isinstance(error, OSError):
             raise _write_error(error, path) from error
         raise
@@ -62,6 +91,33 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _create_temporary(path: Path) -> tuple[Path, int]:
+    """Create and lock a file beside `path`: the kernel unlocks it when its writer dies."""
+    while True:
+        temporary = path.with_name(f".{path.name}.infomin-{secrets.token_hex(8)}.tmp")
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks: no leftover is ever deleted
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if temporary.exists():  # not taken for a leftover before it was locked
+            return temporary, handle
+        os.close(handle)
+
+
+def _delete_leftovers(folder: Path) -> None:
+    """Delete the temporary files in a folder that no living writer has locked."""
+    if fcntl is None:
+        return
+    for temporary in folder.glob(".*.infomin-*.tmp"):
+        with suppress(OSError):  # locked, deleted by now, or another user's
+            handle = os.open(temporary, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                temporary.unlink()
+            finally:
+                os.close(handle)
 
 
 def _write_error(error: OSError, path: Path) -> OSError:
@@ -78,21 +134,22 @@ def _write_error(error: OSError, path: Path) -> OSError:
     return OSError(error.errno or errno.EIO, message)
 
 
-def to_plain(x: Any, whole: bool = False) -> Any:
+def to_plain(x: Any, *, whole_as_int: bool = False) -> Any:
     """Convert a value to plain JSON types.
 
     Numbers and arrays of numpy and torch become Python's, tuples become lists, NaN and Inf become
-    None; with `whole`, 1.0 becomes 1.
+    None; with `whole_as_int`, 1.0 becomes 1.
     """
+    convert = partial(to_plain, whole_as_int=whole_as_int)
     if isinstance(x, Mapping):
-        return {str(name): to_plain(value, whole) for name, value in x.items()}
+        return {str(name): convert(value) for name, value in x.items()}
     if isinstance(x, list | tuple):
-        return [to_plain(value, whole) for value in x]
+        return [convert(value) for value in x]
     if hasattr(x, "tolist"):
-        return to_plain(x.tolist(), whole)
+        return convert(x.tolist())
     if isinstance(x, float) and not math.isfinite(x):
         return None
-    return int(x) if whole and isinstance(x, float) and x.is_integer() else x
+    return int(x) if whole_as_int and isinstance(x, float) and x.is_integer() else x
 
 
 def _jsonl_line(x: Any) -> bytes:
@@ -111,17 +168,52 @@ def write_json(path: PathLike, obj: Any) -> None:
         file.write(text.encode() + b"\n")
 
 
-def read_json(path: PathLike) -> dict[str, Any]:
-    """Read one JSON object; raise a ValueError that says what to do if it is damaged."""
+def read_bytes(path: PathLike, limit: int | None = None) -> bytes:
+    """Read a whole file, but not one that never ends or fills the memory.
+
+    Args:
+        path: a regular file, or a link to one.
+        limit: the most bytes that it may have.
+
+    Raises:
+        OSError: no such file, or it cannot be read.
+        ValueError: a folder, device or pipe, or a larger file.
+    """
+    path = as_path(path)
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+        raise ValueError(f"{path}: got {kind}, wanted a regular file; name or put one there")
+    with open(path, "rb") as file:
+        content = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(content) > limit:
+        raise ValueError(f"{path}: got more than {limit} bytes, wanted fewer; name another file")
+    return content
+
+
+def read_json(path: PathLike, remedy: str = AGAIN) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Args:
+        path: the file.
+        remedy: what to do if it is missing or damaged, for the message.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged or too large, something other than an object, or no regular file.
+    """
     try:
-        stored = json.loads(Path(path).read_bytes())
-        if not isinstance(stored, dict):
-            raise ValueError(f"a {type(stored).__name__}")
+        stored = json.loads(read_bytes(path, JSON_LIMIT))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: wanted a JSON object, got no file; {remedy}") from error
     except (ValueError, RecursionError) as error:  # a JSONDecodeError, a UnicodeDecodeError, deep
         raise ValueError(
-            f"{path}: wanted a whole JSON object, got {error}; "
-            "delete it and run the same command again to repeat this run"
+            f"{path}: wanted a whole JSON object, got one that cannot be read ({error}); {remedy}"
         ) from error
+    if not isinstance(stored, dict):
+        raise ValueError(
+            f"{path}: wanted a whole JSON object, got {type(stored).__name__}; {remedy}"
+        )
     return stored
 
 
@@ -143,7 +235,7 @@ def hash_json(content: Mapping[str, Any]) -> str:
     True
     """
     text = json.dumps(
-        to_plain(content, whole=True), allow_nan=False, sort_keys=True, separators=(",", ":")
+        to_plain(content, whole_as_int=True), allow_nan=False, sort_keys=True, separators=(",", ":")
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -153,13 +245,13 @@ def append_jsonl(path: PathLike, row: Mapping[str, Any]) -> None:
 
     Nothing is lost if the process is killed, and the last few lines at most in a power cut.
     """
-    line = _jsonl_line(row)
+    path, line = as_path(path), _jsonl_line(row)
     try:
         with open(path, "ab", buffering=0) as file:
             if file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise _write_error(error, Path(path)) from error
+        raise _write_error(error, path) from error
 
 
 def read_log(path: PathLike, upto_step: int | None = None) -> list[dict[str, Any]]:
@@ -170,7 +262,7 @@ def read_log(path: PathLike, upto_step: int | None = None) -> list[dict[str, Any
     Raises:
         ValueError: another line is not a JSON object.
     """
-    if not Path(path).exists():
+    if not as_path(path).exists():
         return []
     lines = read_lines(path)
     for number, row in lines[:-1]:
@@ -189,24 +281,24 @@ def truncate_log(path: PathLike, step: int) -> None:
     An incomplete last line is dropped too, since the next line would be appended to it. A missing
     log stays missing.
     """
-    if Path(path).exists():
+    if as_path(path).exists():
         write_jsonl(path, read_log(path, step))
 
 
 def read_lines(path: PathLike) -> list[tuple[int, dict[str, Any] | None]]:
     """Return (number from 1, row) of every line of a .jsonl file that is not blank.
 
-    The row is None if the line is not a JSON object.
+    The row is None if the line is not a JSON object. Errors are those of `read_bytes`.
     """
-    lines = enumerate(Path(path).read_bytes().split(b"\n"), start=1)
+    lines = enumerate(read_bytes(path, LINES_LIMIT).split(b"\n"), start=1)
     return [(number, read_object(line)) for number, line in lines if line.strip()]
 
 
 def read_object(text: bytes | Path) -> dict[str, Any] | None:
-    """Parse a JSON object from bytes or a file; None if it is unreadable or something else."""
+    """Parse a JSON object from bytes or a regular file; None if it is unreadable or another."""
     try:
-        row = json.loads(text.read_bytes() if isinstance(text, Path) else text)
-    except (OSError, ValueError):
+        row = json.loads(read_bytes(text, JSON_LIMIT) if isinstance(text, Path) else text)
+    except (OSError, ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -228,7 +320,7 @@ def lock(folder: PathLike) -> Iterator[None]:
             errno.ENOLCK,
             f"cannot lock {folder}: this system has no flock; on Windows work under WSL",
         )
-    folder, owner = Path(folder), os.getpid()
+    folder, owner = as_path(folder), os.getpid()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # os.open: child programs do not inherit the handle, so they cannot keep the lock
@@ -258,18 +350,4 @@ def _acquire(handle: int, folder: Path) -> None:
         raise Locked(f"{folder} is in use by {holder}; wait, or choose another folder") from error
     except OSError as error:
         raise _write_error(error, folder / ".lock") from error
-    for temporary in folder.glob(".*.[0-9]*.tmp"):
-        # a running process may be writing a table or a figure here without the lock
-        if not _is_running(temporary.suffixes[-2][1:]):
-            temporary.unlink(missing_ok=True)
-
-
-def _is_running(process_id: str) -> bool:
-    """Whether a process with this ID is running on this machine; a zombie does not count."""
-    try:
-        os.kill(int(process_id), 0)
-    except (OSError, OverflowError, ValueError) as error:
-        return isinstance(error, PermissionError)  # it belongs to another user
-    with suppress(OSError):  # not Linux, or it has just ended
-        return b") Z" not in Path(f"/proc/{process_id}/stat").read_bytes()
-    return True
+    _delete_leftovers(folder)

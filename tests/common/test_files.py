@@ -4,16 +4,18 @@ import errno
 import json
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from infomin.common import files
-from infomin.report.rows import read_rows
+from infomin.common import checkpoint, files
+from infomin.views import PixelFlow
 
 # JSON
 
@@ -28,7 +30,8 @@ def test_finite_floats_keep_every_bit(tmp_path, seed):
     files.write_jsonl(tmp_path / "rows.jsonl", [{"x": x} for x in values])
     want = struct.pack(f"{len(values)}d", *values)
     assert struct.pack(f"{len(values)}d", *files.read_json(tmp_path / "row.json")["values"]) == want
-    assert struct.pack(f"{len(values)}d", *read_rows(tmp_path / "rows.jsonl").x) == want
+    lines = [row["x"] for _, row in files.read_lines(tmp_path / "rows.jsonl")]
+    assert struct.pack(f"{len(values)}d", *lines) == want
 
 
 def test_nan_and_inf_become_null_in_valid_json(tmp_path):
@@ -159,6 +162,93 @@ def test_a_file_in_place_of_the_folder_is_named_as_the_cause(tmp_path):
     message = r"cannot write row.json in .*; existing files are unchanged; there is a file where"
     with pytest.raises(OSError, match=message):
         files.write_json(tmp_path / "out" / "row.json", {})
+
+
+def test_threads_that_write_one_file_leave_whole_versions(tmp_path):
+    path = tmp_path / "row.json"
+    versions = [{"version": version, "text": str(version) * 5000} for version in range(4)]
+
+    def write_and_read(version):
+        for _ in range(25):
+            files.write_json(path, version)
+            assert files.read_json(path) in versions
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write_and_read, versions))
+    assert os.listdir(tmp_path) == ["row.json"]
+
+
+# Foreign files
+
+READERS = {
+    "bytes": files.read_bytes,
+    "object": files.read_json,
+    "lines": files.read_lines,
+    "log": files.read_log,
+    "checkpoint": lambda path: checkpoint.load(path, {}),
+    "flow": PixelFlow.load,
+}
+
+
+def make_foreign(path, kind):
+    """Put something other than a file of infomin at a path."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("reader", READERS)
+def test_only_regular_files_are_read(tmp_path, reader, kind):
+    path = tmp_path / "x"
+    make_foreign(path, kind)
+    with ThreadPoolExecutor(1) as thread:
+        read = thread.submit(READERS[reader], path)
+        try:
+            with pytest.raises((ValueError, FileNotFoundError), match=re.escape(str(path))):
+                read.result(timeout=10)
+        finally:
+            if kind == "pipe":  # let a reader that waits for the pipe go
+                os.close(os.open(path, os.O_RDWR))
+    assert files.read_object(path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "cannot be read"),
+        (b'{"a":' * 100_000, "cannot be read"),
+        (b"[1]", "got list; delete it"),
+        (b"3", "got int; delete it"),
+        (b'{"x": "' + b"x" * files.JSON_LIMIT, f"got more than {files.JSON_LIMIT} bytes"),
+    ],
+    ids=["lists", "objects", "list", "number", "large"],
+)
+def test_json_that_is_deep_large_or_no_object_is_an_error(tmp_path, content, message):
+    path = tmp_path / "row.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"row\.json: .*{message}"):
+        files.read_json(path)
+    assert files.read_object(path) is None
+
+
+def test_a_path_that_begins_with_a_tilde_is_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    files.write_json("~/runs/row.json", {"a": 1})
+    files.append_jsonl("~/runs/log.jsonl", {"step": 1})
+    with files.lock("~/runs"):
+        pass
+    assert sorted(os.listdir(tmp_path / "runs")) == [".lock", "log.jsonl", "row.json"]
+    assert files.read_json("~/runs/row.json") == {"a": 1}
+    assert files.read_log("~/runs/log.jsonl") == [{"step": 1}]
+    assert os.listdir(tmp_path) == ["runs"]
+    for wrong in (None, 3, b"runs"):
+        with pytest.raises(TypeError, match=r"path: got .*, wanted a path; pass a str"):
+            files.as_path(wrong)
 
 
 # Keys

@@ -85,31 +85,34 @@ def test_without_flock_views_work_and_lock_raises(tmp_path):
     assert message in process.stdout and not process.stderr
 
 
-def test_a_lock_deletes_only_what_dead_writers_left(tmp_path):
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    kept = [".notes.tmp", "mine.tmp"]
-    deleted = [f".row.json.{dead.pid}.tmp", ".row.json.99999999999999999999.tmp"]
-    (tmp_path / ".cache.tmp").mkdir()
-    for name in kept + deleted:
+@pytest.mark.parametrize("write_again", [False, True], ids=["lock", "write"])
+def test_what_killed_writers_left_is_deleted_and_nothing_else(tmp_path, write_again):
+    """By the next lock of the folder, or by the next write of any file in it."""
+    kept = [".notes.tmp", "mine.infomin-1.tmp", f".cache.{os.getpid()}.tmp"]
+    for name in kept:
         (tmp_path / name).write_text("")
-    with files.lock(tmp_path):
-        assert sorted(os.listdir(tmp_path)) == [".cache.tmp", ".lock", *kept]
+    (tmp_path / ".folder.infomin-1.tmp").mkdir()
+    writer = start_python(KILLED, tmp_path)
+    assert writer.stdout.readline() == "half\n"
+    files.write_json(tmp_path / "row.json", {})
+    assert len(list(tmp_path.glob(".checkpoint.pt.*.tmp"))) == 1  # of a living writer
+    writer.kill()
+    writer.wait(timeout=30)
+    if write_again:
+        files.write_json(tmp_path / "row.json", {})
+    else:
+        with files.lock(tmp_path):
+            pass
+    left = [*kept, ".folder.infomin-1.tmp", ".lock", "row.json"]
+    assert sorted(os.listdir(tmp_path)) == sorted(left)
+    writer.communicate()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="zombies are listed in /proc")
-def test_a_zombie_writer_counts_as_dead(tmp_path):
-    zombie = subprocess.Popen(["true"])
-    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # waits without reaping it
-    (tmp_path / f".row.json.{zombie.pid}.tmp").write_text("")
-    with files.lock(tmp_path):
-        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    zombie.wait()
-
-
-def test_a_lock_keeps_the_temporary_file_of_a_running_writer(tmp_path):
-    with files.atomic_write(tmp_path / "table.csv") as file, files.lock(tmp_path):
-        file.write(b"whole")
+def test_a_lock_keeps_the_temporary_file_of_a_running_writer(tmp_path, monkeypatch):
+    with files.atomic_write(tmp_path / "table.csv") as file:
+        monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # as seen from another machine
+        with files.lock(tmp_path):
+            file.write(b"whole")
     assert (tmp_path / "table.csv").read_bytes() == b"whole"
 
 
