@@ -11,13 +11,12 @@ import pickle
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .files import PathLike, atomic_write
+from .files import PathLike, atomic_write, read_bytes
 
 # What torch.load(weights_only=True) accepts. Types are compared exactly: numpy.float64 is a
 # subclass of float, but would be refused by torch.load.
@@ -78,7 +77,7 @@ def load(path: PathLike, state: Mapping[str, Any], *, part: bool = False) -> dic
     """
     remedy = AS_IT_WAS if part else REMEDY
     saved = _read(path, remedy)
-    layout = saved["layout"]
+    layout = saved["layout"] | _layout_found(saved["state"], state)
     if part:
         layout = _selected(layout, state, saved["state"])
     mismatches = _mismatches(_layout(state), layout)
@@ -168,6 +167,20 @@ def _layout(state: Mapping[str, Any]) -> dict[str, str]:
     return layout
 
 
+def _layout_found(saved: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, str]:
+    """Describe what was saved of the modules and tensors in a state, whatever the file says."""
+    layout = {}
+    for name, thing in state.items():
+        value = saved.get(name)
+        if name not in saved:
+            layout[name] = "nothing"
+        elif isinstance(thing, Tensor):
+            layout[name] = _describe(value)
+        elif isinstance(thing, nn.Module) and isinstance(value, dict):
+            layout |= {f"{name}.{key}": _describe(part) for key, part in value.items()}
+    return layout
+
+
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
@@ -200,8 +213,8 @@ def _mismatches(wanted: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
 
 
 def _read(path: PathLike, remedy: str) -> dict[str, Any]:
-    data = io.BytesIO(Path(path).read_bytes())
     try:
+        data = io.BytesIO(read_bytes(path))
         # torch.load does not verify checksums and would read a flipped bit as another number
         with zipfile.ZipFile(data) as archive:
             damaged = archive.testzip()
@@ -209,8 +222,11 @@ def _read(path: PathLike, remedy: str) -> dict[str, Any]:
             raise ValueError(f"wrong checksum in {damaged}")
         data.seek(0)
         saved = torch.load(data, map_location="cpu", weights_only=True)
-        if not (isinstance(saved, dict) and {"state", "layout"} <= set(saved)):
+        parts = [saved.get(name) for name in ("state", "layout")] if isinstance(saved, dict) else []
+        if not parts or not all(isinstance(part, dict) for part in parts):
             raise ValueError("infomin did not write it")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: wanted a checkpoint, got no file; {remedy}") from error
     except Exception as error:  # damaged bytes may raise anything
         if isinstance(error, pickle.UnpicklingError):
             reason = "it contains a Python object, which is never unpickled"

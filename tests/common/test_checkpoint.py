@@ -233,8 +233,29 @@ def test_foreign_and_missing_files_are_errors(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "c.pt")
     with pytest.raises(ValueError, match="infomin did not write it"):
         checkpoint.load(tmp_path / "c.pt", {"x": torch.zeros(1)})
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt: wanted a checkpoint, got no file; del"):
         checkpoint.load(tmp_path / "none.pt", {})
+
+
+@pytest.mark.parametrize("change", ["complex", "half", "shape", "absent"])
+def test_a_file_that_does_not_hold_what_it_declares_is_refused(tmp_path, change):
+    path, net = tmp_path / "c.pt", torch.nn.Linear(2, 3)
+    state = {"net": net, "queue": torch.zeros(3)}
+    checkpoint.save(path, state)
+    saved = torch.load(path, weights_only=True)
+    changes = {
+        "complex": lambda x: x.to(torch.complex64),
+        "half": lambda x: x.half(),
+        "shape": lambda x: x[:1],
+    }
+    for part, name in ((saved["state"]["net"], "bias"), (saved["state"], "queue")):
+        before = part.pop(name)
+        if change in changes:
+            part[name] = changes[change](before)
+        torch.save(saved, path)
+        with pytest.raises(ValueError, match=rf"(?s)c\.pt: .*{name}"):
+            checkpoint.load(path, state)
+        part[name] = before
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
