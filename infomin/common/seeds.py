@@ -1,12 +1,15 @@
 """Random numbers determined by a seed and a purpose, so that no generator state has to be saved."""
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
 
 import torch
 from torch import Tensor
+
+_GLOBAL_GENERATORS = threading.RLock()
 
 
 def seeded_generator(seed: int, *purpose: int | str) -> torch.Generator:
@@ -86,10 +89,24 @@ def to_device(made: Tensor, like: Tensor | torch.device | str) -> Tensor:
 
 
 @contextmanager
+def seeded_draws(
+    device: torch.device | str, seed: int, *purpose: int | str
+) -> Iterator[torch.Generator]:
+    """Yield the generator of a purpose, and seed torch's global ones by it for the block.
+
+    What a view draws is then determined even if it ignores the generator that it is given.
+    """
+    generator = seeded_generator(seed, *purpose)
+    with torch_seeded(generator.initial_seed(), device):
+        yield generator
+
+
+@contextmanager
 def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch's global generators of the CPU and the device for one block.
 
-    Afterwards the caller's random streams continue as if the block had not run.
+    Afterwards the caller's random streams continue as if the block had not run. Blocks in other
+    threads wait: the generators are those of the whole process.
 
     >>> before = torch.get_rng_state()
     >>> with torch_seeded(0):
@@ -101,7 +118,7 @@ def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None
     gpus = []
     if device.type == "cuda":
         gpus = [torch.cuda.current_device() if device.index is None else device.index]
-    with torch.random.fork_rng(devices=gpus):
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=gpus):
         # not torch.manual_seed: it would seed every device, and only these are restored
         torch.default_generator.manual_seed(seed)
         for index in gpus:
