@@ -5,7 +5,7 @@ The bundled training and test sets share no digit and no pixel of a photograph.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..common.checks import check_choice
 from ..common.seeds import seeded_generator
 from .bundled import bundled_worlds
-from .digests import clip_sources
+from .digests import clip_sources, data_digest
 from .image_files import ImageFiles
 from .image_folder import load_folder
 from .moving_mnist import LATER, Clips, draw_clips, positions, render_clips
@@ -35,13 +35,14 @@ class Split:
         labels: task -> `[N]`; long for classes, -1 if unknown.
         scenes: the factors behind the images, if they are known. The image of a clip is its frame
             at time `moving_mnist.LATER`.
-        pixels: uint8 `[N, 3, H, W]`, or image files; None renders the scenes on first use.
+        pixels: uint8 `[N, 3, H, W]`, image files, or a function that makes pixels on first use;
+            None renders the scenes.
         unlabelled: how many images have no labels; they come last.
     """
 
     labels: dict[str, Tensor]
     scenes: Scenes | Clips | None = None
-    pixels: Tensor | ImageFiles | None = None
+    pixels: Tensor | ImageFiles | Callable[[], Tensor] | None = None
     unlabelled: int = 0
 
     def __len__(self) -> int:
@@ -55,6 +56,8 @@ class Split:
     @cached_property
     def images(self) -> Tensor | ImageFiles:
         """uint8 `[N, 3, H, W]`, or image files that are indexed like it."""
+        if callable(self.pixels):
+            return self.pixels()
         if self.pixels is not None:
             return self.pixels
         assert self.scenes is not None
@@ -67,6 +70,18 @@ class Split:
             rendered = render_scenes(self.scenes[start : start + step])
             chunks.append((rendered * 255).round().to(torch.uint8))
         return torch.cat(chunks)
+
+    def clone(self) -> "Split":
+        """The same part in memory of its own; images are rendered once for all clones."""
+
+        def pixels() -> Tensor:
+            assert isinstance(self.images, Tensor)
+            return self.images.clone()
+
+        labels = {task: values.clone() for task, values in self.labels.items()}
+        return replace(
+            self, labels=labels, scenes=self.scenes and self.scenes.clone(), pixels=pixels
+        )
 
 
 def load(name: str, size: int = 32) -> tuple[Split, Split]:
@@ -99,7 +114,8 @@ def load(name: str, size: int = 32) -> tuple[Split, Split]:
     if not least <= size <= most:
         raise ValueError(f"data {name!r}: got size {size}, wanted {least} to {most} px")
     if name.startswith("clips:"):
-        return _clips(size, *clip_sources(name))
+        digits, backgrounds = clip_sources(name)
+        return _copies(_clips)(size, digits, backgrounds, data_digest(name), data_root().absolute())
     if name.startswith("folder:"):
         train, test = load_folder(name.removeprefix("folder:"), size)
         return _file_split(*train), _file_split(*test)
@@ -141,6 +157,7 @@ def _file_split(files: ImageFiles, labels: Tensor) -> Split:
     return Split({"class": labels}, pixels=files)
 
 
+@lru_cache(maxsize=4)
 def _digit_scenes(size: int) -> tuple[Split, Split]:
     def split(world: World, n: int, part: str) -> Split:
         scenes = draw_scenes(world, n, seeded_generator(0, "digits", part))
@@ -155,6 +172,7 @@ def _digit_scenes(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
+@lru_cache(maxsize=2)
 def _photo_patches(size: int) -> tuple[Split, Split]:
     most = MOST_BYTES // (3 * size**2)
 
@@ -170,7 +188,15 @@ def _photo_patches(size: int) -> tuple[Split, Split]:
     return split(train, TRAIN, "train"), split(test, TEST, "test")
 
 
-def _clips(size: int, digits: str = "digits", backgrounds: str = "photos") -> tuple[Split, Split]:
+# `digest` and `root` only enter the key of the cache, so that changed files are read again.
+@lru_cache(maxsize=2)
+def _clips(
+    size: int,
+    digits: str = "digits",
+    backgrounds: str = "photos",
+    digest: str = "",
+    root: Path | None = None,
+) -> tuple[Split, Split]:
     def split(world: World, n: int, seed: int) -> Split:
         clips = draw_clips(world, n, seed)
         corner = positions(clips, [LATER])[:, 0, 0]
@@ -184,6 +210,18 @@ def _clips(size: int, digits: str = "digits", backgrounds: str = "photos") -> tu
 
     train, test = load_worlds(digits, backgrounds, size, digit=size * 28 // 64)
     return split(train, TRAIN, 0), split(test, TEST, 1)
+
+
+def _copies(
+    make: Callable[..., tuple[Split, Split]],
+) -> Callable[..., tuple[Split, Split]]:
+    """A function that returns copies of what `make`, which is cached, returns."""
+
+    def load_splits(*key: object) -> tuple[Split, Split]:
+        train, test = make(*key)
+        return train.clone(), test.clone()
+
+    return load_splits
 
 
 def _on_disk(read: Callable[[Path, int], Parts]) -> Callable[[int], tuple[Split, Split]]:
@@ -200,9 +238,9 @@ def _on_disk(read: Callable[[Path, int], Parts]) -> Callable[[int], tuple[Split,
 
 
 DATA: dict[str, Callable[[int], tuple[Split, Split]]] = {
-    "digits": _digit_scenes,
-    "photos": _photo_patches,
-    "clips": _clips,
+    "digits": _copies(_digit_scenes),
+    "photos": _copies(_photo_patches),
+    "clips": _copies(_clips),
     "stl10": _on_disk(stl10),
     "cifar10": _on_disk(cifar10),
 }

@@ -55,6 +55,11 @@ class Factors:
         moved = {name: value.to(device) for name, value in self.tensors().items()}
         return type(self)(self.world.to(device), **moved)
 
+    def clone(self) -> Self:
+        """The same scenes or clips in memory of their own, with their world."""
+        copied = {name: value.clone() for name, value in self.tensors().items()}
+        return type(self)(self.world.clone(), **copied)
+
 
 @dataclass(frozen=True, eq=False)
 class Scenes(Factors):

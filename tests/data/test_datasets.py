@@ -100,6 +100,8 @@ def is_crop_of(tile: Tensor, image: Tensor) -> bool:
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_data_set_is_the_same_each_time(name: str) -> None:
     first = load(name, 24)
+    datasets._digit_scenes.cache_clear()
+    datasets._photo_patches.cache_clear()
     bundled._made_worlds.cache_clear()
     for one, other in zip(first, load(name, 24), strict=True):
         assert torch.equal(one.images[:100], other.images[:100])
@@ -120,8 +122,10 @@ def test_photos_are_scenes_whose_digits_have_no_ink(size: int) -> None:
 
 def test_large_photos_are_fewer_and_show_more_detail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "MOST_BYTES", 40 * 3 * 128**2)
+    datasets._photo_patches.cache_clear()
     train, test = load("photos", 128)
     small = load("photos", 96)[0]
+    datasets._photo_patches.cache_clear()
     assert len(train) == len(test) == 40
     assert len(small) == 40 * 128**2 // 96**2  # as many bytes
     for split in (train, test):
