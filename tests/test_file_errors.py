@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from errors import RECIPE, told
 from matplotlib.figure import Figure
 
@@ -45,7 +47,7 @@ def copy(done, tmp_path):
     """The same run without its row, as if it had been cut while it was probed."""
     folder = tmp_path / RECIPE.key
     folder.mkdir()
-    for name in ("recipe.json", "log.jsonl", "checkpoint.pt"):
+    for name in ("recipe.json", "context.json", "log.jsonl", "checkpoint.pt"):
         (folder / name).write_bytes((done[1] / name).read_bytes())
     return folder
 
@@ -109,6 +111,86 @@ def test_a_damaged_context_is_told(copy, done, damage):
     told([str(path) if damage in DAMAGE else str(copy), "got"], infomin.run, RECIPE, copy.parent)
     path.write_bytes(data)
     assert infomin.run(RECIPE, copy.parent)["i_nce"] == done[2]["i_nce"]
+
+
+FOREIGN = {
+    "missing": lambda path: None,
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": os.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("name", ["row.json", "recipe.json", "context.json", "checkpoint.pt"])
+def test_a_foreign_file_in_a_run_folder_is_named_and_the_advice_works(copy, done, name, kind):
+    (copy / "row.json").write_bytes((done[1] / "row.json").read_bytes())
+    (copy / name).unlink()
+    FOREIGN[kind](copy / name)
+    wanted = "run it to its end" if (name, kind) == ("row.json", "missing") else name
+    assert wanted in told([str(copy), "wanted"], infomin.trained, copy)
+    if name == "row.json" and kind != "missing":
+        told([str(copy / name), "regular file"], infomin.run, RECIPE, copy.parent)
+    shutil.rmtree(copy)  # "delete the folder and repeat the run"
+    assert infomin.run(RECIPE, copy.parent)["i_nce"] == done[2]["i_nce"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"i_nce": 9.0}, {"acc_digit": None}, {"status": "diverged"}, {"note": "x"}, {"view": "a"}],
+    ids=str,
+)
+def test_an_edited_row_is_told(copy, done, change):
+    files.write_json(copy / "row.json", done[2] | change)
+    for door, of in ((infomin.trained, (copy,)), (infomin.run, (RECIPE, copy.parent))):
+        told([str(copy / "row.json"), "edited", AGAIN], door, *of)
+    files.write_json(copy / "row.json", done[2] | {"seconds": 1.0})
+    assert infomin.run(RECIPE, copy.parent)["i_nce"] == done[2]["i_nce"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": None}, {"status": "begun"}, {"status": 3}, {"i_nce": [1]}, {"i_nce": {"a": 1}}],
+    ids=str,
+)
+def test_a_row_of_another_kind_is_told(copy, done, change):
+    row = {name: value for name, value in done[2].items() if name != "row_digest"} | change
+    files.write_json(copy / "row.json", row)
+    for door, of in ((infomin.trained, (copy,)), (infomin.run, (RECIPE, copy.parent))):
+        told([str(copy / "row.json"), "wanted a row with a status", AGAIN], door, *of)
+
+
+@pytest.mark.parametrize("recipe", [{"size": "x"}, {"vie": 1}, {"view": 3}, {"seed": -1}], ids=str)
+def test_a_recipe_of_another_kind_is_told(copy, done, recipe):
+    (copy / "row.json").write_bytes((done[1] / "row.json").read_bytes())
+    stored = files.read_json(copy / "recipe.json")
+    files.write_json(copy / "recipe.json", stored | recipe)
+    told([str(copy / "recipe.json"), next(iter(recipe))], infomin.trained, copy)
+    told([str(copy), "differs in"], infomin.run, RECIPE, copy.parent)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_told(copy, done, value):
+    (copy / "row.json").write_bytes((done[1] / "row.json").read_bytes())
+    saved = torch.load(copy / "checkpoint.pt", weights_only=True)
+    weights = next(w for w in saved["state"]["method"].values() if w.is_floating_point())
+    weights.view(-1)[0] = value
+    torch.save(saved, copy / "checkpoint.pt")
+    told(["checkpoint.pt", "NaN or Inf in", "finite weights"], infomin.trained, copy)
+
+
+def test_a_folder_that_is_removed_during_the_run_is_told_later(tmp_path, monkeypatch, done):
+    evaluate, folder = runs.evaluate, tmp_path / RECIPE.key
+
+    def removing(*arguments, **settings):
+        shutil.rmtree(folder)
+        return evaluate(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "evaluate", removing)
+        row = infomin.run(RECIPE, tmp_path)
+    assert row["i_nce"] == done[2]["i_nce"] and infomin.run(RECIPE, tmp_path) == row
+    told([str(folder), "got no file", "delete the folder and repeat"], infomin.trained, folder)
 
 
 def test_a_log_that_is_damaged_in_the_middle_is_told(copy):
@@ -247,7 +329,7 @@ def test_a_run_whose_row_is_there_needs_nothing_else(done, monkeypatch):
         ),
         (
             lambda row: [{"status": "diverged", "view": row["view"]}],
-            ["task", "no row has an accuracy"],
+            ["rows", "columns", "i_nce"],
         ),
         (lambda row: [], ["rows: got none", "wanted rows of runs", "run a sweep"]),
     ],

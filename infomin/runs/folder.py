@@ -18,6 +18,7 @@ from ..networks.encoders import Encoders
 from .recipe import BaseRecipe, changed_fields
 
 _ONE_AT_A_TIME = threading.RLock()
+REPEAT = "put it back, or delete the folder and repeat the run"
 
 
 class RunFolder:
@@ -35,7 +36,7 @@ class RunFolder:
     """
 
     def __init__(self, out: files.PathLike | None, key: str, recipe: BaseRecipe) -> None:
-        self.path = None if out is None else Path(out) / key
+        self.path = None if out is None else files.as_path(out, "out") / key
         self._recipe = recipe
 
     def finished_row(self) -> files.Row | None:
@@ -47,12 +48,11 @@ class RunFolder:
         if self.path is None or not (self.path / "row.json").exists():
             return None
         self._check_recipe(self.path)
-        row: files.Row = files.read_json(self.path / "row.json")
-        if row.get("key") != self.path.name or "status" not in row:
+        row = read_row(self.path)
+        if row.get("key") != self.path.name:
             raise ValueError(
                 f"{self.path / 'row.json'}: wanted a row with a status and key {self.path.name}, "
-                f"got {row.get('status')!r} and {row.get('key')!r}; "
-                "delete it and run the same command again"
+                f"got {row.get('key')!r}; {files.AGAIN}"
             )
         return row
 
@@ -72,49 +72,91 @@ class RunFolder:
             files.write_json(self.path / "recipe.json", asdict(self._recipe))
             yield
 
-    def save_context(self, context: Context) -> None:
+    def save_context(self, context: Context, **facts: str) -> None:
         """Write what the method is built from, or compare it on resume.
 
+        Args:
+            context: of the method.
+            facts: what else numbers depend on, such as the device.
+
         Raises:
-            ValueError: it has changed since the run was cut.
+            FileNotFoundError, ValueError: it has changed since the run was cut, or is unknown.
         """
         if self.path is None or not is_main_process():
             return
-        path = self.path / "context.json"
-        if path.exists() and (self.path / "checkpoint.pt").exists():
-            stored, given = files.read_json(path), files.to_plain(_stored_fields(context))
-            changed = [name for name in given if stored.get(name) != given[name]]
-            if changed:
-                was, now = (facts.get(changed[0]) for facts in (stored, given))
-                raise ValueError(
-                    f"{self.path}: this run was begun with {changed[0]}={was}, got {now}; "
-                    "resume it with the same, or choose another folder"
-                )
-        files.write_json(path, _stored_fields(context))
+        path, given = self.path / "context.json", files.to_plain(_stored_fields(context) | facts)
+        if (self.path / "checkpoint.pt").exists():  # numbers that another context would continue
+            stored = files.read_json(path, REPEAT)
+            for name, value in given.items():
+                if name not in stored:
+                    raise ValueError(
+                        f"{path}: wanted the {name} that the run was begun with, got none; {REPEAT}"
+                    )
+                if stored[name] != value:
+                    raise ValueError(
+                        f"{self.path}: this run was begun with {name}={stored[name]}, got "
+                        f"{value}; resume it with the same, or choose another folder"
+                    )
+        files.write_json(path, given)
 
-    def save_row(self, row: Mapping[str, object]) -> None:
-        """Write the row; processes wait for each other, so that none asks for it too early."""
+    def save_row(self, row: files.Row) -> files.Row:
+        """Write the row and return it, with its digest.
+
+        Processes wait for each other, so that none asks for it too early.
+        """
+        row = row | {"row_digest": _row_digest(row)}
         if self.path is not None and is_main_process():
             files.write_json(self.path / "row.json", row)
         barrier()
+        return row
 
     def _check_recipe(self, path: Path) -> None:
         if not (path / "recipe.json").exists():
             return
-        if changed := changed_fields(self._recipe, files.read_json(path / "recipe.json")):
+        stored = files.read_json(path / "recipe.json", REPEAT)
+        if changed := changed_fields(self._recipe, stored):
             raise ValueError(
                 f"{path}: holds the run of another recipe, which differs in "
                 f"{', '.join(changed)}; choose another folder"
             )
 
 
+def read_row(folder: Path) -> files.Row:
+    """The row of a finished run or game.
+
+    Raises:
+        FileNotFoundError: no row is there.
+        ValueError: it is damaged, or has been edited since it was written.
+    """
+    path = folder / "row.json"
+    row: files.Row = files.read_json(path)
+    nested = [name for name, value in row.items() if isinstance(value, dict | list)]
+    if nested or row.get("status") not in ("done", "diverged"):
+        raise ValueError(
+            f"{path}: wanted a row with a status and plain values, got "
+            f"status={row.get('status')!r} and nested {nested}; {files.AGAIN}"
+        )
+    if row.get("row_digest", _row_digest(row)) != _row_digest(row):  # older rows have none
+        raise ValueError(
+            f"{path}: got a row that differs from its row_digest: it was edited; {files.AGAIN}"
+        )
+    return row
+
+
+def _row_digest(row: files.Row) -> str:
+    """12 hex digits: a hash of what is equal whenever a recipe is repeated on one machine."""
+    varying = ("row_digest", "seconds", "file")
+    return files.hash_json({name: value for name, value in row.items() if name not in varying})
+
+
 def read_context(path: Path, encoders: Callable[[], Encoders]) -> Context:
     """The context that `save_context` wrote, with JSON's lists as tuples again.
 
     Raises:
-        ValueError: the file is damaged.
+        FileNotFoundError: no such file.
+        ValueError: it is damaged.
     """
-    stored = files.read_json(path)
+    stored = files.read_json(path, REPEAT)
     try:
         restored = {
             "shapes": tuple(tuple(shape) for shape in stored["shapes"]),
@@ -125,11 +167,11 @@ def read_context(path: Path, encoders: Callable[[], Encoders]) -> Context:
             },
             "encoders": encoders,
         }
-        return Context(**{**stored, **restored})
+        known = {name: stored[name] for name in Context.__dataclass_fields__ if name in stored}
+        return Context(**{**known, **restored})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path}: wanted the context of a run, got {type(error).__name__}: {error}; "
-            "delete the folder and repeat the run"
+            f"{path}: wanted the context of a run, got {type(error).__name__}: {error}; {REPEAT}"
         ) from error
 
 
@@ -141,7 +183,7 @@ def _stored_fields(context: Context) -> dict[str, object]:
 def default_torch_state(who: str = "run") -> Iterator[None]:
     """Keep a caller's settings from changing the numbers of a run: its key does not know them.
 
-    What a run sets applies to the whole process, so a second run in another thread waits.
+    What a run sets applies to the whole process, so a run in another thread waits for this one.
 
     Raises:
         ValueError: settings that cannot be undone from inside.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..common.precision import autocast
-from ..common.seeds import seeded_generator, torch_seeded
+from ..common.seeds import seeded_draws, seeded_generator, torch_seeded
 from ..data.batches import Part, batches_by_step
 from ..data.datasets import Split
 from ..methods import Game, Method
@@ -108,10 +108,12 @@ def mixed_batches(
 
     def batch_at(step: int) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         images, index, labels = hidden_at(step)
+        assert isinstance(images, Tensor)  # a game takes images
         hidden = torch.full_like(labels["label"], -1)
         if not plays:
             return images, index, {"label": hidden}
         labelled_images, labelled_index, known = labelled_at(step)
+        assert isinstance(labelled_images, Tensor)
         return (
             torch.cat([images, labelled_images]),
             torch.cat([index, labelled_index]),
@@ -195,7 +197,8 @@ def fresh_i_nce(generator: View, evaluator: Evaluator) -> float:
     with torch.no_grad(), autocast(device.type, evaluator.precision):
         for start in range(0, len(evaluator.held) - candidates + 1, candidates):
             images = evaluator.held[start : start + candidates]
-            views = view(images, seeded_generator(seed, "held", start))
+            with seeded_draws(device, seed, "held", start) as draws:
+                views = view(images, draws)
             nats.append(critics(views, make_batch(candidates)).stats["i_nce"])
     return float(torch.stack(nats).mean())
 
@@ -217,7 +220,8 @@ def classifier_scores(game: Game, evaluator: Evaluator) -> dict[str, float]:
     for start in range(0, count, AT_A_TIME):
         labels = evaluator.labels[start : start + AT_A_TIME]
         images = evaluator.held[start : start + len(labels)]
-        views = evaluator.crops(images, seeded_generator(evaluator.seed, "judged", start))
+        with seeded_draws(labels.device, evaluator.seed, "judged", start) as generator:
+            views = evaluator.crops(images, generator)
         with autocast(labels.device.type, evaluator.precision):
             stats = game(views, make_batch(len(labels), {game.task: labels})).stats
         for name in scores:

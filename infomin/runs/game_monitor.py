@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 COLLAPSE = 0.1  # views have collapsed below this share of the raw views' I_NCE
-TOLD = 0.5  # classifiers know labels below this share of the untrained ones' cross-entropy
+LABELS_KNOWN = 0.5  # classifiers know labels below this share of the untrained ones' cross-entropy
 EXPLOSION = 100.0  # a generator has exploded above this multiple of the raw views' stretch
 SWING = 0.5  # nats
 # So many swings are a cycle; an ordinary game rises, falls, and rises as learning rates decay.
-SWINGS = 5
+CYCLE_SWINGS = 5
 
-Row = Mapping[str, Any]
+Line = Mapping[str, Any]  # of a game's log
 
 
 def gradient_norms(players: Mapping[str, Iterable[Tensor]]) -> dict[str, float]:
@@ -88,7 +88,7 @@ def count_swings(series: Sequence[float], least: float = SWING) -> int:
     return count
 
 
-def best_generator(log: Sequence[Row], value: Callable[[Row], float]) -> Row | None:
+def best_generator(log: Sequence[Line], value: Callable[[Line], float]) -> Line | None:
     """The measured row of least value whose generator has neither collapsed nor exploded.
 
     None if there is no such row, or if fresh critics measured nothing in the raw views: then there
@@ -108,7 +108,7 @@ def best_generator(log: Sequence[Row], value: Callable[[Row], float]) -> Row | N
     return min(finite, key=value, default=None)
 
 
-def judge_game(log: Sequence[Row]) -> tuple[str, str]:
+def judge_game(log: Sequence[Line]) -> tuple[str, str]:
     """How a game went: a word and a sentence.
 
     - exploded: the generator or its inverse stretches some colours 100 times as much as at first.
@@ -150,7 +150,7 @@ def judge_game(log: Sequence[Row]) -> tuple[str, str]:
             f"The generator has removed nearly all shared information: {shares}.",
         )
     count = count_swings([row["i_nce"] for row in log if row.get("i_nce") is not None])
-    if count >= SWINGS:
+    if count >= CYCLE_SWINGS:
         return (
             "cycling",
             f"Generator and critics chased each other: I_NCE swung {count} times by {SWING} nats "
@@ -159,7 +159,7 @@ def judge_game(log: Sequence[Row]) -> tuple[str, str]:
     return "steady", f"The game was steady: {shares}."
 
 
-def _measured(log: Sequence[Row]) -> list[Row]:
+def _measured(log: Sequence[Line]) -> list[Line]:
     measured = []
     for row in log:
         i_nce = row.get("i_nce_fresh")
@@ -168,20 +168,22 @@ def _measured(log: Sequence[Row]) -> list[Row]:
     return measured
 
 
-def _largest_stretch(rows: Sequence[Row]) -> float:
+def _largest_stretch(rows: Sequence[Line]) -> float:
     """The largest stretch in rows, either way; logs have null for Inf and NaN."""
     sides = [row[name] for row in rows for name in ("lipschitz", "lipschitz_inverse")]
     return max(math.inf if side is None or math.isnan(side) else side for side in sides)
 
 
-def _collapsed(row: Row, raw: Row) -> bool:
+def _collapsed(row: Line, raw: Line) -> bool:
     """Whether views share too little; the classifiers of the `raw` row are untrained."""
     entropy, untrained = row.get("cross_entropy_held"), raw.get("cross_entropy_held")
-    knows_labels = entropy is not None and untrained is not None and entropy < TOLD * untrained
+    knows_labels = (
+        entropy is not None and untrained is not None and entropy < LABELS_KNOWN * untrained
+    )
     return row["i_nce_fresh"] < COLLAPSE * raw["i_nce_fresh"] and not knows_labels
 
 
-def _exploded(row: Row, raw: Row) -> bool:
+def _exploded(row: Line, raw: Line) -> bool:
     for name in ("lipschitz", "lipschitz_inverse"):
         stretch, raw_stretch = row.get(name), raw[name]
         if stretch is None or raw_stretch is None:

@@ -9,6 +9,7 @@ import torch
 
 from ..common.checks import check_choice, check_positive, check_type
 from ..common.files import hash_json, to_plain
+from ..common.seeds import torch_seeded
 from ..data.datasets import check_data_name
 from ..data.digests import data_digest
 from ..measure.probe import NEIGHBOURS
@@ -71,7 +72,8 @@ class BaseRecipe:
     device: str = "auto"
     """Where to compute: cpu, cuda, or auto: cuda if there is one."""
     candidates: int = 1024
-    """Candidates K of the held-out I_NCE, the true partner among them; its ceiling is log K."""
+    """Candidates K of the held-out I_NCE, the true partner among them; its ceiling is log K. If
+    this is left out, a run on fewer labelled images has as many candidates as it has images."""
     seed: int = 0
     """Seed of weights, batches and views; the data and the probe are the same for all seeds."""
 
@@ -98,7 +100,7 @@ class BaseRecipe:
             )
         if self.candidates < 2:
             raise ValueError(f"recipe: candidates: must be 2 or more, got {self.candidates}")
-        parse(self.view)
+        self.build_view()
 
     @classmethod
     def choices(cls) -> dict[str, Iterable[str]]:
@@ -119,7 +121,15 @@ class BaseRecipe:
         Of learned views and of data on disk the files count, not only their names; they are read
         each time.
         """
-        return recipe_key(self, FileDigests.of(self, parse(self.view)))
+        return recipe_key(self, FileDigests.of(self, self.build_view()))
+
+    def build_view(self) -> View:
+        """The view, with its files read; if it has weights of its own, they are those of the seed.
+
+        The caller's random numbers go on as if nothing had happened.
+        """
+        with torch_seeded(self.seed):
+            return parse(self.view)
 
     @property
     def warmup_steps(self) -> int:
@@ -145,7 +155,8 @@ class Recipe(BaseRecipe):
     share_encoder: bool = False
     """Whether one encoder serves all views; they must then have equally many channels."""
     probe_images: int = 4096
-    """Images that the probe learns from, and as many other ones that it is tested on."""
+    """Images that the probe learns from, and as many other ones that it is tested on; if this is
+    left out, all labelled images of smaller data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,6 +174,31 @@ class Recipe(BaseRecipe):
                 f"got {self.probe_images}"
             )
 
+    def probe_sizes(self, labelled: int) -> dict[str, int]:
+        """`probe_images` and `candidates` on data with so many labelled images in each part.
+
+        Values that were left out are reduced to what there is.
+
+        Raises:
+            ValueError: the recipe names more, or they are fewer than the probe's neighbours.
+        """
+        if labelled < NEIGHBOURS:
+            raise ValueError(
+                f"probe_images: need at least {NEIGHBOURS} labelled images for training and as "
+                f"many for testing, got {labelled} in {self.data!r}; add some"
+            )
+        sizes = {}
+        for field in fields(self):
+            if field.name in ("candidates", "probe_images"):
+                size = getattr(self, field.name)
+                if size > labelled and size != field.default:
+                    raise ValueError(
+                        f"{field.name}: got {size}, wanted at most the {labelled} labelled images "
+                        f"of {self.data!r}; leave it out to use what there is"
+                    )
+                sizes[field.name] = min(size, labelled)
+        return sizes
+
 
 class FileDigests(NamedTuple):
     """What the files were that a recipe names by their paths.
@@ -179,6 +215,8 @@ class FileDigests(NamedTuple):
     def of(cls, recipe: BaseRecipe, view: View, data: str | None = None) -> "FileDigests":
         """Read the files of a recipe, whose view this is; `data` is their digest if it is known."""
         parts = [part.digest for part in view.modules() if isinstance(part, View) and part.digest]
+        if odd := [digest for digest in parts if not isinstance(digest, str)]:
+            raise TypeError(f"view {recipe.view!r}: digest must be a str, got {odd[0]!r}")
         return cls(data_digest(recipe.data) if data is None else data, tuple(parts))
 
     def columns(self) -> dict[str, str]:
@@ -206,7 +244,7 @@ def recipe_keys(recipes: Sequence[BaseRecipe]) -> list[str]:
     for recipe in recipes:
         if recipe.data not in data:
             data[recipe.data] = data_digest(recipe.data)
-        digests = FileDigests.of(recipe, parse(recipe.view), data[recipe.data])
+        digests = FileDigests.of(recipe, recipe.build_view(), data[recipe.data])
         keys.append(recipe_key(recipe, digests))
     return keys
 

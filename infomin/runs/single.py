@@ -1,12 +1,12 @@
 """One function turns a recipe into a row."""
 
 import copy
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,28 +18,46 @@ from ..common.distributed import (
     sync_batch_norm,
     world_size,
 )
-from ..common.files import Row
+from ..common.files import PathLike, Row
 from ..common.seeds import seeded_generator, torch_seeded
-from ..data.batches import Part, batches_by_step, first_rows
+from ..data.batches import Part, batch_rows, batches_by_step, first_rows
 from ..data.datasets import Split, load
 from ..data.moving_mnist import Clips
 from ..data.scenes import Scenes
-from ..measure.probe import PROTOCOL, evaluate
+from ..measure.probe import PROTOCOL, evaluate, extract_features
 from ..methods import Context, Group, Method, Task, build_method
 from ..networks.encoders import Encoders
 from ..training.loop import BatchesByStep, Diverged, fit
 from ..training.optim import build_training
-from ..views import View, parse
+from ..views import View
 from .folder import RunFolder, default_torch_state, run_training
 from .provenance import describe_provenance
 from .recipe import LOG_EVERY, FileDigests, Recipe, recipe_key
 
 Shapes: TypeAlias = tuple[tuple[int, int, int], ...]
+RANGE_TOLERANCE = 1e-3  # by which rounding may leave [0, 1]
+
+
+class Inputs(NamedTuple):
+    """What a recipe's data and view are, before there is a method.
+
+    Attributes:
+        splits: the training and the test part of the data.
+        train, test: what the view takes of them, on the device, and the labels.
+        shapes: C, H, W of each view in training.
+        sizes: how many images are probed and how many are candidates, by the recipe's field.
+    """
+
+    splits: tuple[Split, Split]
+    train: Part
+    test: Part
+    shapes: Shapes
+    sizes: dict[str, int]
 
 
 def run(
     recipe: Recipe,
-    out: str | Path | None = None,
+    out: PathLike | None = None,
     *,
     bar: bool = False,
     tensorboard: bool = False,
@@ -55,42 +73,40 @@ def run(
         tensorboard: also log TensorBoard events (needs `pip install infomin[tensorboard]`).
 
     Returns:
-        the recipe's fields; `files` and `learned`, digests of data on disk and of learned views;
-        `status` (`done` or `diverged`); `i_nce`, `ceiling`, `true_nats` (nats; the last where it is
-        known), `candidates`; `acc_TASK`, `knn_TASK` (0..1) or `px_TASK` (pixels); and where the row
-        comes from: versions, commit, host, seconds (since it was resumed, if it was cut).
+        the recipe's fields, with `probe_images` and `candidates` as they were used; `files` and
+        `learned`, digests of data on disk and of learned views; `status` (`done` or `diverged`);
+        `i_nce`, `ceiling`, `true_nats` (nats; the last where it is known), `candidates`;
+        `acc_TASK`, `knn_TASK` (0..1) or `px_TASK` (pixels); where the row comes from: versions,
+        commit, host, threads, processes, seconds (since it was resumed, if it was cut); and
+        `row_digest`, by which an edited row.json is noticed.
 
     Raises:
-        TypeError: not a Recipe.
+        TypeError: not a Recipe, or an `out` that is no path.
         ValueError: a field does not fit the others, or the run's files are damaged.
         files.Locked: another process is at this very run.
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(
-            f"run: got a {type(recipe).__name__}, wanted a Recipe, for example "
+            f"run: got {type(recipe).__name__}, wanted a Recipe, for example "
             "Recipe(view='color:lab'); play view games by infomin.learn"
         )
-    with torch_seeded(recipe.seed):  # a view may have weights of its own
-        view = parse(recipe.view)
-    digests = FileDigests.of(recipe, view)
-    key = recipe_key(recipe, digests)
-    folder = RunFolder(out, key, recipe)
-    device = setup_device(None if recipe.device == "auto" else recipe.device)
-    if (finished := folder.finished_row()) is not None:
-        return finished
-    with folder.held(), default_torch_state("run"):
+    with default_torch_state("run"):
+        view = recipe.build_view()
+        digests = FileDigests.of(recipe, view)
+        key = recipe_key(recipe, digests)
+        folder = RunFolder(out, key, recipe)
+        device = setup_device(None if recipe.device == "auto" else recipe.device)
+        if (finished := folder.finished_row()) is not None:
+            return finished
         began = time.perf_counter()
-        view = view.to(device)
-        splits = load(recipe.data, recipe.size)
-        _check_probe_images(recipe, *splits)
-        train, test = (_view_inputs(split, view, recipe, device) for split in splits)
-        shapes = _try_view(view, recipe.view, train, device)
+        splits, train, test, shapes, sizes = load_inputs(recipe, view, device)
         context = build_context(recipe, view, shapes, splits[0])
-        folder.save_context(context)
         method = build_seeded_method(recipe, context).to(device)
         method = sync_batch_norm(method, device)
+        batches = _batches(train, recipe, method, device)
         precision = recipe.precision_on(device)
-        row: Row = {"key": key, **asdict(recipe), "status": "done", **digests.columns()}
+        _try_probe(method, view, train, device, precision)
+        row: Row = {"key": key, **asdict(recipe), **sizes, "status": "done", **digests.columns()}
         if (nats := view.nats(test[0])) is not None:
             row["true_nats"] = nats  # of the images that I_NCE is read on
         optimizer, rates = build_training(
@@ -102,46 +118,64 @@ def run(
             recipe.steps,
             recipe.warmup_steps,
         )
-        training = fit(
-            method,
-            view,
-            _batches(train, recipe, method, device),
-            steps=recipe.steps,
-            optimizer=optimizer,
-            rate=rates,
-            seed=recipe.seed,
-            precision=precision,
-            checkpoint=folder.path and folder.path / "checkpoint.pt",
-            log_every=LOG_EVERY,
-        )
-        try:
-            run_training(
-                training,
-                folder.path,
-                total=recipe.steps,
-                name=recipe.view,
-                bar=bar,
-                tensorboard=tensorboard,
-            )
-            share_buffers(method)
-            row |= evaluate(
+        with folder.held():  # everything that can be known before the first step is known
+            folder.save_context(context, device=device.type, precision=precision)
+            training = fit(
                 method,
                 view,
-                first_rows(train, recipe.probe_images),
-                first_rows(test, recipe.probe_images),
-                readout=view.readout,
-                beside=view.beside,
-                augments=view.augments,
-                candidates=recipe.candidates,
+                batches,
+                steps=recipe.steps,
+                optimizer=optimizer,
+                rate=rates,
+                seed=recipe.seed,
                 precision=precision,
-                bar=bar and is_main_process(),
+                checkpoint=folder.path and folder.path / "checkpoint.pt",
+                log_every=LOG_EVERY,
             )
-        except (Diverged, FloatingPointError) as reason:
-            row |= {"status": "diverged", "reason": str(reason)}
-        row |= {"protocol": PROTOCOL, "precision_used": precision}
-        row |= describe_provenance(device) | {"seconds": time.perf_counter() - began}
-        folder.save_row(row)
-    return row
+            try:
+                run_training(
+                    training,
+                    folder.path,
+                    total=recipe.steps,
+                    name=recipe.view,
+                    bar=bar,
+                    tensorboard=tensorboard,
+                )
+                share_buffers(method)
+                probed = [first_rows(part, sizes["probe_images"]) for part in (train, test)]
+                readable = min(len(inputs) for inputs, _ in probed)
+                sizes = {name: min(size, readable) for name, size in sizes.items()}
+                row |= sizes
+                row |= evaluate(
+                    method,
+                    view,
+                    *(first_rows(part, sizes["probe_images"]) for part in probed),
+                    readout=view.readout,
+                    beside=view.beside,
+                    augments=view.augments,
+                    candidates=sizes["candidates"],
+                    precision=precision,
+                    bar=bar and is_main_process(),
+                )
+            except (Diverged, FloatingPointError) as reason:
+                row |= {"status": "diverged", "reason": str(reason)}
+            row |= {"protocol": PROTOCOL, "precision_used": precision}
+            row |= describe_provenance(device) | {"seconds": time.perf_counter() - began}
+            return folder.save_row(row)
+
+
+def load_inputs(recipe: Recipe, view: View, device: torch.device) -> Inputs:
+    """Load a recipe's data and try its view, which is moved to the device, on two images.
+
+    Raises:
+        TypeError, ValueError: data, view, batch and probe do not fit each other.
+    """
+    splits = load(recipe.data, recipe.size)
+    sizes = recipe.probe_sizes(min(split.labelled for split in splits))
+    batch_rows(len(splits[0]), recipe.batch, 0, seed=recipe.seed)
+    view.to(device)
+    train, test = (_view_inputs(split, view, recipe, device) for split in splits)
+    return Inputs(splits, train, test, _try_view(view, recipe.view, train, device), sizes)
 
 
 def build_context(recipe: Recipe, view: View, shapes: Shapes, train: Split) -> Context:
@@ -182,19 +216,10 @@ def _describe_task(labels: Tensor) -> Task:
     return Task(labels.shape[1], tuple(mean.tolist()), tuple(deviation.tolist()))
 
 
-def _check_probe_images(recipe: Recipe, *splits: Split) -> None:
-    most = min(split.labelled for split in splits)
-    if recipe.probe_images > most:
-        raise ValueError(
-            f"probe_images: got {recipe.probe_images}, wanted at most the {most} labelled images "
-            f"of {recipe.data!r}"
-        )
-
-
 def _view_inputs(split: Split, view: View, recipe: Recipe, device: torch.device) -> Part:
     """What the view takes, on the device, and the labels."""
     kinds: dict[str, type] = {"scenes": Scenes, "clips": Clips}
-    inputs = split.images
+    inputs: Any = split.images
     if view.takes in kinds:
         if not isinstance(split.scenes, kinds[view.takes]):
             have = (
@@ -219,15 +244,16 @@ def _try_view(view: View, word: str, part: Part, device: torch.device) -> Shapes
             hours only.
     """
     trial = copy.deepcopy(view)
+    try:
+        inspect.signature(trial.forward).bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"view {word!r}: {error}; its forward takes images and a torch.Generator"
+        ) from error
     tried = []
     for mode in (True, False):
-        try:
-            with torch_seeded(0, device), torch.no_grad():
-                views = trial.train(mode)(first_rows(part, 2)[0], seeded_generator(0, "try"))
-        except TypeError as error:
-            raise TypeError(
-                f"view {word!r}: {error}; its forward takes images and a torch.Generator"
-            ) from error
+        with torch_seeded(0, device), torch.no_grad():
+            views = trial.train(mode)(first_rows(part, 2)[0], seeded_generator(0, "try"))
         tried.append(
             _checked_shapes(views, view, f"view {word!r}" + ("" if mode else " in eval mode"))
         )
@@ -235,17 +261,42 @@ def _try_view(view: View, word: str, part: Part, device: torch.device) -> Shapes
 
 
 def _checked_shapes(views: object, view: View, who: str) -> Shapes:
-    shapes: object = type(views).__name__
-    if isinstance(views, tuple | list):
-        shapes = [list(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in views]
-        if [shape[:2] for shape in shapes if len(shape) == 4] == [[2, c] for c in view.channels]:
-            if not all(v.isfinite().all() for v in views):
-                raise ValueError(f"{who}: got NaN or Inf, wanted finite views of finite images")
-            return tuple((v.shape[1], v.shape[2], v.shape[3]) for v in views)
-    wanted = ", ".join(f"[2, {channels}, H, W]" for channels in view.channels)
-    raise ValueError(
-        f"{who}: got {shapes} of two images, wanted a tuple of {wanted}, as its channels declare"
-    )
+    """C, H, W of each view of two images, which are what the view declares.
+
+    Raises:
+        ValueError: other shapes, dtypes or values.
+    """
+    given = list(views) if isinstance(views, tuple | list) else []
+    tensors = [v for v in given if isinstance(v, Tensor) and v.dim() == 4]
+    shapes = [list(v.shape[:2]) for v in tensors]
+    if len(tensors) != len(given) or shapes != [[2, channels] for channels in view.channels]:
+        got = [list(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in given]
+        wanted = ", ".join(f"[2, {channels}, H, W]" for channels in view.channels)
+        raise ValueError(
+            f"{who}: got {got or type(views).__name__} of two images, wanted a tuple of {wanted}, "
+            "as its channels declare"
+        )
+    for v in tensors:
+        if v.dtype not in (torch.float32, torch.uint8):
+            raise ValueError(f"{who}: got {v.dtype}, wanted float32 or uint8; use view.float()")
+        if not v.isfinite().all():
+            raise ValueError(f"{who}: got NaN or Inf, wanted finite views of finite images")
+        low, high = float(v.min()), float(v.max())
+        in_range = low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE
+        if view.bounded and v.dtype != torch.uint8 and not in_range:
+            raise ValueError(
+                f"{who}: got values from {low:.4g} to {high:.4g}, wanted [0, 1], as it is bounded; "
+                "scale them, or declare bounded = False"
+            )
+    return tuple((v.shape[1], v.shape[2], v.shape[3]) for v in tensors)
+
+
+def _try_probe(
+    method: Method, view: View, part: Part, device: torch.device, precision: str
+) -> None:
+    """Extract the features of two images, so that what a probe cannot read is known now."""
+    with torch_seeded(0, device):
+        extract_features(method, copy.deepcopy(view), first_rows(part, 2)[0], precision=precision)
 
 
 def _view_groups(view: View) -> list[Group]:

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from functools import cache
 from itertools import product
@@ -21,13 +21,14 @@ from tqdm import tqdm
 from ..common import files
 from ..common.allocator import keep_memory
 from ..common.checks import check_choice, check_positive
+from ..common.distributed import setup_device
 from ..common.registry import Entry
 from ..methods import METHODS
 from ..networks import ENCODERS
 from ..views import VIEWS
-from .folder import RunFolder
-from .recipe import LOG_EVERY, BaseRecipe, recipe_keys
-from .single import run
+from .folder import RunFolder, default_torch_state
+from .recipe import LOG_EVERY, BaseRecipe, Recipe, recipe_keys
+from .single import load_inputs, run
 
 REGISTRIES = (VIEWS, METHODS, ENCODERS)
 PROBE = 100  # steps of the default recipe that take about as long as its probe
@@ -57,7 +58,7 @@ def grid(base: R, **axes: Iterable[object]) -> list[R]:
 
 def sweep(
     recipes: Sequence[BaseRecipe],
-    out: str | Path,
+    out: files.PathLike,
     *,
     jobs: int | None = None,
     bar: bool = True,
@@ -71,9 +72,9 @@ def sweep(
     Args:
         recipes: what to do.
         out: folder; every run writes into `out/<key>`.
-        jobs: processes at a time; by default one per core, or one if a GPU is used. They share the
-            cores; another number of jobs can mean another number of threads each, and so other
-            rounding. OMP_NUM_THREADS is ignored.
+        jobs: processes at a time; by default one per core, or one if a GPU is used. Each has its
+            share of the cores as threads, or OMP_NUM_THREADS if that is set; another number of
+            threads, which rows tell, can change their last digits.
         bar: show progress and the time left.
         work: carries out one recipe, from it and `out` to a row, for example `learn`; by default
             `run`. For a finished run it returns the row.
@@ -81,27 +82,41 @@ def sweep(
     Raises:
         TypeError: not a list of recipes.
         ChildProcessError: a process was killed from outside.
-        ValueError: some runs failed, after all others were carried out; the message has the first
-            reason.
+        ValueError: data or view of a recipe do not fit, and no run was started; or some runs
+            failed, after all others were carried out. The message has the first reason.
         files.Locked: another sweep is writing into the folder.
     """
     check_positive(jobs or 0, "sweep: jobs", zero=True)
-    recipes = _check_recipes(recipes)
+    recipes, out = _check_recipes(recipes), files.as_path(out, "sweep: out")
     gpu = torch.cuda.is_available() and any(recipe.device != "cpu" for recipe in recipes)
     cores = cpu_count()  # of this process, as its affinity and its container have it
     jobs = min(jobs or (1 if gpu else cores), max(1, len(recipes)))
     threads = max(1, cores // jobs)
-    folders = [Path(out) / key for key in recipe_keys(recipes)]
-    with files.lock(out), _progress(recipes, folders, bar):
-        wanted = dict(zip(recipes, folders, strict=True))  # each once
-        todo = [r for r, folder in wanted.items() if not (folder / "row.json").exists()]
+    if "OMP_NUM_THREADS" in os.environ:
+        threads = torch.get_num_threads()
+    folders = [out / key for key in recipe_keys(recipes)]
+    wanted = dict(zip(recipes, folders, strict=True))  # each once
+    todo = {r: folder for r, folder in wanted.items() if not (folder / "row.json").exists()}
+    # A finished sweep can be on a disk that cannot be written.
+    held = files.lock(out) if todo else nullcontext()
+    with held, _progress(recipes, folders, bar):
         own = [registry.own() for registry in REGISTRIES]
+
+        def carry_out(todo: Mapping[BaseRecipe, Path], work: Work) -> list[str | None]:
+            calls = [
+                delayed(_carry_out)(recipe, folder, threads, os.getpid(), work, own)
+                for recipe, folder in todo.items()
+            ]
+            errors: list[str | None] = Parallel()(calls)
+            return errors
+
+        checked = {} if work else _one_of_each(todo)
+        errors: list[str | None] = []
         try:
             with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
-                errors = Parallel()(
-                    delayed(_carry_out)(recipe, out, threads, os.getpid(), work, own)
-                    for recipe in todo
-                )
+                misfits = carry_out(checked, _check_inputs)
+                if not any(misfits):
+                    errors = carry_out(todo, work or run)
             if jobs > 1:
                 # Workers would do the next call's work in the folder and environment they began in.
                 get_reusable_executor().shutdown()
@@ -110,14 +125,48 @@ def sweep(
                 f"{out}: a process was killed, most likely for lack of memory; finished work is "
                 f"kept: run the same command again, with fewer than {jobs} jobs if it happens again"
             ) from error
+        for recipe, reason in zip(checked, misfits, strict=True):
+            if reason is not None:
+                described = _describe(recipe, recipes)
+                raise ValueError(f"sweep: no run was started; {described}: {reason}")
         _raise_first(todo, errors, recipes)
-        if work:
-            return [work(recipe, out) for recipe in recipes]
-        rows = [
-            RunFolder(out, folder.name, recipe).finished_row()
-            for recipe, folder in zip(recipes, folders, strict=True)
+        return _finished_rows(recipes, folders, work)
+
+
+def _finished_rows(
+    recipes: Sequence[BaseRecipe], folders: Sequence[Path], work: Work | None
+) -> list[files.Row]:
+    if work:
+        return [
+            work(recipe, folder.parent) for recipe, folder in zip(recipes, folders, strict=True)
         ]
-        return [row for row in rows if row is not None]
+    rows = []
+    for recipe, folder in zip(recipes, folders, strict=True):
+        row = RunFolder(folder.parent, folder.name, recipe).finished_row()
+        if row is None:
+            raise FileNotFoundError(
+                f"{folder / 'row.json'}: wanted the row of a finished run, got no file; it was "
+                "deleted during the sweep: run the same command again"
+            )
+        rows.append(row)
+    return rows
+
+
+def _one_of_each(todo: Mapping[BaseRecipe, Path]) -> dict[BaseRecipe, Path]:
+    """One recipe for each combination of data, view and numbers of images."""
+    chosen: dict[tuple[object, ...], tuple[BaseRecipe, Path]] = {}
+    for recipe, folder in todo.items():
+        if isinstance(recipe, Recipe):
+            sizes = (recipe.size, recipe.batch, recipe.probe_images, recipe.candidates)
+            chosen.setdefault((recipe.data, recipe.view, *sizes), (recipe, folder))
+    return dict(chosen.values())
+
+
+def _check_inputs(recipe: Recipe, out: files.PathLike) -> files.Row:
+    """Load data and try the view, which the worker then has for its runs."""
+    device = setup_device(None if recipe.device == "auto" else recipe.device)
+    load_inputs(recipe, recipe.build_view(), device)
+    return {}
 
 
 def _check_recipes(recipes: Sequence[BaseRecipe]) -> list[BaseRecipe]:
@@ -127,14 +176,14 @@ def _check_recipes(recipes: Sequence[BaseRecipe]) -> list[BaseRecipe]:
     for recipe in recipes:
         if not isinstance(recipe, BaseRecipe):
             raise TypeError(
-                f"sweep: got a {type(recipe).__name__}, wanted a Recipe, for example "
+                f"sweep: got {type(recipe).__name__}, wanted a Recipe, for example "
                 "Recipe(view='color:lab')"
             )
     return recipes
 
 
 def _raise_first(
-    todo: Sequence[BaseRecipe], errors: Sequence[str | None], recipes: Sequence[BaseRecipe]
+    todo: Iterable[BaseRecipe], errors: Sequence[str | None], recipes: Sequence[BaseRecipe]
 ) -> None:
     """Raise a ValueError with the first reason why a run failed, if any did."""
     failed = [(r, reason) for r, reason in zip(todo, errors, strict=True) if reason is not None]
@@ -161,10 +210,10 @@ def _describe(recipe: BaseRecipe, recipes: Sequence[BaseRecipe]) -> str:
 
 def _carry_out(
     recipe: Any,
-    out: str | Path,
+    folder: Path,
     threads: int,
     parent: int,
-    work: Work | None,
+    work: Work,
     own: Sequence[Mapping[str, Entry]],
 ) -> str | None:
     """Carry out one recipe in a worker; return what went wrong, to be raised in the end."""
@@ -173,17 +222,30 @@ def _carry_out(
         keep_memory()
     for registry, entries in zip(REGISTRIES, own, strict=True):
         registry.add_entries(entries)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     try:
-        (work or run)(recipe, out)
+        with default_torch_state("sweep"), _torch_threads(threads):
+            key = work(recipe, folder.parent).get("key", folder.name)
     except Exception as error:
         if not isinstance(error, ValueError | TypeError | OSError | files.Locked):  # unforeseen
             traceback.print_exc()
         return str(error) or type(error).__name__
-    finally:
-        torch.set_num_threads(before)  # with one job this is the caller's own process
+    if key != folder.name:
+        return (
+            f"the files that it names have changed since the sweep began, so its row is {key}, not "
+            f"{folder.name}; run the same command again to repeat what was done before"
+        )
     return None
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Let torch use so many threads in this block: with one job it is in the caller's process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache
@@ -211,7 +273,7 @@ def _progress(recipes: Sequence[BaseRecipe], folders: Sequence[Path], bar: bool)
             if (folder / "row.json").exists():
                 done += total + PROBE
                 finished += 1
-            elif (folder / "log.jsonl").exists():
+            elif (folder / "log.jsonl").is_file():
                 lines = len((folder / "log.jsonl").read_bytes().splitlines())
                 trained = min(total, lines * LOG_EVERY)
                 done += trained

@@ -20,7 +20,7 @@ from ..methods import Context, Game, Group, InfoNCE
 from ..networks.encoders import Encoders
 from ..training.loop import Diverged, fit
 from ..training.optim import build_training
-from ..views import FlowSplit, PixelFlow, View, parse
+from ..views import FlowSplit, PixelFlow, View
 from .folder import RunFolder, default_torch_state, run_training
 from .fresh_critics import (
     Evaluator,
@@ -44,7 +44,7 @@ COLORS = 1024  # the number of pixels at whose colours the stretch is measured
 
 def learn(
     recipe: Learning,
-    out: str | Path = "runs/learn",
+    out: files.PathLike = "runs/learn",
     *,
     bar: bool = False,
     tensorboard: bool = False,
@@ -73,29 +73,29 @@ def learn(
         seconds.
 
     Raises:
-        TypeError: not a Learning.
+        TypeError: not a Learning, or an `out` that is no path.
+        FileNotFoundError: the generator of a finished game has been deleted.
         ValueError: fields that do not fit each other or the data, or damaged files of the run.
         files.Locked: another process is running this game.
     """
     if not isinstance(recipe, Learning):
         raise TypeError(
-            f"learn: got a {type(recipe).__name__}, wanted a Learning; "
+            f"learn: got {type(recipe).__name__}, wanted a Learning; "
             "train networks with infomin.run"
         )
+    out = files.as_path(out, "learn: out")
     check_view_path(out)
-    crops = parse(recipe.view)
-    digests = FileDigests.of(recipe, crops)
-    key = recipe_key(recipe, digests)
-    folder = RunFolder(out, key, recipe)
-    path = Path(out) / key
-    device = setup_device(None if recipe.device == "auto" else recipe.device)
-    if world_size() > 1:
-        raise ValueError(
-            f"learn: a game needs 1 process, got {world_size()}; start it without torchrun"
-        )
-    if (finished := folder.finished_row()) is not None:
-        return finished | _file_in(path, finished)
-    with folder.held(), default_torch_state("learn"):
+    with default_torch_state("learn"):
+        crops = recipe.build_view()
+        key = recipe_key(recipe, FileDigests.of(recipe, crops))
+        folder, path = RunFolder(out, key, recipe), out / key
+        device = setup_device(None if recipe.device == "auto" else recipe.device)
+        if world_size() > 1:
+            raise ValueError(
+                f"learn: a game needs 1 process, got {world_size()}; start it without torchrun"
+            )
+        if (finished := folder.finished_row()) is not None:
+            return finished | _file_in(path, finished)
         began = time.perf_counter()
         split, _ = load(recipe.data, recipe.size)
         classes = [name for name, y in split.labels.items() if not y.is_floating_point()]
@@ -125,36 +125,37 @@ def learn(
             steps=recipe.steps,
             seed=recipe.seed,
         )
-        training = fit(
-            game,
-            evaluator.crops,
-            batches,
-            steps=recipe.steps,
-            optimizer=optimizer,
-            rate=rates,
-            seed=recipe.seed,
-            precision=evaluator.precision,
-            checkpoint=path / "checkpoint.pt",
-            log_every=LOG_EVERY,
-        )
-        row: files.Row = {"key": key, **asdict(recipe), "method": "game", "task": task}
-        row |= {"status": "done", "precision_used": evaluator.precision}
-        reason = ""
-        try:
-            run_training(
-                _measure(training, game, flow, evaluator, recipe, path, key),
-                path,
-                total=recipe.steps,
-                name=f"{recipe.mode} game",
-                bar=bar,
-                tensorboard=tensorboard,
+        with folder.held():
+            training = fit(
+                game,
+                evaluator.crops,
+                batches,
+                steps=recipe.steps,
+                optimizer=optimizer,
+                rate=rates,
+                seed=recipe.seed,
+                precision=evaluator.precision,
+                checkpoint=path / "checkpoint.pt",
+                log_every=LOG_EVERY,
             )
-        except Diverged as error:
-            reason = str(error)
-            row |= {"status": "diverged", "reason": reason}
-        row |= _keep_best(recipe, path, reason)
-        row |= describe_provenance(device) | {"seconds": time.perf_counter() - began}
-        folder.save_row(row)
+            row: files.Row = {"key": key, **asdict(recipe), "method": "game", "task": task}
+            row |= {"status": "done", "precision_used": evaluator.precision}
+            reason = ""
+            try:
+                run_training(
+                    _measure(training, game, flow, evaluator, recipe, path, key),
+                    path,
+                    total=recipe.steps,
+                    name=f"{recipe.mode} game",
+                    bar=bar,
+                    tensorboard=tensorboard,
+                )
+            except Diverged as error:
+                reason = str(error)
+                row |= {"status": "diverged", "reason": reason}
+            row |= _keep_best(recipe, path, reason)
+            row |= describe_provenance(device) | {"seconds": time.perf_counter() - began}
+            row = folder.save_row(row)
     return row | _file_in(path, row)
 
 
@@ -168,11 +169,19 @@ def check_view_path(path: files.PathLike) -> None:
 
 def _file_in(path: Path, row: Mapping[str, object]) -> dict[str, str | None]:
     """The column `file` of a row in this folder, which may have been moved since."""
-    return {"file": str(path / FILE) if row["file"] else None}
+    if row["file"] is None:
+        return {"file": None}
+    if not (path / FILE).exists():
+        raise FileNotFoundError(
+            f"{path / FILE}: wanted the generator of a finished game, got no file; put it back, or "
+            f"delete {path / 'row.json'} and run the same command again"
+        )
+    return {"file": str(path / FILE)}
 
 
 def _build_evaluator(recipe: Learning, part: Part, rows: Rows, crops: View) -> Evaluator:
     held, labels = select_rows(part, rows.held)
+    assert isinstance(held, Tensor)  # a game takes images
 
     def build_critics(channels: Sequence[int]) -> InfoNCE:
         context = Context(
@@ -319,7 +328,13 @@ def _keep_best(recipe: Learning, path: Path, reason: str) -> files.Row:
     best = best_generator(log, value)
     if best is None:
         return row
-    generator = (path / _generator_file(best["step"])).read_bytes()
+    source = path / _generator_file(best["step"])
+    if not source.exists():
+        raise FileNotFoundError(
+            f"{source}: wanted the best generator of this game, got no file; put it back, or "
+            f"delete {path} and play the game again"
+        )
+    generator = source.read_bytes()
     with files.atomic_write(path / FILE) as file:
         file.write(generator)
     row |= {"file": str(path / FILE), "step_kept": best["step"]}

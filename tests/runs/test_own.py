@@ -185,6 +185,7 @@ def test_where_no_run_is_finished_there_is_no_network(tmp_path, monkeypatch):
     ):
         trained(folder)
     files.write_json(folder / "recipe.json", asdict(tiny()))
+    del row["row_digest"]  # as an older row
     for status, words in (
         ("done", "default dtype torch.float64, wanted torch as it is"),
         ("diverged", "the run in .* is diverged"),
@@ -209,11 +210,17 @@ class Odd(Own):
         super().__init__()
         self.dial, self.weights = dial, torch.nn.Conv2d(3, 3, 1)
         self.beside = {"_more": (2,)} if dial == "beside" else {}
+        self.bounded = dial == "range"
+        self.tiles = (1,) if dial == "tiles" else ()
+        self.digest = 5 if dial == "digest" else ""
 
     def forward(self, images, generator=None):
         first, second = images / 255, self.weights(images / 255)
-        if self.dial == "nan":
-            second = second * torch.nan
+        if self.dial == "error":
+            raise TypeError("an error inside")
+        second = second * (torch.nan if self.dial == "nan" else 1)
+        second = second + 2 if self.dial == "range" else second
+        second = second.double() if self.dial == "double" else second
         return (first,) if self.dial == "eval" and not self.training else (first, second)
 
 
@@ -230,14 +237,35 @@ def test_the_weights_of_a_view_are_those_of_the_seed(tmp_path, registered):
     ("dial", "message"),
     [
         ("nan", "view 'odd:nan': got NaN or Inf"),
+        ("range", r"view 'odd:range': got values from .* to .*, wanted \[0, 1\], as it is bounded"),
+        ("double", r"view 'odd:double': got torch.float64, wanted float32 or uint8"),
+        ("tiles", r"view 'odd:tiles': tiles must give the number .*, got \(1,\)"),
+        ("error", "^an error inside$"),
+        ("digest", "view 'odd:digest': digest must be a str, got 5"),
         ("eval", r"view 'odd:eval' in eval mode: got \[\[2, 3, 32, 32\]\] of two images, wanted"),
         ("beside", r"view 'odd:beside': beside must give .*, got _more=\(2,\)"),
     ],
 )
 def test_a_view_that_would_fail_later_is_told_before_training(untrained, registered, dial, message):
     registered(VIEWS, "odd", Odd)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         run(tiny(view=f"odd:{dial}"))
+
+
+class Few(InfoNCE):
+    """A method with the features of one view only."""
+
+    def features(self, views):
+        return super().features(views)[:1]
+
+
+def test_a_method_whose_features_are_not_those_of_the_views_is_told_before_training(
+    untrained, registered, tmp_path
+):
+    registered(METHODS, "few", Few)
+    with pytest.raises(TypeError, match=r"features: got \[\[2, .*\]\] of 2 views, wanted a tuple"):
+        run(tiny(method="few"), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 class Restless(InfoNCE):

@@ -221,11 +221,11 @@ def test_defaults_and_the_order_of_fields_are_not_in_the_key():
 def test_what_is_no_recipe_is_told(door):
     with pytest.raises(
         TypeError,
-        match=r"(run|learn|sweep): got a str, wanted a (Recipe|Learning)",
+        match=r"(run|learn|sweep): got str, wanted a (Recipe|Learning)",
     ):
         door("color:lab")
     if door is learn:
-        with pytest.raises(TypeError, match="learn: got a Recipe, wanted a Learning"):
+        with pytest.raises(TypeError, match="learn: got Recipe, wanted a Learning"):
             door(Recipe())
 
 

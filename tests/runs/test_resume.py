@@ -178,6 +178,25 @@ def test_torchrun_with_two_processes_writes_one_row(tmp_path):
     assert done.stdout.count('"i_nce"') == 1, "every process printed the row"
 
 
+@pytest.mark.parametrize(
+    ("name", "now"), [("precision", "bf16"), ("device", "meta"), ("images", 5), ("tasks", None)]
+)
+def test_a_run_goes_on_only_as_it_was_begun(row, tmp_path, monkeypatch, name, now):
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_after(patch, 4, InfoNCE, "after_step")
+        run(tiny(), tmp_path)
+    path = tmp_path / tiny().key / "context.json"
+    begun = files.read_json(path)
+    other = {key: value for key, value in begun.items() if key != name}
+    files.write_json(path, other | ({} if now is None else {name: now}))
+    message = f"wanted the {name} that" if now is None else f"begun with {name}={now}, got"
+    with pytest.raises(ValueError, match=message):
+        run(tiny(), tmp_path)
+    files.write_json(path, begun)
+    assert same(row, run(tiny(), tmp_path))
+
+
 def worker(folder):
     """One of two processes: a whole run, the same one cut and resumed, and a finished row."""
     loop.SAVE_EVERY, probe.linear.__defaults__ = -1.0, ((0.1,),)
@@ -185,6 +204,10 @@ def worker(folder):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
         cut_after(patch, 6, InfoNCE, "after_step")
         run(tiny(), folder / "cut")
+    for where, step in (("unsaved", 0), ("begun", 6)):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+            cut_after(patch, step, InfoNCE, "after_step")
+            run(tiny(), folder / where)
     rows.append(run(tiny(), folder / "cut"))
     single.fit = None
     rows.append(run(tiny(), folder / "cut"))
@@ -192,7 +215,8 @@ def worker(folder):
     distributed.leave_processes()
 
 
-def test_two_processes_go_on_where_they_were_cut_and_read_a_row_that_exists(tmp_path):
+def test_two_processes_go_on_where_they_were_cut_and_one_does_not(row, tmp_path):
+    """One process would have other numbers; where nothing was saved it begins anew."""
     store = c10d.TCPStore(
         "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
     )
@@ -222,6 +246,13 @@ def test_two_processes_go_on_where_they_were_cut_and_read_a_row_that_exists(tmp_
     assert same(*rows) and len(rows) == 3
     assert all(map(same, rows, others)), "the processes return different rows"
     assert len(list(tmp_path.rglob("row.json"))) == 2
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"begun with processes=2, got 1; resume it with"):
+            run(tiny(), tmp_path / "begun")
+    assert same(row, run(tiny(), tmp_path / "unsaved")) and row["processes"] == 1
+    (tmp_path / "begun" / tiny().key / "context.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"context\.json: .*; put it back, or delete the"):
+        run(tiny(), tmp_path / "begun")
 
 
 if __name__ == "__main__":

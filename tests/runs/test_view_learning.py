@@ -167,6 +167,21 @@ def test_a_folder_that_was_moved_still_has_its_file(games, tmp_path):
     assert comparable(again) == comparable(row)
 
 
+def test_a_finished_game_whose_generator_is_gone_is_told_and_the_advice_works(games, tmp_path):
+    row, folder = games["unsupervised"]
+    recipe, copy = tiny_game(mode="unsupervised"), tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    (copy / "learned.safetensors").unlink()
+    message = (
+        r"learned\.safetensors: wanted the generator .*; put it back, or delete .*row\.json and"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        learn(recipe, tmp_path)
+    (copy / "row.json").unlink()
+    assert comparable(learn(recipe, tmp_path)) == comparable(row)
+    assert (copy / "learned.safetensors").exists()
+
+
 OTHER = {
     "mode": "supervised",
     "weight": 0.5,
