@@ -8,29 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from .common import files
 from .common.allocator import keep_memory
-from .common.distributed import is_main_process, leave_processes
-from .experiment import exit_status, experiment, print_report, tolerate_encoding
-from .report.gallery import view_sheet
-from .report.rows import read_rows
-from .runs.game_recipe import Learning
-from .runs.presets import U_CURVE
-from .runs.recipe import BaseRecipe, Recipe
-from .runs.single import run
-from .runs.sweeps import grid, sweep
-from .runs.view_learning import check_view_path, learn
+from .common.terminal import exit_status, tolerate_encoding
 from .version import __version__
-from .views import VIEWS
 
+# What computes is imported where it is used, because torch takes a second that help need not take.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
-FIELDS = [field.name for field in fields(Recipe)]
-LEARNING = [field.name for field in fields(Learning)]
 
 
 class Parser(ArgumentParser):
@@ -88,82 +77,56 @@ class Several:
         return f"{self.kind.__name__}, …"
 
 
-HELP = {
-    "demo": "Draw the inverted U on bundled data: minutes on two cores, nothing is downloaded.",
-    "run": "Carry out one recipe and print its row.",
-    "sweep": "Carry out all combinations of the given values in parallel; run it again to resume.",
-    "plot": "Draw the U-curve of folders of runs, or of .jsonl files of rows.",
-    "learn-views": "Learn a generator of views in a game against critics, for --view flow:FILE.",
-    "views": "List the families of views with their dials, or draw the views of an image.",
-}
-
-
-def build() -> Parser:
-    """The parser of the command line."""
-    parser = Parser(
-        prog="infomin",
-        description="What makes good views? Vary the view, hold everything else fixed, read nats "
-        "and accuracy.",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subcommands(title="commands")
-    makers = {
-        "demo": _demo,
-        "run": _run,
-        "sweep": _sweep,
-        "plot": _plot,
-        "learn-views": _learn,
-        "views": _views,
-    }
-    for name, make in makers.items():
-        commands.add_subcommand(name, make(Parser(description=HELP[name])), help=HELP[name])
-    return parser
-
-
-def _demo(parser: Parser) -> Parser:
+def _add_training(parser: Parser, out: str, jobs: bool) -> None:
+    """What all commands that train have: a file of options, a folder, and jobs or events."""
     parser.add_argument(
-        "--out", type=str, default="runs/demo", help="Folder for runs, table and figure."
+        "--config",
+        action="config",
+        help="YAML file with any of the options; --print_config writes one.",
     )
+    parser.add_argument(
+        "--out",
+        type=str,
+        default=out,
+        help="Folder of runs; each gets a subfolder of its own.",
+    )
+    if jobs:
+        parser.add_argument(
+            "--jobs",
+            type=int,
+            default=0,
+            help="Runs in parallel; 0 means one per core. Another number may change the last "
+            "digits of a row, by rounding.",
+        )
+    else:
+        parser.add_argument(
+            "--tensorboard",
+            type=bool,
+            default=False,
+            help="Also log TensorBoard events into the run's folder.",
+        )
+
+
+def _demo(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         type=Literal["tiny", "quick"],
         default="quick",
         help="Budget: tiny is a smoke test.",
     )
-    parser.add_argument(
-        "--jobs", type=int, default=0, help="Runs in parallel; 0 means one per core."
-    )
-    return parser
+    _add_training(parser, "runs/demo", jobs=True)
 
 
-def _run(parser: Parser) -> Parser:
-    parser.add_argument(
-        "--config",
-        action="config",
-        help="YAML file with any of the fields; --print_config writes one.",
-    )
+def _run(parser: Parser) -> None:
+    from .runs.recipe import Recipe
+
     parser.add_class_arguments(Recipe)
-    parser.add_argument(
-        "--out",
-        type=str,
-        default="runs/run",
-        help="Folder of runs; this one gets a subfolder of its own.",
-    )
-    parser.add_argument(
-        "--tensorboard",
-        type=bool,
-        default=False,
-        help="Also log TensorBoard events into the run's folder.",
-    )
-    return parser
+    _add_training(parser, "runs/run", jobs=False)
 
 
-def _sweep(parser: Parser) -> Parser:
-    parser.add_argument(
-        "--config",
-        action="config",
-        help="YAML file with any of the fields, lists allowed; --print_config writes one.",
-    )
+def _sweep(parser: Parser) -> None:
+    from .runs.recipe import Recipe
+
     sentences = _field_help(Recipe)
     kinds = get_type_hints(Recipe)
     for field in fields(Recipe):
@@ -173,26 +136,17 @@ def _sweep(parser: Parser) -> Parser:
             default=[field.default],
             help=f"{sentences[field.name]} Several: joined by commas.",
         )
-    parser.add_argument(
-        "--out",
-        type=str,
-        default="runs/sweep",
-        help="Folder of runs; each gets a subfolder of its own.",
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=0, help="Runs in parallel; 0 means one per core."
-    )
-    return parser
+    _add_training(parser, "runs/sweep", jobs=True)
 
 
-def _field_help(recipe: type[BaseRecipe]) -> dict[str, str]:
+def _field_help(recipe: type) -> dict[str, str]:
     """The sentence under each field of a recipe, those of its base included."""
-    parsed = [parse_from_object(base) for base in recipe.__mro__ if issubclass(base, BaseRecipe)]
+    parsed = [parse_from_object(base) for base in recipe.__mro__[:-1]]
     described = [parameter for docstring in reversed(parsed) for parameter in docstring.params]
     return {parameter.arg_name: parameter.description or "" for parameter in described}
 
 
-def _plot(parser: Parser) -> Parser:
+def _plot(parser: Parser) -> None:
     parser.add_argument(
         "rows",
         type=str,
@@ -209,40 +163,25 @@ def _plot(parser: Parser) -> Parser:
         "--out",
         type=str,
         default="",
-        help="Folder for table and figure; by default that of the rows, or the file's name.",
+        help="Figure to write (.png, .pdf or .svg; the table is written beside it), or a folder "
+        "for both; by default the folder of the rows, or the file's name.",
     )
-    return parser
 
 
-def _learn(parser: Parser) -> Parser:
-    parser.add_argument(
-        "--config",
-        action="config",
-        help="YAML file with any of the fields; --print_config writes one.",
-    )
+def _learn(parser: Parser) -> None:
+    from .runs.game_recipe import Learning
+
     parser.add_class_arguments(Learning)
-    parser.add_argument(
-        "--out",
-        type=str,
-        default="runs/learn",
-        help="Folder of games; this one gets a subfolder of its own.",
-    )
+    _add_training(parser, "runs/learn", jobs=False)
     parser.add_argument(
         "--save",
         type=str,
         default="",
         help="File to copy the learned generator to, such as learned.safetensors.",
     )
-    parser.add_argument(
-        "--tensorboard",
-        type=bool,
-        default=False,
-        help="Also log TensorBoard events into the game's folder.",
-    )
-    return parser
 
 
-def _views(parser: Parser) -> Parser:
+def _views(parser: Parser) -> None:
     parser.add_argument(
         "--show",
         type=Several(str),
@@ -262,31 +201,45 @@ def _views(parser: Parser) -> Parser:
         "--draws", type=int, default=3, help="How many draws of a random view to show."
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draws.")
-    return parser
 
 
 def _do_demo(options: Namespace) -> None:
+    from .experiment import experiment
+    from .runs.presets import U_CURVE
+
     experiment(U_CURVE, options.preset, options.out, jobs=options.jobs)
 
 
 def _do_run(options: Namespace) -> None:
-    row = run(
-        Recipe(**{name: options[name] for name in FIELDS}),
-        options.out,
-        bar=True,
-        tensorboard=options.tensorboard,
-    )
+    from .common.distributed import is_main_process
+    from .runs.recipe import Recipe
+    from .runs.single import run
+
+    recipe = Recipe(**_values(Recipe, options))
+    row = run(recipe, options.out, bar=True, tensorboard=options.tensorboard)
     if is_main_process():
         print(json.dumps(files.to_plain(row), indent=2))
 
 
+def _values(recipe: Any, options: Namespace) -> dict[str, Any]:
+    """The options that are fields of a recipe, by name."""
+    return {field.name: options[field.name] for field in fields(recipe)}
+
+
 def _do_sweep(options: Namespace) -> None:
-    recipes = grid(Recipe(), **{name: options[name] for name in FIELDS})
+    from .experiment import print_report
+    from .runs.recipe import Recipe
+    from .runs.sweeps import grid, sweep
+
+    recipes = grid(Recipe(), **_values(Recipe, options))
     print_report(sweep(recipes, options.out, jobs=options.jobs), options.out)
 
 
 def _do_plot(options: Namespace) -> None:
-    where = Path(options.rows[0])
+    from .experiment import print_report
+    from .report.rows import read_rows
+
+    where = files.as_path(options.rows[0])
     print_report(
         read_rows(*options.rows),
         options.out or (where if where.is_dir() else where.with_suffix("")),
@@ -295,13 +248,12 @@ def _do_plot(options: Namespace) -> None:
 
 
 def _do_learn(options: Namespace) -> None:
+    from .runs.game_recipe import Learning
+    from .runs.view_learning import check_view_path, learn
+
     check_view_path(options.save)
-    row = learn(
-        Learning(**{name: options[name] for name in LEARNING}),
-        options.out,
-        bar=True,
-        tensorboard=options.tensorboard,
-    )
+    game = Learning(**_values(Learning, options))
+    row = learn(game, options.out, bar=True, tensorboard=options.tensorboard)
     file = str(row["file"] or "")
     if file and options.save:
         generator = Path(file).read_bytes()
@@ -323,9 +275,13 @@ def _do_views(options: Namespace) -> None:
             "--image: got an image and no views to draw; add --show, for example --show color:lab"
         )
     if options.show:
+        from .report.gallery import view_sheet
+
         picture = view_sheet(options.show, options.out, options.image, options.draws, options.seed)
         print(f"figure: {picture}")
         return
+    from .views import VIEWS
+
     print(
         "A view is written family:dial; + joins parts that follow each other, | parts side by side."
     )
@@ -334,14 +290,60 @@ def _do_views(options: Namespace) -> None:
         print(f"{family:12} {VIEWS.dial(family) or 'your own'}")
 
 
-ACTIONS: dict[str, Callable[[Namespace], None]] = {
-    "demo": _do_demo,
-    "run": _do_run,
-    "sweep": _do_sweep,
-    "plot": _do_plot,
-    "learn-views": _do_learn,
-    "views": _do_views,
+class Command(NamedTuple):
+    """A command of `infomin`: what it does in a sentence, its options, its work."""
+
+    about: str
+    add_options: Callable[[Parser], None]
+    work: Callable[[Namespace], None]
+
+
+COMMANDS = {
+    "demo": Command(
+        "Draw the inverted U on bundled data: minutes on two cores, nothing is downloaded.",
+        _demo,
+        _do_demo,
+    ),
+    "run": Command("Carry out one recipe and print its row.", _run, _do_run),
+    "sweep": Command(
+        "Carry out all combinations of the given values in parallel; run it again to resume.",
+        _sweep,
+        _do_sweep,
+    ),
+    "plot": Command(
+        "Draw the U-curve of folders of runs, or of .jsonl files of rows.", _plot, _do_plot
+    ),
+    "learn-views": Command(
+        "Learn a generator of views in a game against critics, for --view flow:FILE.",
+        _learn,
+        _do_learn,
+    ),
+    "views": Command(
+        "List the families of views with their dials, or draw the views of an image.",
+        _views,
+        _do_views,
+    ),
 }
+
+
+def build(command: str) -> Parser:
+    """The parser of a command line; only the given command has its options.
+
+    Those of a recipe need torch, and the help of the others does not.
+    """
+    parser = Parser(
+        prog="infomin",
+        description="What makes good views? Vary the view, hold everything else fixed, read nats "
+        "and accuracy.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subcommands(title="commands")
+    for name, (about, add_options, _) in COMMANDS.items():
+        options = Parser(description=about)
+        if name == command:
+            add_options(options)
+        commands.add_subcommand(name, options, help=about)
+    return parser
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -349,21 +351,23 @@ def main(words: Sequence[str] | None = None) -> int:
     tolerate_encoding()
     keep_memory()
     words = sys.argv[1:] if words is None else list(words)
-    command = words[0] if words and words[0] in ACTIONS else ""
-    try:
-        return exit_status(partial(_execute, words), f"infomin {command}".strip())
-    finally:
-        leave_processes()
+    command = words[0] if words and words[0] in COMMANDS else ""
+    return exit_status(partial(_execute, command, words), f"infomin {command}".strip())
 
 
-def _execute(words: Sequence[str]) -> None:
+def _execute(command: str, words: Sequence[str]) -> None:
     try:
-        parsed = build().parse_args(words)
+        parsed = build(command).parse_args(words)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"config: needs a YAML file, got one that is not text ({error}); see --print_config"
         ) from error
-    ACTIONS[parsed.subcommand](parsed[parsed.subcommand])
+    from .common.distributed import leave_processes
+
+    try:
+        COMMANDS[command].work(parsed[command])
+    finally:
+        leave_processes()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""What experiments/ and `infomin demo` share: a sweep over views, its report, the exit status."""
+"""What experiments/ and `infomin demo` share: a sweep over views, its report, a command line."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,9 +14,11 @@ from .common import files
 from .common.allocator import keep_memory
 from .common.checks import check_choice
 from .common.files import Row
+from .common.terminal import exit_status, tolerate_encoding
 from .data.datasets import tasks
 from .report import plots
 from .report.shape import by_dial
+from .report.summary import drop_diverged
 from .runs.recipe import Recipe
 from .runs.sweeps import grid, sweep
 
@@ -105,7 +105,8 @@ def command(
                 clips:DIGITS@BACKGROUNDS, stl10, cifar10 or folder:PATH.
             task: What accuracy is measured on, if not the preset's.
             out: Folder of runs; run the same command again to resume.
-            jobs: Runs in parallel; 0 means one per core.
+            jobs: Runs in parallel; 0 means one per core. Another number may change the last
+                digits of a row, by rounding.
             save: Folder that also gets the rows (.jsonl) and the figure (.png).
         """
         where = Path(save) / name if save else ""
@@ -130,46 +131,6 @@ def run_script(main: Callable[..., int | None], about: str | None) -> NoReturn:
     sys.exit(exit_status(script, Path(sys.argv[0]).name))
 
 
-def exit_status(action: Callable[[], Any], name: str) -> int:
-    """Carry out a command; a mistake is printed in one line.
-
-    Args:
-        action: returns its exit status, None for 0.
-        name: of the command, which opens the line.
-
-    Returns:
-        what `action` returns; 2 for a mistake, 130 when interrupted, 141 when nobody reads the
-        output.
-    """
-    try:
-        return action() or 0
-    except BrokenPipeError:  # the reader has gone, as `head` does
-        silence_stdout()
-        return 141
-    except (ValueError, TypeError, OSError, files.Locked) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
-
-
-def tolerate_encoding() -> None:
-    """Replace characters that the output cannot encode, such as ±, by a question mark.
-
-    A process without standard error gets one that is discarded.
-    """
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 it stays open
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a notebook's is another
-            stream.reconfigure(errors="replace")
-
-
-def silence_stdout() -> None:
-    """Discard the rest of the output: flushing it at exit would fail once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def print_report(
     rows: Sequence[Row] | pd.DataFrame,
     out: str | Path,
@@ -180,62 +141,68 @@ def print_report(
     """Print a table of means over seeds, draw the curve, and say in one sentence what it shows.
 
     Args:
-        rows: as `run` returns them.
-        out: folder for `table.csv` and `u_curve.png`.
+        rows: as `run` returns them, or your own with the columns view and i_nce.
+        out: folder for `table.csv` and `u_curve.png`; or the figure itself (.png, .pdf or .svg),
+            with the table beside it.
         task: what accuracy is measured on; by default the first task of the rows.
         dial: the name of the views' dial, with its unit; the figure is then `dial_curve.png`, along
             the dial.
         save: where to put rows and figure as well, without a suffix: `.jsonl` and `.png` are added.
 
     Raises:
-        ValueError: rows without view, seed or status, or none that can be shown.
+        ValueError: rows that all diverged, or that are no points of a curve, see `points`.
     """
     frame = pd.DataFrame(rows)
-    diverged = _check_rows(frame)
+    diverged = _describe_diverged(frame)
     task = task or _first_task(frame)
     points = plots.points(rows, task)
     points = by_dial(points, rows) if dial else points
-    table = Path(out) / "table.csv"
+    picture, table = _figure_and_table(files.as_path(out), "dial_curve" if dial else "u_curve")
     with files.atomic_write(table) as file:  # a path in a view may have any bytes
         file.write(points.to_csv(index=False).encode(errors="surrogateescape"))
 
     def draw(path: Path) -> Path:
         return plots.dial_curve(rows, path, task, dial) if dial else plots.u_curve(rows, path, task)
 
-    figure = draw(Path(out) / ("dial_curve.png" if dial else "u_curve.png"))
+    draw(picture)
     if save:
         records = frame.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
         files.write_jsonl(Path(f"{save}.jsonl"), records)
         draw(Path(f"{save}.png"))
     shown = points.drop(columns=["spread"]).rename(columns=lambda name: name.removesuffix("_mean"))
     print(shown.to_string(index=False, float_format="%.3f", na_rep=""))
-    print(f"\nfigure: {figure}\ntable:  {table}\n")
+    print(f"\nfigure: {picture}\ntable:  {table}\n")
     print(plots.verdict(rows, task, dial=bool(dial)))
     if diverged:
         print(diverged)
     _warn_of_mixtures(frame)
 
 
-def _check_rows(frame: pd.DataFrame) -> str:
-    """Return a sentence on rows that diverged; raise a ValueError if there is nothing to show."""
-    if missing := {"view", "seed", "status"} - set(frame):
-        raise ValueError(
-            f"rows: need the columns of infomin run or sweep, got none named "
-            f"{', '.join(sorted(missing))}; name another file"
-        )
-    bad = frame[frame["status"] == "diverged"]
-    sentence = ""
-    if len(bad):
-        first = f"{bad['view'].iloc[0]}: {bad['reason'].iloc[0]}"
-        sentence = f"{len(bad)} of {len(frame)} runs diverged; first, {first}"
+def _figure_and_table(out: Path, name: str) -> tuple[Path, Path]:
+    """Where they go: `out` is the figure if it is named like one, else the folder of both."""
+    if out.suffix.lower() in plots.SUFFIXES and not out.is_dir():
+        return out, out.with_suffix(".csv")
+    return out / f"{name}.png", out / "table.csv"
+
+
+def _describe_diverged(frame: pd.DataFrame) -> str:
+    """Return a sentence on rows that diverged, if any did; raise a ValueError if all did."""
+    bad = frame.drop(drop_diverged(frame).index)
+    if bad.empty:
+        return ""
+    first = bad.iloc[0]
+    sentence = (
+        f"{len(bad)} of {len(frame)} runs diverged; first, {first.get('view')}: "
+        f"{first.get('reason')}"
+    )
     if len(bad) == len(frame):
-        raise ValueError(f"rows: nothing to show; {sentence or 'there are no rows at all'}")
+        raise ValueError(f"rows: nothing to show; {sentence}")
     return sentence
 
 
 def _first_task(frame: pd.DataFrame) -> str:
     """The first task that all rows know, or else the first."""
-    done = frame[frame["status"] != "diverged"]
+    done = drop_diverged(frame)
     tasks = [name.removeprefix("acc_") for name in frame if name.startswith("acc_")]
     complete = [name for name in tasks if done[f"acc_{name}"].notna().all()]
     return next(iter([*complete, *tasks]), "")
@@ -247,7 +214,7 @@ def _warn_of_mixtures(frame: pd.DataFrame) -> None:
             f"The rows were measured by {frame['protocol'].nunique()} protocols (see their column "
             "protocol); to compare them to the last digit, run the older ones again."
         )
-    if "files" in frame and (frame.groupby("data")["files"].nunique() > 1).any():
+    if {"data", "files"} <= set(frame) and (frame.groupby("data")["files"].nunique() > 1).any():
         print(
             "The data files were not the same for all rows (see their column files); keep such "
             "rows in separate folders."

@@ -30,7 +30,7 @@ TOOLS = sorted((ROOT / "data_tools").glob("*.py"))
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 PRESET = re.compile(r"preset: |command\(")  # scripts that take a budget
 # documented where they are declared
-HOOKS = ("forward", "backward", "extra_repr", "error", "smallest_side")
+HOOKS = ("forward", "backward", "extra_repr", "error")
 
 
 def named(paths):
@@ -68,7 +68,7 @@ def test_the_commands_of_the_readme_are_understood(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     for words in commands("infomin"):
         if ">" not in words:
-            build().parse_args(words)
+            build(words[0]).parse_args(words)
             continue
         with pytest.raises(SystemExit) as left:  # it prints a file that a later line reads
             main(words[: words.index(">")])

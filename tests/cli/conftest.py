@@ -35,11 +35,11 @@ def asked(monkeypatch):
     """The recipes that commands would carry out, without doing so."""
     recipes = []
     for name, fake in {
-        "run": lambda recipe, *_, **__: recipes.append(recipe) or {},
-        "sweep": lambda those, *_, **__: recipes.extend(those) or [],
-        "print_report": lambda *_, **__: None,
+        "runs.single.run": lambda recipe, *_, **__: recipes.append(recipe) or {},
+        "runs.sweeps.sweep": lambda those, *_, **__: recipes.extend(those) or [],
+        "experiment.print_report": lambda *_, **__: None,
     }.items():
-        monkeypatch.setattr(f"infomin.__main__.{name}", fake)
+        monkeypatch.setattr(f"infomin.{name}", fake)
     return recipes
 
 

@@ -125,6 +125,29 @@ def test_plot_takes_a_folder_and_a_file_of_its_rows(call, rows, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("out", "figure", "table"),
+    [
+        ("u.pdf", "u.pdf", "u.csv"),
+        ("new/U.SVG", "new/U.SVG", "new/U.csv"),
+        ("v1.2", "v1.2/u_curve.png", "v1.2/table.csv"),
+        ("old.png", "old.png/u_curve.png", "old.png/table.csv"),
+        ("~/u.png", "u.png", "u.csv"),
+        ("~", "u_curve.png", "table.csv"),
+    ],
+)
+def test_plot_writes_a_figure_or_a_folder(call, rows, tmp_path, monkeypatch, out, figure, table):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.png").mkdir()
+    files.write_jsonl(tmp_path / "rows.jsonl", rows[1])
+    assert call("plot", "~/rows.jsonl", f"--out={out}")[0] == 0
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert made == {"rows.jsonl", figure, table}
+    content, kind = (tmp_path / figure).read_bytes(), figure[-3:].lower()
+    assert content.startswith({"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind])
+
+
 def test_plot_reads_several_places_together(call, rows, tmp_path):
     _, made = rows
     for name, row in zip("ab", made, strict=True):

@@ -70,7 +70,7 @@ MISTAKES = {
     "no rows": (["plot", "EMPTY"], ["empty", "none that can be read", "run a sweep"]),
     "rows of something else": (
         ["plot", "SPEED"],
-        ["rows: need the columns of infomin run or sweep", "none named seed, status, view"],
+        ["rows: need a column view with a name in every row", "use rows of runs"],
     ),
     "no such task": (
         ["plot", "ROWS", "--task", "colour"],
@@ -132,7 +132,7 @@ def test_rows_that_cannot_be_read_are_named_and_the_others_drawn(call, rows, tmp
     files.write_jsonl(tmp_path / "rows.jsonl", rows[1])
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write('{"view": \n')
-    with pytest.warns(UserWarning, match=r"left out 1 rows .*rows\.jsonl, line 3"):
+    with pytest.warns(UserWarning, match=r"left out 1 row that .*rows\.jsonl, line 3"):
         assert call("plot", tmp_path / "rows.jsonl")[0] == 0
 
 

@@ -2,15 +2,17 @@
 
 import ast
 import inspect
+import subprocess
+import sys
 from dataclasses import asdict, fields
 from importlib.metadata import entry_points
 from itertools import pairwise
 
 import pytest
-from tiny_cli import AS_TINY, COMMANDS, TINY
+from tiny_cli import AS_TINY, TINY
 
 import infomin
-from infomin.__main__ import main
+from infomin.__main__ import COMMANDS, main
 from infomin.views import VIEWS
 
 
@@ -60,6 +62,30 @@ def test_the_help_of_all_names_every_command(call):
     for words in (["--help"], ["-h"]):
         status, text, _ = call(*words)
         assert status == 0 and all(f"\n    {command} " in text for command in COMMANDS)
+
+
+QUICK = [[], ["--help"], ["--version"], *([name, "--help"] for name in ("demo", "plot", "views"))]
+HELP = f"""
+import sys
+from contextlib import suppress
+from infomin.__main__ import main
+for words in {QUICK}:
+    with suppress(SystemExit):
+        main(words)
+print(sorted({{"torch", "pandas", "matplotlib", "sklearn"}} & set(sys.modules)))
+"""
+
+
+def test_help_without_recipes_imports_nothing_that_computes():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]" and "infomin [options] views" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "sweep", "learn-views"])
+def test_commands_that_train_share_their_options(call, command):
+    said = options(call(command, "--help")[1])
+    assert {"config", "out"} <= set(said) and ("jobs" in said) != ("tensorboard" in said)
+    assert "jobs" not in said or "may change the last digits" in " ".join(said["jobs"].split())
 
 
 def test_the_version_is_that_of_the_package(call):

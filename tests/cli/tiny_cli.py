@@ -2,24 +2,8 @@
 
 from pathlib import Path
 
-COMMANDS = ("demo", "run", "sweep", "plot", "views")
+import errors
 
-
-TINY = {
-    "view": "color:lab",
-    "steps": 4,
-    "batch": 16,
-    "size": 24,
-    "width": 0.25,
-    "dim": 16,
-    "candidates": 16,
-    "probe_images": 64,
-    "precision": "fp32",
-    "device": "cpu",
-}
-
-
-SPEED = Path(__file__).parents[2] / "experiments" / "figures" / "speed.jsonl"
-
-
+TINY = errors.TINY | {"view": "color:lab", "steps": 4}
 AS_TINY = [f"--{name}={value}" for name, value in TINY.items()]
+SPEED = Path(__file__).parents[2] / "experiments" / "figures" / "speed.jsonl"
