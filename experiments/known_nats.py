@@ -21,7 +21,7 @@ from infomin import sweep
 from infomin.common import files
 from infomin.experiment import recipes, run_script
 from infomin.report import plots
-from infomin.report.summary import summary
+from infomin.report.summary import summarise
 from infomin.runs.presets import U_CURVE
 
 VIEWS = (
@@ -41,11 +41,12 @@ def main(
     Args:
         preset: Budget: tiny is a smoke test, quick draws the figure.
         out: Folder of runs; run the same command again to resume.
-        jobs: Runs in parallel; 0 means one per core.
+        jobs: Runs in parallel; 0 means one per core. Another number may change the last
+            digits of a row, by rounding.
         save: Folder that also gets known_nats.jsonl and known_nats.png.
     """
     rows = sweep(recipes(U_CURVE, preset, views=VIEWS), out, jobs=jobs)
-    table = summary(pd.DataFrame(rows), "view", ["true_nats", "i_nce"])
+    table = summarise(pd.DataFrame(rows), "view", ["true_nats", "i_nce"])
     table["share of the truth"] = table["i_nce_mean"] / table["true_nats_mean"]
     print(table.to_string(index=False, float_format="%.3f"))
     plots.calibration(rows, Path(out) / "known_nats.png")

@@ -27,7 +27,7 @@ from infomin.data.datasets import load
 from infomin.experiment import run_script
 from infomin.methods.game import MODES
 from infomin.report import panels
-from infomin.report.summary import summary
+from infomin.report.summary import summarise
 from infomin.runs.presets import STL10, TINY
 from infomin.views import ColorSplit, PixelFlow
 
@@ -137,7 +137,8 @@ def main(
     Args:
         preset: Budget: tiny is a smoke test, quick draws the figures, paper needs a GPU.
         out: Folder of runs; run the same command again to resume.
-        jobs: Runs in parallel; 0 means one per core.
+        jobs: Runs in parallel; 0 means one per core. Another number may change the last
+            digits of a row, by rounding.
         save: Folder that also gets rows, figures and, in a folder learned_views, the flows of the
             first seed.
     """
@@ -147,7 +148,7 @@ def main(
     rows = [row | columns for row, (_, columns) in zip(done, plan, strict=True)]
     task = learned[0]["task"]
     numbers = [f"acc_{task}", f"knn_{task}", "i_nce"]
-    table = summary(pd.DataFrame(rows), ["generator", "space", "flow"], numbers)
+    table = summarise(pd.DataFrame(rows), ["generator", "space", "flow"], numbers)
     print(table.to_string(index=False, float_format="%.3f", na_rep=""))
     with files.atomic_write(f"{out}/table.csv") as file:
         file.write(table.to_csv(index=False).encode())

@@ -5,8 +5,9 @@
     python experiments/moving_mnist.py --digits idx:PATH --backgrounds folder:PATH
     python experiments/moving_mnist.py --preset paper              # on a GPU, MNIST over STL-10
 
-A digit moves over a photograph. v1 is ten frames; v2 is one image that shares the digit, its
-position or the background of a later frame, or several of them, and draws the rest at random.
+A digit moves over a photograph. v1 is ten frames; v2 is one image that shares the picture of the
+digit, its position or the crop of the background of a later frame, or several of them, and draws
+the rest at random.
 Probes then read the digit's class, its position and the background's class from the encoder of
 single images and, for a second table, from the encoder of the past. Expected: each factor is read
 best where it alone is shared, and a shared background drives the digit out, because it is an easier
@@ -27,7 +28,7 @@ from infomin.common import files
 from infomin.common.checks import check_choice
 from infomin.experiment import run_script
 from infomin.report import panels
-from infomin.report.summary import summary
+from infomin.report.summary import summarise
 from infomin.runs.presets import TINY
 
 # The very digit and background of the later frame, not others of their classes.
@@ -92,7 +93,8 @@ def main(
             idx:PATH or folder:PATH.
         backgrounds: Source of backgrounds, if not the preset's: photos, stl10 or folder:PATH.
         out: Folder of runs; run the same command again to resume.
-        jobs: Runs in parallel; 0 means one per core.
+        jobs: Runs in parallel; 0 means one per core. Another number may change the last
+            digits of a row, by rounding.
         save: Folder that also gets the rows (.jsonl) and the figure (.png).
     """
     by_name = recipes(preset, digits, backgrounds)
@@ -106,7 +108,7 @@ def main(
     columns = {name: label for name, label in COLUMNS.items() if name in frame}
     for suffix, encoder in {"": "of single images", "_past": "of the past"}.items():
         numbers = [f"{name}{suffix}" for name in columns]
-        table = summary(frame, "shared", [*numbers, "i_nce", "true_nats"])
+        table = summarise(frame, "shared", [*numbers, "i_nce", "true_nats"])
         print(f"The encoder {encoder}:")
         print(table.to_string(index=False, float_format="%.3f", na_rep=""))
         with files.atomic_write(f"{out}/table{suffix}.csv") as file:

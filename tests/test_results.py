@@ -12,7 +12,7 @@ import pytest
 
 import infomin
 from infomin.experiment import recipes, untrained
-from infomin.report.summary import summary
+from infomin.report.summary import summarise
 from infomin.runs.presets import U_CURVE
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def cell(row: pd.Series, column: str) -> str:
 def learned_views() -> str:
     stage_two = pd.DataFrame(read_rows("learned_views")).dropna(subset="generator")
     groups, columns = ["generator", "flow", "space"], ["acc_digit", "knn_digit", "i_nce"]
-    means = summary(stage_two, groups, columns).set_index(groups)
+    means = summarise(stage_two, groups, columns).set_index(groups)
     numbers = ("accuracy", "neighbours", "I_NCE")
     from_spaces = [f"from {space}" for space in SPACES.values()]
     head = ["views", *(f"{number}, {space}" for space in from_spaces for number in numbers)]
@@ -61,7 +61,7 @@ def moving_mnist() -> str:
     head = ["shared", *names, *(f"{name}: past" for name in names)]
     body = [
         [row["shared"], *(cell(row, column) for column in columns)]
-        for _, row in summary(frame, "shared", columns).iterrows()
+        for _, row in summarise(frame, "shared", columns).iterrows()
     ]
     return table(head, body)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..common.checks import check_positive, check_type
+from ..common.files import as_path
 from ..common.seeds import seeded_generator
 from ..data.datasets import load
 from ..data.image_io import read_upright
@@ -106,7 +107,7 @@ def _photograph(path: str | Path) -> Tensor:
 
         return torch.tensor(data.chelsea()).permute(2, 0, 1)
     try:
-        return torch.from_numpy(np.array(read_upright(path))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(read_upright(as_path(path)))).permute(2, 0, 1)
     except Exception as error:  # decoders raise errors of many kinds
         raise ValueError(
             f"image {str(path)!r}: cannot be read ({error}); name another, or leave it out"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from .drawing import ACCENT, INK, SOFT, STYLE
 from .plots import save_figure
-from .summary import Rows, summary
+from .summary import Rows, drop_diverged, encoder_rows, largest, summarise
 
 # Colour-blind readers can tell these apart.
 COLORS = ("#1b1b1e", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
@@ -32,20 +31,20 @@ def nats_plane(
     Large markers are means with standard deviations over seeds, dots are single seeds.
 
     Args:
-        rows: as `run` returns them, with the columns below.
+        rows: as `run` returns them, or your own, with the columns below, i_nce, acc_TASK and
+            entropy_TASK; diverged ones are left out.
         path: the picture to write.
         task: what accuracy is measured on.
         color: the column that sets the colour.
         marker: the column that sets the marker; an empty value gets no entry in the legend.
         panel: the column with one panel per value, side by side.
     """
-    frame = pd.DataFrame(rows)
-    frame = frame[frame["status"] != "diverged"]
+    frame = drop_diverged(encoder_rows(rows))
+    accuracy = f"acc_{task}"
+    means = summarise(frame, [color, marker, panel], ["i_nce", accuracy])
+    entropy = largest(frame, f"entropy_{task}")
     colors = dict(zip(dict.fromkeys(frame[color]), cycle(COLORS), strict=False))
     markers = dict(zip(dict.fromkeys(frame[marker]), cycle(MARKERS), strict=False))
-    accuracy = f"acc_{task}"
-    means = summary(frame, [color, marker, panel], ["i_nce", accuracy])
-    entropy = float(frame[f"entropy_{task}"].max())
     names = list(dict.fromkeys(frame[panel]))
     with rc_context(STYLE):
         figure = Figure(figsize=(1.4 + 4.1 * len(names), 4))
@@ -100,8 +99,8 @@ def dot_table(
         columns: column -> its label; the lowest mean of each is filled.
         aside: groups that are shown but cannot be the lowest.
     """
-    frame = pd.DataFrame(rows)
-    means = summary(frame, by, list(columns))
+    frame = encoder_rows(rows)
+    means = summarise(frame, by, list(columns))
     heights = {name: -i for i, name in enumerate(means[by])}
     competing = ~means[by].isin(aside)
     with rc_context(STYLE):

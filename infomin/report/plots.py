@@ -19,12 +19,14 @@ from .drawing import (
     SOFT,
     STYLE,
     add_key,
+    add_legend,
     draw_numbered_points,
     draw_untrained,
+    fit_to_size,
     spread_numbers,
 )
 from .shape import by_dial, verdict
-from .summary import Rows, drop_diverged, drop_untrained, label_rows, means, points
+from .summary import Rows, drop_diverged, drop_untrained, label_rows, largest, means, points
 
 __all__ = [
     "calibration",
@@ -47,6 +49,7 @@ UNDATED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None},
     "svg": {"Date": None},
 }
+SUFFIXES = tuple(f".{name}" for name in UNDATED)
 
 
 def u_curve(rows: Rows, path: str | Path, task: str = "digit") -> Path:
@@ -89,7 +92,7 @@ def u_figure(rows: Rows, task: str = "digit") -> Figure:
 
 def _draw_accuracy(axes: Axes, frame: pd.DataFrame, curve: pd.DataFrame, task: str) -> None:
     """Draw accuracy against I_NCE over the whole range of information, with its regimes."""
-    entropy, ceiling = _line_at(frame, f"entropy_{task}"), _line_at(frame, "ceiling")
+    entropy, ceiling = largest(frame, f"entropy_{task}"), largest(frame, "ceiling")
     nats, accuracy = curve["i_nce_mean"], curve[f"acc_{task}_mean"]
     right = max(ceiling, entropy, nats.max()) * 1.06
     left = min(-0.06 * right, nats.min() - 0.03 * right)
@@ -120,18 +123,18 @@ def _draw_accuracy(axes: Axes, frame: pd.DataFrame, curve: pd.DataFrame, task: s
         xlim=(left, right),
         ylim=(0, 1.02),
     )
-    # Below the axes, because any place inside may have a point.
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=7.5, ncols=2)
+    add_legend(axes)
 
 
 def _draw_regimes(axes: Axes, left: float, entropy: float, right: float) -> None:
     """Shade the two sides of H(y) and name them, with the sweet spot between."""
-    text: Any = {"ha": "center", "va": "bottom", "transform": axes.get_xaxis_transform()}
+    text: Any = {"ha": "center", "va": "bottom", "fontsize": 7.5, "textcoords": "offset points"}
+    text["xycoords"] = axes.get_xaxis_transform()
     spans = ((left, entropy), (entropy, right))
     for (name, shade), (start, end) in zip(REGIMES, spans, strict=True):
         axes.axvspan(start, end, color=shade, lw=0, zorder=0)
-        axes.text((max(start, 0) + end) / 2, 1.02, name, color=SOFT, **text)
-    axes.text(entropy, 1.07, "sweet spot", color=ACCENT, **text)
+        axes.annotate(name, ((max(start, 0) + end) / 2, 1), xytext=(0, 4), color=SOFT, **text)
+    axes.annotate("sweet spot", (entropy, 1), xytext=(0, 15), color=ACCENT, **text)
 
 
 def _draw_entropy(axes: Axes, entropy: float) -> None:
@@ -139,19 +142,9 @@ def _draw_entropy(axes: Axes, entropy: float) -> None:
     axes.axvline(entropy, color=ACCENT, lw=1, ls="--", label=label)
 
 
-def _line_at(frame: pd.DataFrame, column: str) -> float:
-    """Where the line of a column is drawn: its largest value. Your own rows may lack the column."""
-    if column not in frame or frame[column].isna().all():
-        raise ValueError(
-            f"rows: got none with {column}, need it in nats for the line in the figure; add it to "
-            "the rows"
-        )
-    return float(frame[column].max())
-
-
 def _draw_calibration(axes: Axes, frame: pd.DataFrame, curve: pd.DataFrame) -> None:
     """Draw I_NCE against the true information; values far beyond the ceiling stay at the edge."""
-    ceiling = _line_at(frame, "ceiling")
+    ceiling = largest(frame, "ceiling")
     edge = 1.12 * ceiling
     nats, truth = curve["i_nce_mean"], curve["true_nats_mean"]
     shown = truth.clip(upper=edge)
@@ -166,6 +159,7 @@ def _draw_calibration(axes: Axes, frame: pd.DataFrame, curve: pd.DataFrame) -> N
         "ha": "right",
         "va": "bottom",
         "fontsize": 7.5,
+        "bbox": {"fc": "white", "ec": "none", "pad": 0.5},  # no line runs through it
     }
     for x, y, value in zip(shown, nats, truth, strict=True):
         if value > edge:
@@ -217,7 +211,7 @@ def dial_curve(rows: Rows, path: str | Path, task: str, label: str = "view") -> 
 def dial_figure(rows: Rows, task: str, label: str = "view") -> Figure:
     """The figure of `dial_curve`, unsaved: change its `axes`, then `save_figure(figure, path)`."""
     curve = by_dial(points(rows, task), rows)
-    entropy = _line_at(pd.DataFrame(rows), f"entropy_{task}")
+    entropy = largest(pd.DataFrame(rows), f"entropy_{task}")
     numeric = "dial" in curve
     x = curve["dial"] if numeric else pd.Series(range(1, len(curve) + 1))
     with rc_context(STYLE):
@@ -270,9 +264,8 @@ def _draw_plane(axes: Axes, curve: pd.DataFrame, task: str, entropy: float, *, l
     left, right = axes.get_xlim()
     if left < entropy < right:
         _draw_entropy(axes, entropy)
-    handles, _ = axes.get_legend_handles_labels()
-    if handles:  # opaque, so that no line runs through its words
-        axes.legend(loc="best", fontsize=7.5, frameon=True, framealpha=1, edgecolor="none")
+    if axes.get_legend_handles_labels()[0]:
+        add_legend(axes)
     axes.set(xlabel="held-out $I_{NCE}(v_1; v_2)$ [nats]", ylabel=f"linear-probe accuracy, {task}")
 
 
@@ -318,10 +311,11 @@ def _picture(view: Tensor) -> Any:
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
-    """Write a figure atomically, after moving the numbers of its points apart.
+    """Write a figure atomically, after fitting its panels and texts to its size.
 
-    Figures of equal rows give equal bytes. Saving the same figure twice may change its layout a
-    little.
+    For a column of a paper, `figure.set_size_inches(3.25, 3)` first: the width stays, the height
+    grows if panels would become too low. Figures of equal rows give equal bytes. Saving the same
+    figure twice may change its layout a little.
 
     Args:
         figure: the figure.
@@ -338,6 +332,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
     suffix = path.suffix.lower().removeprefix(".")
     file_format = check_choice(suffix, UNDATED, f"figure {path}: format")
     with rc_context(STYLE), atomic_write(path) as file:
+        fit_to_size(figure)
         spread_numbers(figure)
         figure.savefig(file, format=file_format, metadata=UNDATED[file_format], dpi=dpi)
     return path

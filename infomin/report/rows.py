@@ -1,11 +1,13 @@
 """Read the rows of runs from disk into one table."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.files import PathLike, read_lines, read_object
+from ..common.files import PathLike, as_path, read_lines, read_object
+
+SHOWN = 5  # rows that a warning names
 
 if TYPE_CHECKING:  # importing pandas takes 0.2 s, so a process that only trains does without it
     import pandas as pd
@@ -14,8 +16,9 @@ if TYPE_CHECKING:  # importing pandas takes 0.2 s, so a process that only trains
 def read_rows(folder: PathLike, *more: PathLike) -> "pd.DataFrame":
     """Read rows into a DataFrame: every row.json below a folder, or every line of a .jsonl file.
 
-    Files are read in the order of their paths. Unreadable rows are skipped with one warning that
-    names them. A run that occurs more than once counts only the first time.
+    Files are read in the order of their paths. Rows that are damaged, or that hold anything but
+    text, finite numbers, true, false and null, are left out with one warning that names them. A run
+    that occurs more than once counts only the first time.
 
     Args:
         folder: a folder of runs, at any depth, or a .jsonl file.
@@ -23,22 +26,27 @@ def read_rows(folder: PathLike, *more: PathLike) -> "pd.DataFrame":
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: a folder or file without a readable row, or another kind of file.
+        ValueError: a folder or file without a readable row, another kind of file, or a .jsonl file
+            of more than 256 MiB.
     """
     rows: list[dict[str, Any]] = []
     unreadable: list[str] = []
     empty: list[str] = []
-    for path in dict.fromkeys(map(Path, (folder, *more))):
-        named_rows = _read_named_rows(path)
-        readable = [row for _, row in named_rows if row is not None]
-        rows += readable
-        unreadable += [name for name, row in named_rows if row is None]
-        if not readable:
+    for path in dict.fromkeys(as_path(path, "read_rows") for path in (folder, *more)):
+        before = len(rows)
+        for name, row in _read_named_rows(path):
+            if row is not None and all(map(_is_plain, row.values())):
+                rows.append(row)
+            else:
+                unreadable.append(name)
+        if len(rows) == before:
             empty.append(str(path))
     if unreadable:
+        others = len(unreadable) - SHOWN
         warnings.warn(
-            f"left out {len(unreadable)} rows that cannot be read: {'; '.join(unreadable)}; "
-            "delete them and run the same command again to repeat those runs",
+            f"left out {len(unreadable)} {'row' if len(unreadable) == 1 else 'rows'} that cannot "
+            f"be read: {'; '.join(unreadable[:SHOWN])}{f'; {others} more' if others > 0 else ''}; "
+            "delete what is damaged and run the same command again to repeat those runs",
             stacklevel=2,
         )
     if empty:
@@ -49,7 +57,14 @@ def read_rows(folder: PathLike, *more: PathLike) -> "pd.DataFrame":
     return drop_repeats(to_frame(rows))
 
 
-def _read_named_rows(path: Path) -> list[tuple[str, dict[str, Any] | None]]:
+def _is_plain(value: object) -> bool:
+    """Whether a row may hold the value: text, a finite number, a truth value or nothing."""
+    if isinstance(value, int | float):
+        return abs(value) < 1e300  # not NaN
+    return value is None or isinstance(value, str)
+
+
+def _read_named_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """The name of each row in a folder or file, and the row itself, None if it cannot be read."""
     if not path.exists():
         raise FileNotFoundError(
@@ -57,13 +72,14 @@ def _read_named_rows(path: Path) -> list[tuple[str, dict[str, Any] | None]]:
             "run a sweep with --out first"
         )
     if path.is_dir():
-        return [(str(file), read_object(file)) for file in sorted(path.rglob("row.json"))]
-    if path.is_file() and path.suffix.lower() != ".jsonl":  # a pipe may have any name
+        yield from ((str(file), read_object(file)) for file in sorted(path.rglob("row.json")))
+    elif path.suffix.lower() == ".jsonl":
+        yield from ((f"{path}, line {number}", row) for number, row in read_lines(path))
+    else:
         raise ValueError(
             f"{path}: got another kind of file, wanted a folder of runs or a .jsonl file of rows; "
             "name the folder that contains it"
         )
-    return [(f"{path}, line {number}", row) for number, row in read_lines(path)]
 
 
 def drop_repeats(frame: "pd.DataFrame") -> "pd.DataFrame":

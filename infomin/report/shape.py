@@ -8,6 +8,9 @@ import pandas as pd
 
 from .summary import Rows, drop_diverged, encoder_rows, label_rows, points, varied_fields
 
+# With fewer points an end and the best one are neighbours; with fewer seeds a spread says little.
+LEAST_POINTS, LEAST_SEEDS = 4, 3
+
 
 def dial_values(names: Sequence[str]) -> list[float] | None:
     """The numbers that the names of views differ in, or None unless they differ in one number only.
@@ -48,7 +51,9 @@ def by_dial(at: pd.DataFrame, rows: Rows) -> pd.DataFrame:
 def verdict(rows: Rows, task: str, *, dial: bool = False) -> str:
     """Say what the curve shows: whether its best point is interior, and by how much.
 
-    Where rows include untrained networks, a second sentence compares the best point with its own.
+    An inverted U needs four points or more, of three seeds or more. A point with negative I_NCE,
+    which bounds nothing, is never the best one. Where rows include untrained networks, a second
+    sentence compares the most accurate point with its own.
 
     Args:
         rows: as `run` returns them.
@@ -73,7 +78,8 @@ def _describe_untrained(curve: pd.DataFrame, best: int) -> str:
         return ""
     accuracy, deviation = curve["untrained"][best], curve["untrained_std"][best]
     plus_minus = "" if math.isnan(deviation) else f" ± {deviation:.2f}"
-    return f" Untrained, the best point's network reaches {accuracy:.2f}{plus_minus}."
+    name = curve["view"][best]
+    return f" Untrained, the network of {name} reaches {accuracy:.2f}{plus_minus}."
 
 
 def _describe_shape(curve: pd.DataFrame, task: str, best: int, dial: bool) -> str:
@@ -85,8 +91,14 @@ def _describe_shape(curve: pd.DataFrame, task: str, best: int, dial: bool) -> st
         nats = curve["i_nce_mean"][i]
         return f"{curve['view'][i]} ({nats:.2f} nats, accuracy {accuracy[i]:.2f}{plus_minus})"
 
-    if last == 0:
-        return f"One point is not a curve: {describe(0)}; vary the view."
+    highest = f"the highest accuracy is that of {describe(best)}"
+    if len(curve) < LEAST_POINTS:
+        return (
+            f"Too few points for an inverted U, {len(curve)} of at least {LEAST_POINTS}: "
+            f"{highest}; vary the view further."
+        )
+    if curve["i_nce_mean"][best] < 0:
+        return f"No inverted U: {highest}, where I_NCE finds nothing shared."
     if best in (0, last):
         return (
             f"No inverted U: the best of {last + 1} points is at an end, {describe(best)}; the "
@@ -94,12 +106,12 @@ def _describe_shape(curve: pd.DataFrame, task: str, best: int, dial: bool) -> st
         )
     gains = {end: accuracy[best] - accuracy[end] for end in (0, last)}
     clear = all(gain > spread[best] + spread[end] for end, gain in gains.items())
-    if curve["n"].min() == 1:
-        shape = "Perhaps an inverted U (with one seed the spread is unknown)"
-    elif clear:
-        shape = "An inverted U"
-    else:
+    if not clear:
         shape = "No clear inverted U (the gains are within the spread over seeds)"
+    elif curve["n"].min() < LEAST_SEEDS:
+        shape = f"Perhaps an inverted U (a sure one needs {LEAST_SEEDS} seeds or more)"
+    else:
+        shape = "An inverted U"
     least, most = ("", "") if dial else (", which shares least", ", which shares most")
     return (
         f"{shape}: the best point is {describe(best)}, {gains[0]:.2f} above {describe(0)}{least}, "

@@ -1,6 +1,8 @@
 """Rows in, numbers out: means and standard deviations over seeds, and the points of a curve."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,27 +26,32 @@ def points(rows: Rows, task: str, by: str = "view") -> pd.DataFrame:
 
     Args:
         rows: as `run` or `read_rows` returns them; diverged ones are only counted. Rows of your own
-            baselines need the columns `by`, `i_nce` and `acc_TASK`.
+            need the columns `by`, `i_nce` and `acc_TASK`.
         task: a task of the data, for example `digit`.
         by: the column that is varied.
 
     Returns:
         a pandas table (so `.to_csv(path)` works and, for a paper, `.to_latex()`): `by`, mean and
-        standard deviation of each number as in `summary`, nearest neighbours included where rows
+        standard deviation of each number as in `summarise`, nearest neighbours included where rows
         have them, and `spread`, the standard deviation of accuracy, 0 where it is unknown.
 
     Raises:
-        ValueError: no row has this task (the message lists those there are), none has an I_NCE, or
-            a value of `by` has several views.
+        ValueError: no row has this task (the message lists those there are), none has an I_NCE, a
+            value of `by` has several views, or a number is none.
     """
     frame = label_rows(rows)
+    if missing := [name for name in (by, "i_nce") if name not in frame]:
+        raise ValueError(
+            f"rows: need the columns {by} and i_nce, got none named {', '.join(missing)}; use rows "
+            "of runs that did not diverge, or add the columns to your own"
+        )
     accuracies = [column for column in frame if column.startswith("acc_")]
     accuracy = f"acc_{task}"
     if accuracy not in accuracies:
         known = ", ".join(column.removeprefix("acc_") for column in accuracies)
         raise ValueError(f"task: got {task!r}, wanted one of {known or '(no row has an accuracy)'}")
     numbers = ["i_nce", accuracy]
-    if "true_nats" in frame and frame["true_nats"].notna().all():
+    if "true_nats" in frame and drop_diverged(frame)["true_nats"].notna().all():
         numbers = ["true_nats", *numbers]
     if f"knn_{task}" in frame:
         numbers = [*numbers, f"knn_{task}"]
@@ -127,7 +134,12 @@ def label_rows(rows: Rows) -> pd.DataFrame:
     So no mean mixes two settings. The column `view_alone` keeps the view as it was.
     """
     frame = encoder_rows(rows)
-    frame = frame.assign(view_alone=frame.get("view"))  # your own rows may have no view
+    if "view" not in frame or not all(isinstance(view, str) for view in frame["view"]):
+        raise ValueError(
+            "rows: need a column view with a name in every row, got rows without; use rows of "
+            "runs, or add it to your own"
+        )
+    frame = frame.assign(view_alone=frame["view"])
     for name in varied_fields(frame):
         frame["view"] += [f", {name}={value}" if pd.notna(value) else "" for value in frame[name]]
     return frame
@@ -135,11 +147,11 @@ def label_rows(rows: Rows) -> pd.DataFrame:
 
 def varied_fields(frame: pd.DataFrame) -> list[str]:
     """The recipe fields that differ between rows, besides view and seed."""
-    if "key" not in frame:
-        return []
+    if not {"key", "status"} <= set(frame):
+        return []  # your own rows have no recipe
     frame = frame[~_is_untrained(frame)]
     # A row begins with its recipe, which ends before the status.
-    recipe = list(frame.loc[:, "key":"status"]) if "status" in frame else []
+    recipe = list(frame.loc[:, "key":"status"])
     if not {"view", "seed"} <= set(recipe):
         raise ValueError(
             "rows: got columns in another order, wanted the order of a run's row, with view and "
@@ -154,11 +166,11 @@ def varied_fields(frame: pd.DataFrame) -> list[str]:
 
 def means(frame: pd.DataFrame, by: str, numbers: list[str]) -> pd.DataFrame:
     """Means and deviations over seeds, sorted by the first number; no groups without an I_NCE."""
-    groups = summary(frame, by, numbers).dropna(subset=["i_nce_mean"])
+    groups = summarise(frame, by, numbers).dropna(subset=["i_nce_mean"])
     return groups.sort_values(f"{numbers[0]}_mean", kind="stable").reset_index(drop=True)
 
 
-def summary(
+def summarise(
     frame: pd.DataFrame, by: str | Sequence[str], columns: str | Sequence[str]
 ) -> pd.DataFrame:
     """Mean and standard deviation over seeds, one row per group in order of first appearance.
@@ -176,24 +188,47 @@ def summary(
         NaN, because they would be of fewer than n rows.
 
     Raises:
-        ValueError: a column that the frame does not have.
+        ValueError: a column that the frame does not have, or a value that is no finite number.
     """
     by = [by] if isinstance(by, str) else list(by)
     columns = [columns] if isinstance(columns, str) else list(columns)
     missing = [name for name in [*by, *columns] if name not in frame]
     if missing:
         raise ValueError(
-            f"summary: got unknown columns {', '.join(missing)}, wanted some of {', '.join(frame)}"
+            f"summarise: got unknown columns {', '.join(missing)}, wanted some of "
+            f"{', '.join(frame)}"
         )
     groups = []
     for values, rows in frame.groupby(by, sort=False, dropna=False):
         done = drop_diverged(rows)
         group = dict(zip(by, values, strict=True))
         for name in columns:
-            numbers = done[name].astype(float)
+            numbers = _numbers(done[name])
             group[f"{name}_mean"] = numbers.mean(skipna=False)
             group[f"{name}_std"] = numbers.std(skipna=False)
         group["n"] = len(done)
         group["diverged"] = len(rows) - len(done)
         groups.append(group)
     return pd.DataFrame(groups)
+
+
+def largest(frame: pd.DataFrame, column: str) -> float:
+    """The largest number of a column; your own rows may lack the column."""
+    if column not in frame or frame[column].isna().all():
+        raise ValueError(
+            f"rows: got none with {column}, need it in nats for the line in the figure; add it to "
+            "the rows"
+        )
+    return float(_numbers(frame[column]).max())
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """A column as floats; a missing one is NaN."""
+    for value in column:
+        missing = value is None or value is pd.NA
+        if not missing and (not isinstance(value, Real) or math.isinf(value)):
+            raise ValueError(
+                f"rows: {column.name} must be a finite number, got {value!r}; repair or drop that "
+                "row"
+            )
+    return column.astype(object).where(column.notna(), math.nan).astype(float)

@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+from matplotlib.collections import LineCollection
+
 NATS, HILL = [0.1, 1.0, 2.0, 3.0], [0.2, 0.5, 0.9, 0.4]
 CEILING, ENTROPY = math.log(256), math.log(10)
 TRUE_NATS = {"a": 0.5, "b": 2.5, "c": 1.5, "d": 40.0}
@@ -47,6 +50,16 @@ def diverged(view="color:z", **fields):
     return row | fields
 
 
+DIVERGED = [(place, known) for place in ("first", "last") for known in ({}, {"true_nats": 1.0})]
+
+
+def with_diverged(place, known):
+    """Rows of a curve, and the same rows with two diverged ones before or after them."""
+    good = with_truth(make_curve()) if known else make_curve()
+    bad = [diverged(**known), diverged("color:b", **known)]
+    return good, bad + good if place == "first" else good + bad
+
+
 def baselines(**fields):
     """Rows of a user's own baselines, with the columns that a point needs and no others."""
     columns = ("view", "seed", "i_nce", "acc_digit")
@@ -66,3 +79,18 @@ def recipe_first(rows):
     """Rows in the order of columns of `run`."""
     order = ["key", "view", *NETWORK, *TRAINING, "seed", "status"]
     return [{name: row[name] for name in order if name in row} | row for row in rows]
+
+
+def error_bars(axes):
+    """The error bars of an axes along "x" and "y": their centres and half lengths."""
+    artists = [np.ravel(part) for bars in axes.containers for part in bars if part]
+    collections = [line for line in np.concatenate(artists) if isinstance(line, LineCollection)]
+    found = {}
+    for collection in collections:
+        ends = np.array(collection.get_segments())
+        lengths = np.ptp(ends, axis=1)
+        side = 0 if lengths[:, 0].any() and not lengths[:, 1].any() else 1
+        found.setdefault("xy"[side], []).append((ends.mean(1), lengths[:, side] / 2))
+    return {
+        side: tuple(map(np.concatenate, zip(*bars, strict=True))) for side, bars in found.items()
+    }

@@ -132,6 +132,7 @@ def test_dots_are_at_the_means_and_the_lowest_is_filled(drawn):
 def test_bars_of_dots_are_the_deviations_and_nothing_is_outside(drawn, seeds):
     all_rows = with_group(make_rows())
     rows = [row for seed in seeds for row in all_rows if row["seed"] == seed]
+    rows = [row | {"key": f"{i}"} for i, row in enumerate(rows)]
     panels.dot_table(rows, "dots.png", "group", COLUMNS)
     groups = list(dict.fromkeys(row["group"] for row in rows))
     for axes, (column, label) in zip(drawn[0].axes, COLUMNS.items(), strict=True):

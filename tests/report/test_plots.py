@@ -7,15 +7,17 @@ import pytest
 import torch
 from curves import (
     CEILING,
+    DIVERGED,
     ENTROPY,
     HILL,
     NATS,
     TRAINING,
     baselines,
-    diverged,
+    error_bars,
     make_curve,
     make_row,
     recipe_first,
+    with_diverged,
     with_truth,
     with_untrained,
 )
@@ -36,19 +38,6 @@ FIGURES = {
 
 def grey_ramp(rows):
     return torch.linspace(0, rows[0]["acc_digit"], 64).view(1, 8, 8)
-
-
-def error_bars(axes):
-    """The error bars of an axes along "x" and "y": their centres and half lengths."""
-    artists = [np.ravel(part) for bars in axes.containers for part in bars if part]
-    collections = [line for line in np.concatenate(artists) if isinstance(line, LineCollection)]
-    found = {}
-    for collection in collections:
-        ends = np.array(collection.get_segments())
-        lengths = np.ptp(ends, axis=1)
-        side = 0 if lengths[:, 0].any() and not lengths[:, 1].any() else 1
-        found["xy"[side]] = (ends.mean(1), lengths[:, side] / 2)
-    return found
 
 
 def contents(figure):
@@ -130,13 +119,9 @@ def test_nothing_is_trained_and_no_row_is_changed(drawn, tmp_path, monkeypatch, 
 # Which rows are drawn
 
 
-@pytest.mark.parametrize("position", ["first", "last"])
-@pytest.mark.parametrize("fields", [{}, {"true_nats": 1.0}])
-def test_diverged_rows_are_not_drawn(drawn, tmp_path, position, fields):
-    good = with_truth(make_curve()) if fields else make_curve()
-    bad = [diverged(**fields), diverged("color:b", **fields)]
-    rows = bad + good if position == "first" else good + bad
-    for given in (good, rows):
+@pytest.mark.parametrize("case", DIVERGED)
+def test_diverged_rows_are_not_drawn(drawn, tmp_path, case):
+    for given in with_diverged(*case):
         plots.u_curve(given, tmp_path / "u.png")
         plots.dial_curve(given, tmp_path / "d.png", "digit")
     for clean, figure in zip(drawn[:2], drawn[2:], strict=True):

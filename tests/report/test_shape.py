@@ -21,28 +21,35 @@ def test_an_interior_best_point_is_an_inverted_u():
     )
 
 
-def test_one_point_is_not_a_curve():
-    text = "One point is not a curve: color:a (0.10 nats, accuracy 0.20 ± 0.01); vary the view."
-    assert verdict(make_curve([0.2]), "digit") == text
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_an_inverted_u_needs_four_points(n):
+    best = {1: "a (0.10 nats, accuracy 0.20", 2: "b (1.00 nats, accuracy 0.90"}[min(n, 2)]
+    text = (
+        f"Too few points for an inverted U, {n} of at least 4: the highest accuracy is that of "
+        f"color:{best} ± 0.01); vary the view further."
+    )
+    assert verdict(make_curve([0.2, 0.9, 0.4][:n]), "digit") == text
 
 
-def test_one_seed_has_no_spread():
-    rows = make_curve([0.2, 0.9, 0.4])
-    text = verdict([row for row in rows if row["seed"] == 0], "digit")
-    perhaps = "Perhaps an inverted U (with one seed the spread is unknown): the best point is "
-    assert text.startswith(f"{perhaps}color:b (")
-    assert "±" not in text and verdict(rows, "digit").count("±") == 3
-    one_seed_of_the_best = [row for row in rows if row["view"] != "color:b" or row["seed"] == 0]
-    best, ends = verdict(one_seed_of_the_best, "digit").split("), ", 1)
-    assert "±" not in best and ends.count("±") == 2
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize("views", ["abcd", "b", "c"])
+def test_an_inverted_u_needs_three_seeds_at_each_point(views, seeds):
+    rows = [row for row in make_curve() if row["view"][-1] not in views or row["seed"] < seeds]
+    text, perhaps = verdict(rows, "digit"), "Perhaps an inverted U (a sure one needs 3 seeds or "
+    assert text.startswith(perhaps if seeds < 3 else "An inverted U: the best point is color:c")
+    unknown = {"abcd": 3, "b": 0, "c": 1}[views] if seeds == 1 else 0
+    assert text.count("±") == 3 - unknown
 
 
-def test_one_seed_says_perhaps():
-    rows = make_curve()
-    one_seed = [row for row in rows if row["seed"] == 1]
-    one_seed_of_one_view = [row for row in rows if row["view"] != "color:b" or row["seed"] == 1]
-    for given in (one_seed, one_seed_of_one_view):
-        assert verdict(given, "digit").startswith("Perhaps an inverted U")
+@pytest.mark.parametrize("dial", [False, True])
+def test_a_point_with_negative_nats_is_not_the_best_one(dial):
+    for best in range(4):
+        accuracies = [0.9 if i == best else 0.2 for i in range(4)]
+        rows = make_curve(accuracies, nats=[-2.0 if i == best else 1.0 + i for i in range(4)])
+        assert verdict(rows, "digit", dial=dial) == (
+            f"No inverted U: the highest accuracy is that of color:{'abcd'[best]} (-2.00 nats, "
+            "accuracy 0.90 ± 0.01), where I_NCE finds nothing shared."
+        )
 
 
 @pytest.mark.parametrize(

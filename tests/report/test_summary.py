@@ -4,28 +4,17 @@ import math
 import random
 from pathlib import Path
 
+import curves
 import numpy as np
 import pandas as pd
 import pytest
-from curves import (
-    HILL,
-    NETWORK,
-    TRAINING,
-    baselines,
-    diverged,
-    make_curve,
-    make_row,
-    recipe_first,
-    with_truth,
-    with_untrained,
-)
 
 from infomin.report.plots import dial_figure, u_curve, u_figure, verdict
 from infomin.report.summary import points
 
 
 def test_points_are_means_and_deviations_over_seeds_in_order_of_information():
-    rows = make_curve(nats=[2.0, 0.1, 3.0, 1.0], spread=0.02)
+    rows = curves.make_curve(nats=[2.0, 0.1, 3.0, 1.0], spread=0.02)
     shuffled = random.Random(0).sample(rows, len(rows))
     for given in (rows, pd.DataFrame(rows), shuffled):
         curve = points(given, "digit")
@@ -40,25 +29,26 @@ def test_points_are_means_and_deviations_over_seeds_in_order_of_information():
 
 
 def test_points_are_in_order_of_the_truth_where_all_rows_have_it():
-    rows = with_truth(make_curve())
+    rows = curves.with_truth(curves.make_curve())
     assert [view[-1] for view in points(rows, "digit")["view"]] == list("acbd")
     rows[0] = {name: value for name, value in rows[0].items() if name != "true_nats"}
     assert [view[-1] for view in points(rows, "digit")["view"]] == list("abcd")
 
 
 def test_points_of_one_seed_have_no_spread():
-    curve = points([row for row in make_curve() if row["seed"] == 1], "digit")
+    curve = points([row for row in curves.make_curve() if row["seed"] == 1], "digit")
     assert list(curve["spread"]) == [0.0] * 4 and curve["acc_digit_std"].isna().all()
-    assert list(curve["acc_digit_mean"]) == HILL
+    assert list(curve["acc_digit_mean"]) == curves.HILL
 
 
 @pytest.mark.parametrize("by", ["tau", "size"])
 def test_points_by_another_column(by):
     """Untrained networks do not depend on tau, and each size has its own."""
     levels = dict(zip("abcd", (32, 24, 16, 8), strict=True))
-    hill = dict(zip(levels.values(), HILL, strict=True))
+    hill = dict(zip(levels.values(), curves.HILL, strict=True))
     trained = [
-        row | {by: levels[row["view"][-1]], "view": "color:a", "steps": 9} for row in make_curve()
+        row | {by: levels[row["view"][-1]], "view": "color:a", "steps": 9}
+        for row in curves.make_curve()
     ]
     untrained = [
         row | {"steps": 0, "tau": 0.2, "acc_digit": 0.1 if row.get("size", 8) == 8 else 0.2}
@@ -76,18 +66,15 @@ def test_points_by_another_column(by):
 
 def test_points_by_another_column_need_one_view_each():
     taus = {"a": 0.1, "b": 0.2, "c": 0.2, "d": 0.1}
-    rows = [row | {"tau": taus[row["view"][-1]]} for row in make_curve()]
+    rows = [row | {"tau": taus[row["view"][-1]]} for row in curves.make_curve()]
     message = r"got 2 views with tau=0.1, wanted one; use by='view', or rows of a single view"
     with pytest.raises(ValueError, match=message):
         points(rows, "digit", by="tau")
 
 
-@pytest.mark.parametrize("position", ["first", "last"])
-@pytest.mark.parametrize("fields", [{}, {"true_nats": 1.0}])
-def test_diverged_rows_are_only_counted(position, fields):
-    good = with_truth(make_curve()) if fields else make_curve()
-    bad = [diverged(**fields), diverged("color:b", **fields)]
-    rows = bad + good if position == "first" else good + bad
+@pytest.mark.parametrize("case", curves.DIVERGED)
+def test_diverged_rows_are_only_counted(case):
+    good, rows = curves.with_diverged(*case)
     expected, curve = points(good, "digit"), points(rows, "digit")
     pd.testing.assert_frame_equal(
         curve.drop(columns="diverged"), expected.drop(columns="diverged"), check_dtype=False
@@ -98,29 +85,49 @@ def test_diverged_rows_are_only_counted(position, fields):
 
 
 def test_rows_that_all_diverged_are_an_error():
-    message = r"task: got 'digit', wanted one of \(no row has an accuracy\)"
+    message = "rows: need the columns view and i_nce, got none named i_nce; use rows of runs that "
     with pytest.raises(ValueError, match=message):
-        points([diverged()], "digit")
+        points([curves.diverged()], "digit")
+
+
+@pytest.mark.parametrize("column", ["i_nce", "acc_digit", "knn_digit", "ceiling", "entropy_digit"])
+@pytest.mark.parametrize("value", ["0.5", [0.5], math.inf])
+def test_what_is_no_number_is_named(column, value):
+    rows = curves.make_curve()
+    message = rf"rows: {column} must be a finite number, got .*{value!s:.3}.*; repair or drop that "
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        u_figure([*rows[1:], rows[0] | {column: value}], "digit")
+
+
+@pytest.mark.parametrize("view", [None, 3, math.nan])
+def test_a_row_without_a_view_is_an_error(view):
+    rows = [*curves.make_curve(), curves.make_row(view, 1.0, 0.5)]
+    for use in (points, verdict, u_figure, dial_figure):
+        with pytest.raises(ValueError, match="rows: need a column view with a name in every row"):
+            use(rows, "digit")
 
 
 @pytest.mark.parametrize("use", [verdict, points, lambda rows, task: u_curve(rows, "a.png", task)])
 def test_an_unknown_task_lists_the_known_ones(use):
     with pytest.raises(ValueError, match=r"task: got 'colour', wanted one of digit, place$"):
-        use(make_curve(), "colour")
+        use(curves.make_curve(), "colour")
 
 
 def test_baselines_need_only_the_columns_of_a_point():
-    curve, full = points(baselines(), "digit"), points(make_curve(), "digit")
+    curve, full = points(curves.baselines(), "digit"), points(curves.make_curve(), "digit")
     pd.testing.assert_frame_equal(curve, full[list(curve)])
     assert set(full) - set(curve) == {"knn_digit_mean", "knn_digit_std"}
-    assert verdict(baselines(), "digit") == verdict(make_curve(), "digit")
+    assert verdict(curves.baselines(), "digit") == verdict(curves.make_curve(), "digit")
 
 
 def test_baselines_can_be_mixed_with_rows_of_runs():
     """They have no key, so none of them is a repeat of another."""
-    runs = ({"key": f"{i}"} | NETWORK | TRAINING | row for i, row in enumerate(make_curve()))
-    rows = recipe_first(runs)
-    mine = [row | {"view": "mine"} for row in baselines()[::4]]
+    runs = (
+        {"key": f"{i}"} | curves.NETWORK | curves.TRAINING | row
+        for i, row in enumerate(curves.make_curve())
+    )
+    rows = curves.recipe_first(runs)
+    mine = [row | {"view": "mine"} for row in curves.baselines()[::4]]
     for given in ([*mine, *rows], [*rows, *mine]):
         curve = points(given, "digit").set_index("view")
         assert curve["n"].to_dict() == {"mine": 3} | {f"color:{letter}": 3 for letter in "abcd"}
@@ -128,7 +135,7 @@ def test_baselines_can_be_mixed_with_rows_of_runs():
         assert lacks_neighbours == {view: view == "mine" for view in curve.index}
 
 
-@pytest.mark.parametrize("rows", [[], pd.DataFrame(), pd.DataFrame(make_curve())[:0]])
+@pytest.mark.parametrize("rows", [[], pd.DataFrame(), pd.DataFrame(curves.make_curve())[:0]])
 @pytest.mark.parametrize("use", [points, verdict, u_figure, dial_figure])
 def test_no_rows_are_an_error(use, rows):
     with pytest.raises(ValueError, match="rows: got none, wanted rows of runs; run a sweep first"):
@@ -142,14 +149,14 @@ def test_rows_of_games_alone_are_an_error():
 
 
 def test_rows_of_games_are_not_points():
-    rows = [{"key": f"{i}", "method": "infonce"} | row for i, row in enumerate(make_curve())]
+    rows = [{"key": f"{i}", "method": "infonce"} | row for i, row in enumerate(curves.make_curve())]
     game = {"key": "g", "method": "game", "view": "crop:0.5", "seed": 0, "lr_generator": 0.1}
     game |= {"status": "done", "verdict": "steady"}
     assert points([game, *rows], "digit").equals(points(rows, "digit"))
 
 
 def test_rows_without_any_nats_are_an_error():
-    rows = [row | {"i_nce": None} for row in make_curve()]
+    rows = [row | {"i_nce": None} for row in curves.make_curve()]
     message = "rows: got none with an I_NCE, need runs with two views or more"
     with pytest.raises(ValueError, match=message):
         points(rows, "digit")
@@ -163,12 +170,12 @@ def test_something_other_than_rows_is_an_error(rows, tmp_path):
 
 
 def test_points_are_a_latex_table():
-    table = points(make_curve(), "digit").to_latex(index=False, float_format="%.2f")
+    table = points(curves.make_curve(), "digit").to_latex(index=False, float_format="%.2f")
     assert table.startswith(r"\begin{tabular}") and "color:c & 2.00 & 0.01 & 0.90" in table
 
 
 def test_a_run_counts_once_however_often_its_row_occurs():
-    rows = [{"key": f"{i}"} | row | {"seconds": 1.0} for i, row in enumerate(make_curve())]
+    rows = [{"key": f"{i}"} | row | {"seconds": 1.0} for i, row in enumerate(curves.make_curve())]
     run_again = [row | {"seconds": 2.0} for row in rows[:5]]
     for repeats in (rows[:5], run_again):
         assert points([*rows, *repeats], "digit").equals(points(rows, "digit"))
@@ -186,7 +193,7 @@ def test_rows_that_lack_a_field_are_points_of_their_own():
         ("color:c", 0.5, {}),
     ]
     rows = [
-        {"key": str(i), "view": view} | tau | make_row(view, nats, 0.5)
+        {"key": str(i), "view": view} | tau | curves.make_row(view, nats, 0.5)
         for i, (view, nats, tau) in enumerate(settings)
     ]
     curve = points(rows, "digit")
@@ -195,10 +202,10 @@ def test_rows_that_lack_a_field_are_points_of_their_own():
 
 
 def test_rows_of_an_older_version_that_lack_a_field_are_not_averaged_over_it():
-    rows = recipe_first(
-        row | NETWORK | TRAINING | {"tau": tau, "key": f"{tau} {i}"}
+    rows = curves.recipe_first(
+        row | curves.NETWORK | curves.TRAINING | {"tau": tau, "key": f"{tau} {i}"}
         for tau in (0.1, 0.2)
-        for i, row in enumerate(make_curve())
+        for i, row in enumerate(curves.make_curve())
     )
     old = {name: value for name, value in rows[0].items() if name != "tau"} | {"key": "old"}
     for given in ([old, *rows], [*rows, old]):
@@ -208,10 +215,12 @@ def test_rows_of_an_older_version_that_lack_a_field_are_not_averaged_over_it():
 @pytest.mark.parametrize("name", ["files", "learned"])
 def test_other_files_at_the_same_path_are_another_point(name):
     """For example a folder whose pictures changed, or a flow that was learned again."""
-    one, two = ([row | NETWORK | {name: digest} for row in make_curve()] for digest in "ab")
-    rows = [*with_untrained(one, lambda _: 0.25), *with_untrained(two, lambda _: 0.5)]
-    rows = recipe_first(row | {"key": f"{i}"} for i, row in enumerate(rows))
-    curve, single = points(rows, "digit"), points(make_curve(), "digit")
+    one, two = (
+        [row | curves.NETWORK | {name: digest} for row in curves.make_curve()] for digest in "ab"
+    )
+    rows = [*curves.with_untrained(one, lambda _: 0.25), *curves.with_untrained(two, lambda _: 0.5)]
+    rows = curves.recipe_first(row | {"key": f"{i}"} for i, row in enumerate(rows))
+    curve, single = points(rows, "digit"), points(curves.make_curve(), "digit")
     assert len(curve) == 2 * len(single) and set(curve["n"]) == {3}
     assert set(curve["untrained"][curve["view"].str.endswith(f", {name}=a")]) == {0.25}
     several = f"Several curves: the rows differ in view and in {name};"
@@ -238,15 +247,15 @@ def test_a_digest_is_named_only_where_one_view_has_two(name):
 
 
 def test_untrained_networks_are_columns_and_not_points():
-    rows = make_curve()
-    both = with_untrained(rows, lambda row: 0.1 if row["view"] == "color:a" else 0.4)
+    rows = curves.make_curve()
+    both = curves.with_untrained(rows, lambda row: 0.1 if row["view"] == "color:a" else 0.4)
     curve, plain = points(both, "digit"), points(rows, "digit")
     assert list(curve["untrained"]) == pytest.approx([0.1] + [0.4] * (len(curve) - 1))
     assert list(curve["untrained_std"]) == [0] * len(curve)
     assert curve.drop(columns=["untrained", "untrained_std"]).equals(plain)
-    reaches = " Untrained, the best point's network reaches 0.40 ± 0.00."
+    reaches = " Untrained, the network of color:c reaches 0.40 ± 0.00."
     assert verdict(both, "digit") == verdict(rows, "digit") + reaches
-    by_seed = with_untrained(rows, lambda row: row["seed"] ** 2 / 10)  # 0, 0.1 and 0.4
+    by_seed = curves.with_untrained(rows, lambda row: row["seed"] ** 2 / 10)  # 0, 0.1 and 0.4
     spread = points(by_seed, "digit")
     assert list(spread["untrained"]) == pytest.approx([0.5 / 3] * len(curve))
     assert list(spread["untrained_std"]) == pytest.approx([math.sqrt(0.13 / 3)] * len(curve))
@@ -255,26 +264,30 @@ def test_untrained_networks_are_columns_and_not_points():
 
 
 def test_untrained_networks_alone_are_points():
-    untrained = [row for row in with_untrained(make_curve(), lambda _: 0.4) if row["steps"] == 0]
+    untrained = [
+        row
+        for row in curves.with_untrained(curves.make_curve(), lambda _: 0.4)
+        if row["steps"] == 0
+    ]
     curve = points(untrained, "digit")
-    assert "untrained" not in curve and len(curve) == len(points(make_curve(), "digit"))
+    assert "untrained" not in curve and len(curve) == len(points(curves.make_curve(), "digit"))
 
 
-@pytest.mark.parametrize("name", NETWORK)
+@pytest.mark.parametrize("name", curves.NETWORK)
 def test_an_untrained_network_belongs_to_no_other_network(name):
     values = {"data": "photos", "size": 64, "encoder": "alexnet", "width": 0.5}
     other = (values | {"share_encoder": False, "probe_images": 32})[name]
-    one = [row | NETWORK for row in make_curve()]
-    two = [row | NETWORK | {name: other} for row in make_curve()]
-    rows = with_untrained(one, lambda _: 0.25)
-    rows += [row | {"key": f"x{row['key']}"} for row in with_untrained(two, lambda _: 0.75)]
-    curve = points(recipe_first(rows), "digit")
+    one = [row | curves.NETWORK for row in curves.make_curve()]
+    two = [row | curves.NETWORK | {name: other} for row in curves.make_curve()]
+    rows = curves.with_untrained(one, lambda _: 0.25)
+    rows += [row | {"key": f"x{row['key']}"} for row in curves.with_untrained(two, lambda _: 0.75)]
+    curve = points(curves.recipe_first(rows), "digit")
     changed = curve["view"].str.contains(f"{name}={other}", regex=False)
     assert changed.sum() * 2 == len(curve)
     assert set(curve["untrained"][changed]) == {0.75}
     assert set(curve["untrained"][~changed]) == {0.25}
     without = [row for row in rows if row["steps"] or not row["key"].startswith("x")]
-    curve = points(recipe_first(without), "digit")
+    curve = points(curves.recipe_first(without), "digit")
     assert curve["untrained"][changed].isna().all() and curve["untrained"][~changed].notna().all()
 
 
@@ -287,12 +300,14 @@ def test_an_untrained_network_belongs_to_no_other_one_whichever_row_comes_first(
     assert list(curve["acc_digit_mean"]) == [0.8] and curve["untrained"].isna().all()
 
 
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("name", curves.TRAINING)
 def test_an_untrained_network_belongs_to_every_training(name):
     """For example in the curve of `steps=0,100,400`."""
     other = {"method": "supervised", "tau": 0.1, "lr": 0.2, "batch": 64, "steps": 100}[name]
-    rows = with_untrained([row | NETWORK | TRAINING for row in make_curve()], lambda _: 0.25)
+    rows = curves.with_untrained(
+        [row | curves.NETWORK | curves.TRAINING for row in curves.make_curve()], lambda _: 0.25
+    )
     more = [row | {"key": f"x{row['key']}", name: other} for row in rows if row["steps"]]
-    curve = points(recipe_first([*rows, *more]), "digit")
-    assert len(curve) == 2 * len(points(make_curve(), "digit"))
+    curve = points(curves.recipe_first([*rows, *more]), "digit")
+    assert len(curve) == 2 * len(points(curves.make_curve(), "digit"))
     assert set(curve["untrained"]) == {0.25}

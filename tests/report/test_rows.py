@@ -1,6 +1,7 @@
 """Tables of rows: what is read from folders and .jsonl files, and their summary."""
 
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from infomin.common import files
 from infomin.report.rows import read_rows, to_frame
-from infomin.report.summary import summary
+from infomin.report.summary import summarise
 
 
 def test_a_new_column_follows_its_neighbour_in_the_row():
@@ -40,22 +41,67 @@ def test_a_folder_and_its_jsonl_give_the_same_table(tmp_path):
     assert sorted(frame.to_dict("records"), key=str) == sorted(rows, key=str)
 
 
-@pytest.mark.parametrize("text", ["", '{"seed": 1', "[1]", "\x00\x00", "\xff"])
-def test_unreadable_rows_are_skipped_with_one_warning(tmp_path, text):
+DAMAGED = [
+    "",
+    '{"seed": 1',
+    "[1]",
+    "\x00\x00",
+    "\xff",
+    '{"seed": NaN}',
+    '{"seed": -1e999}',
+    '{"seed": [1]}',
+    '{"seed": {"a": 1}}',
+    f'{{"seed": 1{"0" * 400}}}',
+    f'{{"seed": {"[" * 100_000}{"]" * 100_000}}}',
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:20])
+def test_damaged_rows_are_left_out_with_one_warning(tmp_path, text):
     write_runs(tmp_path, [{"seed": 0}])
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "row.json").write_text(text, encoding="latin-1")
-    message = r"left out 2 rows.*/a/row\.json; .*/b/row\.json; delete them"
+    message = r"left out 2 rows.*/a/row\.json; .*/b/row\.json; delete what"
     with pytest.warns(UserWarning, match=message) as caught:
         frame = read_rows(tmp_path)
     assert len(caught) == 1 and list(frame.seed) == [0]
+    if text:  # a blank line is none
+        lines = ['{"seed": 0}', text, '{"seed": 2}\n']
+        (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="latin-1")
+        with pytest.warns(UserWarning, match=r"left out 1 row that .*rows\.jsonl, line 2; delete"):
+            assert list(read_rows(tmp_path / "rows.jsonl").seed) == [0, 2]
 
 
-def test_a_bad_line_of_a_jsonl_is_named(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"seed": 0}\n{"se\n{"seed": 2}\n')
-    with pytest.warns(UserWarning, match=r"left out 1 rows.*rows\.jsonl, line 2"):
-        assert list(read_rows(tmp_path / "rows.jsonl").seed) == [0, 2]
+def put_pipe(path):
+    os.mkfifo(path)
+
+
+def put_zeros(path):
+    path.symlink_to("/dev/zero")
+
+
+def put_large(path):
+    with path.open("wb") as file:
+        file.truncate(2**31)  # takes no room on the disk
+
+
+@pytest.mark.parametrize("put", [put_pipe, put_zeros, put_large])
+def test_what_never_ends_is_not_read(tmp_path, put):
+    write_runs(tmp_path, [{"seed": 0}])
+    (tmp_path / "a").mkdir()
+    put(tmp_path / "a" / "row.json")
+    with pytest.warns(UserWarning, match=r"left out 1 row that cannot be read: .*/a/row\.json;"):
+        assert list(read_rows(tmp_path).seed) == [0]
+    put(tmp_path / "rows.jsonl")
+    with pytest.raises(ValueError, match=r"rows\.jsonl: got (a pipe or device|more than 2)"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_a_warning_names_five_rows_and_counts_the_others(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"seed": 0}\n' + "?\n" * 7)
+    with pytest.warns(UserWarning, match=r"left out 7 rows .*line 6; 2 more; delete"):
+        read_rows(tmp_path / "rows.jsonl")
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
@@ -80,7 +126,7 @@ def test_several_paths_are_read_in_order_and_each_run_once(tmp_path):
 def test_unreadable_rows_of_several_paths_give_one_warning(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_text('{"seed": 0}\n{"se\n')
-    message = r"left out 2 rows.*a\.jsonl, line 2; .*b\.jsonl, line 2; delete"
+    message = r"left out 2 rows.*a\.jsonl, line 2; .*b\.jsonl, line 2; delete what"
     with pytest.warns(UserWarning, match=message) as caught:
         assert len(read_rows(tmp_path / "a.jsonl", tmp_path / "b.jsonl")) == 2
     assert len(caught) == 1 and caught[0].filename == __file__
@@ -102,7 +148,7 @@ def test_summary_is_the_mean_and_the_sample_deviation_of_each_group():
     data = {view: rng.normal(size=n) for view, n in zip(views, (2, 5, 1), strict=True)}
     rows = [{"view": view, "task": "digit", "accuracy": x} for view in views for x in data[view]]
     rows = [rows[0], *rng.permutation(rows[1:])]
-    out = summary(pd.DataFrame(rows), "view", "accuracy").set_index("view")
+    out = summarise(pd.DataFrame(rows), "view", "accuracy").set_index("view")
     assert list(out) == ["accuracy_mean", "accuracy_std", "n", "diverged"]
     assert list(out.index) == list(dict.fromkeys(row["view"] for row in rows))
     for view, x in data.items():
@@ -118,7 +164,7 @@ def test_diverged_rows_are_only_counted():
         {"view": "a", "dial": None, "x": None, "status": "diverged"},
         {"view": "a", "dial": None, "x": 3.0, "status": "done"},
     ]
-    out = summary(pd.DataFrame(rows), ["view", "dial"], ["x"])
+    out = summarise(pd.DataFrame(rows), ["view", "dial"], ["x"])
     assert out.view.tolist() == ["a", "b"] and out.dial.isna().tolist() == [True, False]
     assert out.n.tolist() == [2, 0] and out.diverged.tolist() == [1, 1]
     assert out.x_mean.tolist() == pytest.approx([2.0, math.nan], nan_ok=True)
@@ -127,15 +173,15 @@ def test_diverged_rows_are_only_counted():
 
 def test_a_missing_number_of_a_finished_row_makes_its_mean_nan():
     frame = pd.DataFrame([{"view": "a", "x": 1.0, "y": 1.0}, {"view": "a", "x": 2.0}])
-    out = summary(frame, "view", ["x", "y"]).iloc[0]
+    out = summarise(frame, "view", ["x", "y"]).iloc[0]
     assert out.x_mean == 1.5 and math.isnan(out.y_mean) and math.isnan(out.y_std)
     with pytest.raises(ValueError, match="got unknown columns z, wanted some of view, x, y"):
-        summary(frame, "view", ["x", "z"])
+        summarise(frame, "view", ["x", "z"])
 
 
 @pytest.mark.parametrize("missing", [None, math.nan])
 def test_a_missing_number_makes_mean_and_deviation_of_its_group_nan(missing):
     frame = pd.DataFrame({"view": ["a"] * 3 + ["b"] * 3, "x": [1.0, 2.0, missing, 1.0, 2.0, 6.0]})
-    a, b = summary(frame, "view", "x").to_dict("records")
+    a, b = summarise(frame, "view", "x").to_dict("records")
     assert math.isnan(a["x_mean"]) and math.isnan(a["x_std"]) and a["n"] == b["n"] == 3
     assert (b["x_mean"], b["x_std"]) == pytest.approx((3.0, math.sqrt(7.0)))
