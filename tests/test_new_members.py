@@ -19,11 +19,11 @@ from torch import Tensor
 from ...common.checks import to_unit
 from ..base import Augmentation, Views, register
 from ..dials import match_dial
-from ..draws import Which, apply_where, bernoulli
+from ..draws import Selection, apply_where, bernoulli
 
 
 @register("levels", dial="how many levels each channel keeps: levels:4")
-class Levels(Augmentation[Which]):
+class Levels(Augmentation[Selection]):
     """Images with few levels, half of the time."""
 
     def __init__(self, levels: int = 4) -> None:
@@ -35,11 +35,11 @@ class Levels(Augmentation[Which]):
         """`levels:COUNT`."""
         return cls(int(match_dial(dial, r"\\d+")[0]))
 
-    def draw(self, n, height, width, generator=None) -> Which:
+    def draw(self, n, height, width, generator=None) -> Selection:
         """Which images to change."""
-        return Which(bernoulli((n,), 0.5, generator))
+        return Selection(bernoulli((n,), 0.5, generator))
 
-    def augment(self, images: Tensor, draws: Which) -> Views:
+    def augment(self, images: Tensor, draws: Selection) -> Views:
         """The view for given draws."""
 
         def posterised(images, rows):

@@ -1,65 +1,70 @@
 """Argument checks of public functions: each error names the caller, the bad value and the fix."""
 
-from collections.abc import Callable, Iterable
-from numbers import Real
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-_NOTES = {"vouched": WeakTensorKeyDictionary(), "lent": WeakTensorKeyDictionary()}
+INF = float("inf")
+IMAGE_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def check_images(
-    x: object, who: str, *, channels: int | None = 3, smallest: int = 1, unit: bool = True
-) -> Tensor:
-    """Check a batch of images and return it unchanged.
+def check_images(x: object, who: str, *, channels: int | None = 3, unit: bool = True) -> Tensor:
+    """Check a batch of images, or a single image, and return it unchanged.
 
     Args:
-        x: `[B, C, H, W]`, uint8 in 0..255 or floating point.
-        who: the caller as the user wrote it, for example `ColorSplit(lab)`; starts every message.
-        channels: the required number of channels; None accepts any.
-        smallest: the minimum height and width, in pixels.
-        unit: whether floating-point values must lie in [0, 1] (NaN never does).
+        x: `[B, C, H, W]` or `[C, H, W]`, uint8 in 0..255 or floating point.
+        who: the caller; starts every message.
+        channels: the required number of channels. None accepts any in a batch, unless its axes
+            look like `[B, H, W, C]`, and 1 or 3 in a single image.
+        unit: whether floating-point values must lie in [0, 1], up to 1e-3 (NaN never does).
 
     Raises:
         TypeError: not a tensor, or a dtype that is neither uint8 nor floating point.
-        ValueError: wrong shape, too small, empty, NaN, Inf or out of range.
+        ValueError: wrong shape, empty, NaN, Inf or out of range.
     """
-    x = check_tensor(x, who, channels)
-    if x.dim() != 4 or (channels is not None and x.shape[1] != channels):
-        layout = f"[B, {channels or 'C'}, H, W]"
-        if x.dim() == 4:
-            fix = f"permute the axes to {layout}, or convert the images to {channels} channels"
-        else:
-            fix = "add a batch axis with images[None]"
-        raise ValueError(f"{who}: images must have the shape {layout}, got {list(x.shape)}; {fix}")
-    if x.shape[0] == 0:  # len(x) would make torch.export specialise on the batch size
-        raise ValueError(f"{who}: need at least one image, got {list(x.shape)}; skip empty batches")
-    if 0 in x.shape or min(x.shape[2:]) < smallest:
-        raise ValueError(
-            f"{who}: images must be {smallest} px or more on each side, got {list(x.shape)}; "
-            "use larger images"
-        )
-    if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise TypeError(
-            f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; "
-            "convert 0..255 values with images.to(torch.uint8), scale others to [0, 1]"
-        )
-    if x.is_floating_point() and not x.is_meta and not is_traced() and not is_validated(x):
-        _values(x, who, unit)
-    return x
-
-
-def check_tensor(x: object, who: str, channels: int | None = 3) -> Tensor:
-    """Return a tensor, or raise a TypeError that says what images have to be."""
     if not isinstance(x, Tensor):
         raise TypeError(
             f"{who}: images must be a torch.Tensor [B, {channels or 'C'}, H, W], got "
             f"{type(x).__name__}; "
             "convert it first, for example with torchvision.transforms.v2.functional.to_image"
         )
+    if fix := _layout_fix(x.shape, channels):
+        raise ValueError(
+            f"{who}: images must have the shape [B, {channels or 'C'}, H, W], got {list(x.shape)}; "
+            f"{fix}"
+        )
+    if 0 in x.shape:  # not len(x), which would make torch.export specialise on the batch size
+        raise ValueError(f"{who}: need at least one image, got {list(x.shape)}; skip empty batches")
+    if x.dtype not in IMAGE_DTYPES:
+        raise TypeError(
+            f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; "
+            "convert 0..255 values with images.to(torch.uint8), scale others to [0, 1]"
+        )
+    if x.is_floating_point() and not x.is_meta and not is_traced():
+        _check_values(x, who, unit)
     return x
+
+
+def _layout_fix(shape: Sequence[int], channels: int | None) -> str:
+    """What to do about images of this shape; empty if it is right."""
+    if len(shape) not in (3, 4):
+        return "pass a batch, or a single image [C, H, W]"
+    count, is_single = shape[-3], len(shape) == 3
+    # no image is 4 px wide and has more than 4 channels
+    is_last = shape[-1] == channels if channels else shape[-1] <= 4 < count
+    is_right = count == channels if channels else not is_single or count in (1, 3)
+    if is_right and not (is_last and channels is None):
+        return ""
+    if is_last:
+        return f"permute the axes: images.permute({'2, 0, 1' if is_single else '0, 3, 1, 2'})"
+    if is_single:
+        return (
+            f"a single image must have {channels or '1 or 3'} channels; pass grey images as "
+            "images[:, None], one image of other channels as images[None]"
+        )
+    return f"convert the images to {channels} channels"
 
 
 def is_traced() -> bool:
@@ -67,50 +72,19 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def mark_validated(x: Tensor) -> Tensor:
-    """Note that images lie in [0, 1]: no check reads them again until they are written to.
-
-    >>> images = mark_validated(torch.rand(1, 3, 2, 2))
-    >>> is_validated(images), is_validated(images + 1), is_validated(images.add_(1))
-    (True, False, False)
-    """
-    return note_on(x, "vouched")
-
-
-def is_validated(x: Tensor) -> bool:
-    """Whether `mark_validated` got this tensor and nothing has been written to it since.
-
-    Writes through numpy or `.data` go unnoticed.
-    """
-    return has_note(x, "vouched")
+def is_mapped() -> bool:
+    """Whether torch.func.vmap maps over this call."""
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return False
+    functorch = torch._C._functorch
+    levels = functorch.get_interpreter_stack() or []
+    return any(level.key() == functorch.TransformType.Vmap for level in levels)
 
 
-def was_validated(x: Tensor) -> bool:
-    """Whether `mark_validated` was given this very tensor, whatever was written to it since."""
-    return x in _NOTES["vouched"]
-
-
-def note_on(x: Tensor, what: str) -> Tensor:
-    """Note something on a tensor until it is written to; kept outside it, never saved or copied."""
-    if not x.is_inference():  # such a tensor does not count how often it is written to
-        _NOTES[what][x] = x._version
-    return x
-
-
-def has_note(x: Tensor, what: str) -> bool:
-    """Whether that was noted, and still holds."""
-    return not x.is_inference() and _NOTES[what].get(x) == x._version
-
-
-def drop_note(x: Tensor, what: str) -> None:
-    """Take the note off."""
-    _NOTES[what].pop(x, None)
-
-
-def _values(x: Tensor, who: str, unit: bool) -> None:
+def _check_values(x: Tensor, who: str, unit: bool) -> None:
     extremes = torch.stack(torch.aminmax(x.detach()))
     low, high = extremes.tolist()  # one synchronisation with the GPU instead of two
-    if not (low > -float("inf") and high < float("inf")):  # also True for NaN
+    if not (low > -INF and high < INF):  # also True for NaN
         count = int((~torch.isfinite(x)).sum())
         raise ValueError(
             f"{who}: images must be finite, got {count} pixels that are NaN or Inf; "
@@ -121,10 +95,6 @@ def _values(x: Tensor, who: str, unit: bool) -> None:
             f"{who}: floating-point images must lie in [0, 1], got [{low:.4g}, {high:.4g}]; "
             "divide by 255 or pass uint8"
         )
-    if low >= 0 and high <= 1:
-        mark_validated(x)
-    else:
-        drop_note(x, "vouched")
 
 
 def to_unit(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -140,13 +110,60 @@ def check_choice(name: str, names: Iterable[str], what: str) -> str:
     return name
 
 
-def check_positive(value: float, what: str, *, zero: bool = False) -> float:
+def check_type(value: object, wanted: type, what: str) -> None:
+    """Raise a ValueError unless `value` has the wanted type.
+
+    An int also passes as a float, a NumPy scalar as a number; a bool does not pass as a number.
+    """
+    kinds = {int: Integral, float: Real}
+    matches = isinstance(value, kinds.get(wanted, wanted))
+    if not matches or (isinstance(value, bool) and wanted is not bool):
+        raise ValueError(f"{what}: got {value!r}, wanted {wanted.__name__}")
+
+
+def check_positive(value: object, what: str, *, zero: bool = False) -> float:
     """Return a finite number above 0 (with `zero`: at least 0); otherwise raise a ValueError."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and (value >= 0 if zero else value > 0) and value < float("inf")):
+    number = _finite_number(value)
+    if number is None or number < 0 or (number == 0 and not zero):
         minimum = "of 0 or more" if zero else "above 0"
         raise ValueError(f"{what}: got {value!r}, wanted a finite number {minimum}")
-    return value
+    return number
+
+
+def check_range(value: object, low: float, high: float, what: str) -> float:
+    """Return a finite number in [low, high]; otherwise raise a ValueError."""
+    number = _finite_number(value)
+    if number is None or not low <= number <= high:
+        bounds = f"of {low:g} or more" if high == INF else f"from {low:g} to {high:g}"
+        raise ValueError(f"{what}: got {value!r}, wanted a number {bounds}")
+    return number
+
+
+def check_integer(value: object, low: float, high: float, what: str) -> int:
+    """Return a whole number in [low, high]; otherwise raise a ValueError."""
+    number = check_range(value, low, high, what)
+    if int(number) != number:
+        raise ValueError(f"{what}: got {value!r}, wanted a whole number")
+    return int(number)
+
+
+def check_interval(value: object, low: float, high: float, what: str) -> tuple[float, float]:
+    """Return two numbers in [low, high], in ascending order; otherwise raise a ValueError."""
+    if not isinstance(value, Sequence) or len(value) != 2 or isinstance(value, str):
+        raise ValueError(f"{what}: got {value!r}, wanted two numbers (minimum, maximum)")
+    minimum = check_range(value[0], low, high, what)
+    maximum = check_range(value[1], low, high, what)
+    if minimum > maximum:
+        raise ValueError(f"{what}: got {value!r}, wanted the smaller number first")
+    return minimum, maximum
+
+
+def _finite_number(value: object) -> float | None:
+    """A number as an int or a float of Python; None if it is none, NaN, Inf or a bool."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    number = int(value) if isinstance(value, Integral) else float(value)
+    return number if -INF < number < INF else None
 
 
 def check_features(x: object, who: str, what: str) -> Tensor:
@@ -255,13 +272,3 @@ def check_probe_inputs(
             f"{who}: need at least {least} training images (20 % are held out), got {len(train)}"
         )
     return train, known, test, wanted
-
-
-def check_type(value: object, wanted: type, what: str) -> None:
-    """Raise a ValueError unless `value` has the wanted type.
-
-    An int also passes as a float; a bool does not pass as a number.
-    """
-    matches = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
-    if not matches or (isinstance(value, bool) and wanted is not bool):
-        raise ValueError(f"{what}: got {value!r}, wanted {wanted.__name__}")

@@ -42,8 +42,14 @@ class Registry(Mapping[str, Callable[..., object]]):
             dial: one line of help on what follows the name in a word such as `crop:0.2`.
 
         Raises:
+            TypeError: no name, as in `@register` without parentheses.
             ValueError: a name with other characters, which a word could not hold.
         """
+        if not isinstance(name, str):
+            raise TypeError(
+                f"register: {self.kind} names must be text, got {name!r}; "
+                'write @register("name") above the class'
+            )
         if not re.fullmatch(r"\w[\w-]*", name):
             raise ValueError(
                 f"register: {self.kind} names consist of letters, digits, _ and -, got {name!r}"

@@ -48,10 +48,10 @@ class Encoder(nn.Module):
             ValueError: a wrong shape, of the images or of the body's output.
         """
         features: Tensor = self.body(self._prepare(x))
-        if features.shape != (len(x), self.features):
+        if features.shape != (x.shape[0], self.features):  # len(x) would fix an exported batch
             raise ValueError(
                 f"{self.name}: the body must return [B, {self.features}], "
-                f"got {list(features.shape)} for {len(x)} images; "
+                f"got {list(features.shape)} for {x.shape[0]} images; "
                 "flatten its output, or correct features"
             )
         return features

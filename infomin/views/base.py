@@ -7,19 +7,13 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..common.checks import (
-    check_images,
-    check_tensor,
-    is_validated,
-    mark_validated,
-    to_unit,
-    was_validated,
-)
+from ..common.checks import check_choice, check_images, is_mapped, to_unit
 from ..common.precision import no_autocast
 from ..common.registry import Registry
 
 Views = tuple[Tensor, ...]
 Draws = TypeVar("Draws")
+TAKES = ("images", "scenes", "clips")
 
 
 class View(nn.Module):
@@ -63,6 +57,15 @@ class View(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
+    @property
+    def forward_only_checks(self) -> bool:
+        """Whether `forward` checks images and then calls `make_views`, without more."""
+        return False
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
+        """Make the views of a checked batch `[B, C, H, W]`, uint8, float32 or float64."""
+        raise NotImplementedError(f"{type(self).__name__} has no make_views")
+
     def nats(self, batch: object) -> float | None:
         """I(v1; v2) in nats if it is known in closed form, otherwise None."""
         return None
@@ -79,27 +82,22 @@ register = VIEWS.register
 
 
 class ImageView(View):
-    """A view of images: checks its input once, then calls `make_views`.
+    """A view of images: checks its input, then calls `make_views`.
 
-    The input is a batch or a single image `[C, H, W]`, so a view can be the last transform of a
-    torchvision pipeline. Pixels are computed outside autocast; half precision is converted to
-    float32 and rounded once at the end. All views of images share this
-    `forward`, of which torch.compile keeps 8 variants; to compile many views or long chains, raise
-    `torch._dynamo.config.recompile_limit`.
+    The input is a batch, or a single image `[C, H, W]` of `in_channels` channels (1 or 3 if that is
+    None), so a view can be a transform of a torchvision pipeline: of a `tv_tensors.Image` it makes
+    such images. Pixels are computed outside autocast; half precision is converted to float32 and
+    rounded once at the end.
 
-    Attributes:
-        checks_range: whether floating-point images must lie in [0, 1].
+    A chain of such views checks its input once and calls the `make_views` of its parts, so hooks of
+    a part see nothing. All views of images share this `forward`, of which torch.compile keeps 8
+    variants; to compile more views, raise `torch._dynamo.config.recompile_limit`.
     """
 
-    checks_range: bool = True
-
-    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
-        """Make the views of a checked batch `[B, C, H, W]`, uint8, float32 or float64."""
-        raise NotImplementedError(f"{type(self).__name__} has no make_views")
-
-    def smallest_side(self) -> int:
-        """The minimum height and width of an image, in pixels."""
-        return 1
+    @property
+    def forward_only_checks(self) -> bool:
+        """False for a class with a `forward` of its own."""
+        return type(self).forward is ImageView.forward
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
         """Make the views of images `[B, C, H, W]` or of one image `[C, H, W]`.
@@ -112,23 +110,7 @@ class ImageView(View):
             TypeError: not a tensor, or a dtype that is neither uint8 nor floating point.
             ValueError: images of the wrong shape, too small, or out of range.
         """
-
-        def check_and_split(images: Tensor) -> Views:
-            self.check(images)
-            return self.make_views(images, generator)
-
-        images = check_tensor(batch, type(self).__name__, self.in_channels)
-        return on_batch(check_and_split, images, keeps_range=self.augments and self.bounded)
-
-    def check(self, images: Tensor) -> None:
-        """Raise an error unless `images` is a batch that the view accepts."""
-        check_images(
-            images,
-            f"{type(self).__name__}({self.extra_repr()})",
-            channels=self.in_channels,
-            smallest=self.smallest_side(),
-            unit=self.checks_range,
-        )
+        return check_and_make(self, type(self).__name__, batch, generator)
 
 
 class Augmentation(ImageView, Generic[Draws]):
@@ -162,42 +144,106 @@ class Augmentation(ImageView, Generic[Draws]):
         """Draw and augment in training mode; return the whole images in eval mode."""
         if not self.training:
             return self.still(images)
+        if is_mapped():
+            raise RuntimeError(
+                f"{type(self).__name__}: got one image at a time from torch.func.vmap, for which "
+                "nothing is drawn; call the view on the whole batch, outside vmap"
+            )
         n, _, height, width = images.shape
-        return self.augment(images, self.draw(n, height, width, generator))
+        views = self.augment(images, self.draw(n, height, width, generator))
+        return check_tuple(views, f"{type(self).__name__}.augment")
 
 
-def on_batch(
-    split: Callable[[Tensor], Views], images: Tensor, *, keeps_range: bool = False
+def check_declared(view: View, who: str) -> None:
+    """Raise a ValueError unless what a view declares fits together."""
+    channels, readout = view.channels, view.readout
+
+    def are_indices(value: object) -> bool:
+        return isinstance(value, tuple) and all(
+            type(i) is int and 0 <= i < len(channels) for i in value
+        )
+
+    are_counts = isinstance(channels, tuple) and all(type(c) is int and c > 0 for c in channels)
+    if not are_counts or not readout or not are_indices(readout):
+        raise ValueError(
+            f"{who}: channels must be a tuple of the number of channels of each view, and "
+            "readout a tuple of the views that a probe reads, counted from 0; "
+            f"got channels={channels!r} and readout={readout!r}"
+        )
+    for suffix, indices in view.beside.items():
+        if not are_indices(indices):
+            raise ValueError(
+                f"{who}: beside must give a tuple of views counted from 0, got {suffix}={indices!r}"
+            )
+    check_choice(view.takes, TAKES, f"{who}: takes")
+    if view.tiles and (
+        len(view.tiles) != len(channels)
+        or any(
+            type(n) is not int or n < 1 or c % n for c, n in zip(channels, view.tiles, strict=True)
+        )
+    ):
+        raise ValueError(
+            f"{who}: tiles must give the number of images stacked in the channels of each view, "
+            f"got {view.tiles!r} for channels={channels!r}"
+        )
+
+
+def check_and_make(
+    view: View,
+    who: str,
+    batch: object,
+    generator: torch.Generator | None = None,
+    *,
+    unit: bool = True,
 ) -> Views:
+    """Check images, then call `make_views`: the `forward` of views of images and their chains.
+
+    Args:
+        view: takes images.
+        who: starts the error messages.
+        batch: images `[B, C, H, W]` or `[C, H, W]`.
+        generator: for random draws, on the CPU; None uses torch's global generator.
+        unit: whether floating-point images must lie in [0, 1].
+    """
+
+    def make(images: Tensor) -> Views:
+        return check_tuple(view.make_views(images, generator), who)
+
+    images = check_images(batch, who, channels=view.in_channels, unit=unit)
+    if type(images) is not Tensor:
+        from torchvision import tv_tensors  # whoever has such images has imported it
+
+        if isinstance(images, tv_tensors.Image):
+            views = on_batch(make, images.as_subclass(Tensor))
+            return tuple(tv_tensors.wrap(made, like=images) for made in views)
+    return on_batch(make, images)
+
+
+def check_tuple(views: object, who: str) -> Views:
+    """Return a tuple of views; otherwise raise a TypeError."""
+    if not isinstance(views, tuple | list):
+        raise TypeError(
+            f"{who}: must return a tuple of views, got {type(views).__name__}; "
+            "return (view,) for a single one"
+        )
+    return tuple(views)
+
+
+def on_batch(split: Callable[[Tensor], Views], images: Tensor) -> Views:
     """Call `split` on a batch, outside autocast.
 
-    A single image `[C, H, W]` becomes a batch of one, and its views lose that axis again. Half
-    precision is computed in float32. Views that are known to lie in [0, 1] are marked as validated:
-    in a chain of augmentations only the first one reads pixels to check their range, and none does
-    for uint8 images.
+    A single image becomes a batch of one, and its views lose that axis again. Half precision is
+    computed in float32.
 
     Args:
         split: a function from a batch `[B, C, H, W]` to its views.
         images: `[B, C, H, W]` or `[C, H, W]`.
-        keeps_range: whether the views of images in [0, 1] also lie in [0, 1].
     """
     half = images.dtype in (torch.float16, torch.bfloat16)
     single = images.dim() == 3
     batch = images[None] if single else images
-    batch = batch.float() if half else batch
-    notes = keeps_range and not torch.compiler.is_compiling()
-    valid = notes and (images.dtype == torch.uint8 or is_validated(images))
-    if valid:
-        mark_validated(batch)  # which may be a new tensor
     with no_autocast(images.device.type):
-        views = split(batch)
-    # `split` may have checked the batch and then overwritten it
-    valid = valid or (notes and was_validated(batch))
+        views = split(batch.float() if half else batch)
     if half:
         views = tuple(view.to(images.dtype) for view in views)
-    if single:
-        views = tuple(view[0] for view in views)
-    if valid:
-        for view in views:
-            mark_validated(view)
-    return views
+    return tuple(view[0] for view in views) if single else views

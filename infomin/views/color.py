@@ -3,11 +3,12 @@
 Units are those of scikit-image: RGB, XYZ, Y and the HSV channels (hue too) in 0..1, YCbCr in
 16..240, Lab and Luv with lightness in 0..100; white is D65, the observer 2 degrees. Floating-point
 images keep their dtype; half precision is computed in float32 and rounded once. uint8 is scaled to
-float32 in [0, 1], and only RGB may be uint8. Nothing is clipped, so every space but HSV inverts
-outside the RGB cube too.
+float32 in [0, 1], and only RGB may be uint8. Clipped are RGB on its way to HSV, and light below
+black on its way to Luv, whose ratios mean nothing there. All other spaces invert outside the RGB
+cube too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..common.checks import check_choice, to_unit
 from .base import ImageView, Views, register
+from .dials import read_groups
 from .gamma import LIGHTNESS, LUV_LIGHTNESS, SRGB, compress, expand
 
 Planes = Sequence[Tensor]  # three tensors [..., H, W], one per channel
@@ -143,9 +145,9 @@ def lab_to_rgb(x: Tensor) -> Tensor:
 def rgb_to_luv(x: Tensor) -> Tensor:
     """sRGB `[..., 3, H, W]` in [0, 1] or uint8 to CIE L*u*v* (CIE 15).
 
-    L is in 0..100, u and v in about -134..175.
+    L is in 0..100, u and v in about -134..175; light below black counts as black.
     """
-    big_x, big_y, big_z = _mix(_to_linear(x), XYZ)
+    big_x, big_y, big_z = _mix(_to_linear(x.masked_fill(x < 0, 0)), XYZ)
     lightness = 100 * compress(big_y, LUV_LIGHTNESS)
     total = big_x + 15 * big_y + 3 * big_z
     # Black has no chromaticity: its u, v and their gradients are 0.
@@ -170,13 +172,15 @@ def luv_to_rgb(x: Tensor) -> Tensor:
 def rgb_to_hsv(x: Tensor) -> Tensor:
     """RGB `[..., 3, H, W]` in [0, 1] or uint8 to hue, saturation and value, all in 0..1.
 
-    The hue of a grey is 0.
+    The hue of a grey is 0; values outside [0, 1] count as 0 or 1.
 
     >>> blue = torch.tensor([0., 0., 1.]).view(1, 3, 1, 1)
     >>> rgb_to_hsv(blue).flatten()
     tensor([0.6667, 1.0000, 1.0000])
     """
-    red, green, blue = _split_planes(x)
+    # not clamp, whose gradient is 0 at 0 and 1 as well
+    planes = _split_planes(x)
+    red, green, blue = (y.masked_fill(y < 0, 0).masked_fill(y > 1, 1) for y in planes)
     value = red.maximum(green).maximum(blue)
     chroma = value - red.minimum(green).minimum(blue)
     # Division by infinity makes a grey's hue and its gradient 0.
@@ -289,16 +293,6 @@ def convert(x: Tensor, source: str, target: str) -> Tensor:
     return from_rgb(to_rgb(x))
 
 
-def _parse_split(split: str) -> list[list[int]]:
-    groups = split.split("-") if isinstance(split, str) else []
-    if sorted("".join(groups)) != ["0", "1", "2"] or "" in groups:
-        raise ValueError(
-            f"ColorSplit(split): got {split!r}, wanted the channels 0, 1 and 2 once each, in "
-            "groups joined by '-'; write for example '0-12' or '0-1-2'"
-        )
-    return [[int(channel) for channel in group] for group in groups]
-
-
 def _mean_std(space: str, norm: str) -> tuple[Sequence[float], Sequence[float]]:
     low, high = np.array(SPACES[space].low), np.array(SPACES[space].high)
     norms = {
@@ -324,7 +318,7 @@ class ColorSplit(ImageView):
 
     Args:
         space: one of SPACES.
-        split: the channels of each view: "0-12", "01-2", "0-1-2", "012", ….
+        split: the channels of each view: "0-12", "01-2", "0-1-2", "012", …, or groups of numbers.
         norm: "none" keeps the units of the space; "range" maps each channel's range over the RGB
             cube to [-1, 1]; "cmc" uses the means and deviations of CMC (lab and ydbdr only).
 
@@ -338,11 +332,16 @@ class ColorSplit(ImageView):
 
     bounded = False
 
-    def __init__(self, space: str = "lab", split: str = "0-12", norm: str = "range") -> None:
+    def __init__(
+        self,
+        space: str = "lab",
+        split: str | Iterable[Iterable[int]] = "0-12",
+        norm: str = "range",
+    ) -> None:
         super().__init__()
         self.space = check_choice(space, SPACES, "ColorSplit(space)")
         self.split, self.norm = split, norm
-        self.groups = _parse_split(split)
+        self.groups = read_groups(split, 3, "ColorSplit(split)", all_once=True)
         self.mean, self.std = _mean_std(space, norm)
         self.channels = tuple(len(group) for group in self.groups)
         self.readout = tuple(range(len(self.groups)))

@@ -1,23 +1,13 @@
-"""Composition of views, in Python and in words: `crop:0.2+color:lab`, `grey:1|crop:0.2`.
-
-`+` applies one view after another (`Then`), `|` puts views side by side (`Each`).
-"""
+"""Composition of views: one after another (`Then`) or side by side (`Each`)."""
 
 from collections.abc import Callable
-from functools import reduce
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.modules import module as module_hooks
+from torch import Tensor, nn
 
-from ..common.checks import check_choice, check_type
-from .augment.blur import Blur
-from .augment.crop import Crop, Flip
-from .augment.jigsaw import Jigsaw
-from .augment.jitter import Grey, Jitter
-from .augment.randaugment import RandAugment
-from .base import VIEWS, View, Views
-from .draws import writable
+from ..common.checks import check_images
+from .base import View, Views, check_and_make, check_declared, check_tuple
 
 
 class Then(View):
@@ -28,6 +18,8 @@ class Then(View):
     the same digit. A part that gives a single view is combined with every view of the other part:
     Then(Crop(), ColorSplit()) splits the colours of one crop, Then(PatchPair(8), Grey()) turns both
     patches grey.
+
+    Images are checked on the way in, and once more after a view that is no `ImageView`.
 
     Args:
         first: gives one or more views.
@@ -63,37 +55,39 @@ class Then(View):
         self.beside = dict(second.beside if n == 1 else first.beside)
         self.tiles = second.tiles if n == 1 else first.tiles
 
+    @property
+    def forward_only_checks(self) -> bool:
+        """Whether that is so for both parts."""
+        own = type(self).forward is Then.forward
+        return own and self.first.forward_only_checks and self.second.forward_only_checks
+
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
         """A batch of what `first` takes, to as many views as the part that gives more of them."""
-        views = self.first(batch, generator)
+        if self.forward_only_checks:
+            return check_and_make(self, _name(self), batch, generator)
+
+        def make_second(view: Tensor) -> Views:
+            if not self.second.forward_only_checks:
+                return self.second(view, generator)
+            who = f"views of {_name(self.first)}"
+            return check_and_make(self.second, who, view, generator, unit=self.first.bounded)
+
+        return self.pair(self.first(batch, generator), make_second)
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
+        """The same of a checked batch of images, which no part checks again."""
+        views = self.first.make_views(images, generator)
+        return self.pair(views, lambda view: self.second.make_views(view, generator))
+
+    def pair(self, views: Views, make_second: Callable[[Tensor], Views]) -> Views:
+        """The views of the chain from those of its first part."""
+        views = check_tuple(views, _name(self.first))
+        outputs = [check_tuple(make_second(view), _name(self.second)) for view in views]
         if len(views) == 1:
-            is_new = isinstance(batch, Tensor) and batch.dim() == 4 and views[0] is not batch
-            with writable(views[0], is_new and _may_overwrite(self)):
-                return self.second(views[0], generator)
-        outputs = [self.second(view, generator) for view in views]
+            return outputs[0]
         return tuple(
             output[i] if len(output) > 1 else output[0] for i, output in enumerate(outputs)
         )
-
-
-# Each returns its input or new memory, and keeps no reference to what it returns.
-_KEEPS_NOTHING = (Blur, Crop, Flip, Grey, Jigsaw, Jitter, RandAugment)
-
-
-def _may_overwrite(chain: Then) -> bool:
-    """Whether nothing but the two parts of a chain reads the images between them."""
-    hooks: list[object] = [
-        module_hooks._global_forward_hooks,
-        module_hooks._global_forward_pre_hooks,
-    ]
-    for module in chain.modules():
-        hooks += [module._forward_hooks, module._forward_pre_hooks]
-    if torch.compiler.is_compiling() or any(hooks):
-        return False
-    return all(
-        type(part) in _KEEPS_NOTHING or (isinstance(part, Then) and _may_overwrite(part))
-        for part in (chain.first, chain.second)
-    )
 
 
 class Each(View):
@@ -130,7 +124,7 @@ class Each(View):
                 "Each: parts must take images of the same number of channels, got parts for "
                 f"{' and '.join(sorted(map(str, in_channels)))}"
             )
-        self.parts = torch.nn.ModuleList(parts)
+        self.parts: Any = nn.ModuleList(parts)
         self.takes = takes.pop()
         self.in_channels = next(iter(in_channels), None)
         self.bounded = all(part.bounded for part in parts)
@@ -145,9 +139,89 @@ class Each(View):
             for name, views in part.beside.items():
                 self.beside[name] = tuple(start + i for i in views)
 
+    @property
+    def forward_only_checks(self) -> bool:
+        """Whether that is so for all parts."""
+        own = type(self).forward is Each.forward
+        return own and all(part.forward_only_checks for part in self.parts)
+
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
         """A batch of what the parts take, to the views of all parts."""
-        return tuple(view for part in self.parts for view in part(batch, generator))
+        if self.forward_only_checks:
+            return check_and_make(self, _name(self), batch, generator)
+        return tuple(
+            view for part in self.parts for view in check_tuple(part(batch, generator), _name(part))
+        )
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
+        """The same of a checked batch of images, which no part checks again."""
+        return tuple(view for part in self.parts for view in part.make_views(images, generator))
+
+
+class PerView(nn.Module):
+    """Apply a transform to every view of a tuple: PerView(v2.Normalize([0.5], [0.5])).
+
+    For transforms that follow a view in a torchvision pipeline: of several plain tensors, those of
+    torchvision change the first one only.
+
+    Args:
+        transform: takes one view. A random transform is drawn separately for each view.
+
+    >>> PerView(torch.neg)((torch.ones(1), torch.zeros(1)))
+    (tensor([-1.]), tensor([-0.]))
+    """
+
+    def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, views: Views) -> Views:
+        """The tuple of transformed views."""
+        return tuple(self.transform(view) for view in views)
+
+
+def try_parts(view: View, batch: object, generator: torch.Generator | None = None) -> Views:
+    """Make the views of a batch and check those of each part against what the part declares.
+
+    A chain trusts its parts; a run calls this before its first step.
+
+    Args:
+        view: a chain, or any view.
+        batch: what it takes; images `[B, C, H, W]` that were checked.
+        generator: for random draws, on the CPU; None uses torch's global generator.
+
+    Raises:
+        TypeError: a part gives no tuple of images.
+        ValueError: another number of views, of channels, or values outside [0, 1] though the part
+            is `bounded`.
+    """
+    if isinstance(view, Then):
+        views = try_parts(view.first, batch, generator)
+        views = view.pair(views, lambda each: try_parts(view.second, each, generator))
+    elif isinstance(view, Each):
+        views = tuple(made for part in view.parts for made in try_parts(part, batch, generator))
+    elif view.forward_only_checks and isinstance(batch, Tensor):
+        views = view.make_views(batch, generator)
+    else:
+        views = view(batch, generator)
+    name = _name(view)
+    views = check_tuple(views, name)
+    if len(views) != len(view.channels):
+        raise ValueError(
+            f"{name}: got {len(views)} views, wanted {len(view.channels)}, as its channels declare"
+        )
+    for made, channels in zip(views, view.channels, strict=True):
+        check_images(made, f"views of {name}", channels=channels, unit=view.bounded)
+    return views
+
+
+def _name(view: View) -> str:
+    """The classes of a chain, as error messages call it."""
+    if isinstance(view, Then):
+        return f"{_name(view.first)}+{_name(view.second)}"
+    if isinstance(view, Each):
+        return "|".join(map(_name, view.parts))
+    return type(view).__name__
 
 
 def _check_views(caller: str, *parts: object) -> None:
@@ -157,6 +231,7 @@ def _check_views(caller: str, *parts: object) -> None:
                 f"{caller}: parts must be of type infomin.views.View, got a {type(part).__name__}; "
                 "derive its class from View"
             )
+        check_declared(part, f"{caller}({_name(part)})")
 
 
 def _check_chain(first: View, second: View) -> None:
@@ -187,110 +262,3 @@ def _check_chain(first: View, second: View) -> None:
             f"Then: {name} takes images in [0, 1], got views with other values; "
             "put it before the part that gives them"
         )
-
-
-def parse(view: str) -> View:
-    """Build a view from its word: `family:dial`, or several joined by `+` and `|`.
-
-    An augmentation that gives one view of an image is drawn separately for each view of a chain:
-    `crop:0.2+color:lab` shows the lightness of one crop and the colour of another. A chain of
-    augmentations only has two views: `crop:0.2+grey:0.2` is drawn twice. A number after a slash
-    sets how often it is drawn: `crop:0.2/1+color:lab` splits the colours of one crop, `crop:0.2/3`
-    gives three crops.
-
-    Args:
-        view: for example `color:lab`, `shared:digit+color:lab`, `crop:0.2+jitter:1`, `patch:8/32`,
-            `grey:1|crop:0.2+jitter:1`.
-
-    Raises:
-        ValueError: an unknown family (the message lists the known ones), a dial that the family
-            does not accept, or parts that do not fit together.
-
-    >>> parse("color:ydbdr").channels, parse("crop:0.2").channels
-    ((1, 2), (3, 3))
-    >>> parse("crop:0.2|grey:1|blur:1").channels
-    (3, 3, 3)
-    """
-    check_type(view, str, "view")
-    if view and not all(view.replace("|", "+").split("+")):
-        raise ValueError(
-            f"view {view!r}: a part is missing next to + or |; add one of {', '.join(VIEWS)}"
-        )
-    chains = [_parse_chain(words) for words in view.split("|")]
-    if len(chains) > 1:
-        return Each(*(chain for chain, _ in chains))
-    chain, redrawn = chains[0]
-    return Each(chain, chain) if redrawn else chain
-
-
-def _parse_chain(words: str) -> tuple[View, bool]:
-    """The view of parts joined by `+`, and whether it is drawn separately for each view."""
-    return reduce(_append_part, map(_parse_part, words.split("+")))
-
-
-def _append_part(before: tuple[View, bool], after: tuple[View, bool]) -> tuple[View, bool]:
-    (first, first_redrawn), (second, second_redrawn) = before, after
-    views = len(second.channels)
-    if first_redrawn and views > 1:
-        first = Each(*[first] * views)
-    return Then(first, second), first_redrawn and second_redrawn
-
-
-def _parse_part(word: str) -> tuple[View, bool]:
-    """The view of one `family:dial`, and whether it is drawn separately for each view."""
-    family, colon, dial = word.partition(":")
-    check_choice(family, VIEWS, f"view {word!r}: family")
-    about = f"the dial of {family} is {VIEWS.dial(family) or 'the text it is built from'}"
-    if not colon or not dial:
-        raise ValueError(f"view {word!r}: the dial is missing; {about}")
-    make = VIEWS[family]
-    if not _is_single_augmentation(make):
-        return _make_view(make, word, dial, about), False
-    dial, slash, times = dial.partition("/")
-    view = _make_view(make, word, dial, about)
-    if not slash:
-        return view, True
-    if not times.isdecimal() or int(times) < 1:
-        raise ValueError(
-            f"view {word!r}: the number after the slash must be 1 or more, got {times!r}; "
-            f"write {family}:{dial}/1 to draw the view once"
-        )
-    return (Each(*[view] * int(times)) if times != "1" else view), False
-
-
-def _is_single_augmentation(make: Callable[..., object]) -> bool:
-    """Whether a family is an augmentation of one view, which a chain draws once per view."""
-    if not (isinstance(make, type) and issubclass(make, View)):
-        return False
-    return make.augments and isinstance(make.channels, tuple) and len(make.channels) == 1
-
-
-def _make_view(make: Callable[..., object], word: str, dial: str, about: str) -> View:
-    """Build a view from its dial and check what it declares."""
-    build = make
-    if isinstance(make, type) and issubclass(make, View):
-        build = make.from_dial
-    try:
-        view = build(dial)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"view {word!r}: {error}; {about}") from error
-    if not isinstance(view, View):
-        raise ValueError(
-            f"view {word!r}: a family must build an infomin.views.View, "
-            f"got a {type(view).__name__}; derive its class from View"
-        )
-    channels, readout = view.channels, view.readout
-    for suffix, indices in view.beside.items():
-        if not isinstance(indices, tuple) or not set(indices) <= set(range(len(channels))):
-            raise ValueError(
-                f"view {word!r}: beside must give a tuple of views counted from 0, got "
-                f"{suffix}={indices!r}"
-            )
-    are_tuples = isinstance(channels, tuple) and isinstance(readout, tuple)
-    if not are_tuples or not readout or not set(readout) <= set(range(len(channels))):
-        raise ValueError(
-            f"view {word!r}: channels must be a tuple of the number of channels of each view, and "
-            "readout a tuple of the views that a probe reads, counted from 0; "
-            f"got channels={channels!r} and readout={readout!r}"
-        )
-    return view

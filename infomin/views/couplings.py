@@ -21,11 +21,11 @@ Layers: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 # For each coupling, the channels that it changes, ascending, and its layers.
 Chain: TypeAlias = Sequence[tuple[Sequence[int], Layers]]
 # Floats in a hidden layer of one piece, by device: 2 MB, half of it for each of two cores.
-FLOATS = {"cpu": 2**19}
+PIECE_FLOATS = {"cpu": 2**19}
 # On other devices memory is fast enough for larger pieces, and every call costs time.
-LARGE = 2**25
+PIECE_FLOATS_ELSEWHERE = 2**25
 # Pixels of an image in one piece: a core finds the layer that it computed in its own cache.
-PIXELS = 2**10
+PIECE_PIXELS = 2**10
 # A single pass, even if the gradient is the same for all units.
 relu_gradient = torch.ops.aten.threshold_backward
 
@@ -119,8 +119,8 @@ def _parameters(chain: Chain) -> list[Tensor]:
 def _pieces(x: Tensor, parameters: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
     """The images and the pixels of each piece of `x`."""
     device, widest = x.device.type, max(map(len, parameters))
-    piece_size = FLOATS.get(device, LARGE) // widest
-    pixels = PIXELS if device in FLOATS else max(1, min(x.shape[2], piece_size))
+    piece_size = PIECE_FLOATS.get(device, PIECE_FLOATS_ELSEWHERE) // widest
+    pixels = PIECE_PIXELS if device in PIECE_FLOATS else max(1, min(x.shape[2], piece_size))
     images = max(1, piece_size // pixels)
     for pixel in range(0, x.shape[2], pixels):
         for image in range(0, len(x), images):

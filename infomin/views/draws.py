@@ -1,14 +1,11 @@
 """What augmentations share: random draws on the CPU, and work restricted to the selected images."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from numbers import Real
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..common.checks import drop_note, has_note, note_on
 from ..common.seeds import to_device
 
 Size = tuple[int, ...]
@@ -18,7 +15,7 @@ Change = Callable[[Tensor, Tensor], Tensor]
 PIECE = 2**19
 
 
-class Which(NamedTuple):
+class Selection(NamedTuple):
     """The draws of an augmentation that is applied or not: whether it is, bool `[n]`."""
 
     which: Tensor
@@ -76,39 +73,6 @@ def chunk_size(images: Tensor) -> int:
     return max(1, PIECE * torch.get_num_threads() // images[0].numel())
 
 
-@contextmanager
-def writable(images: Tensor, really: bool = True) -> Iterator[Tensor]:
-    """Lend `images` to `apply_where` and `apply_in_sequence`: the first call may overwrite them.
-
-    Use it for images that nobody else reads: on a CPU, allocating memory takes longer than the
-    computation. Images that require a gradient are never lent, because backward reads them; nor are
-    images whose channels share memory.
-
-    Args:
-        images: `[B, C, H, W]`.
-        really: False lends nothing.
-
-    >>> images, which = torch.zeros(2, 1, 1, 1), torch.tensor([True, False])
-    >>> with writable(images):
-    ...     changed = apply_where(images, which, lambda selected, rows: selected + 1)
-    >>> changed is images, images.flatten()
-    (True, tensor([1., 0.]))
-    """
-    if (
-        not really
-        or torch.compiler.is_compiling()
-        or images.requires_grad
-        or not images.is_contiguous()
-    ):
-        yield images
-        return
-    note_on(images, "lent")
-    try:
-        yield images
-    finally:
-        drop_note(images, "lent")
-
-
 @torch.compiler.disable  # it would recompile for every number of selected images
 def apply_where(images: Tensor, which: Tensor, how: Change) -> Tensor:
     """Change the images selected by `which`; the others cost nothing.
@@ -128,7 +92,7 @@ def apply_where(images: Tensor, which: Tensor, how: Change) -> Tensor:
         return how(images, rows)
     if not len(rows):
         return images
-    result = images if has_note(images, "lent") else images.clone()
+    result = images.clone()
     for chunk in rows.split(chunk_size(images)):
         index = to_device(chunk, images.device)
         result.index_copy_(0, index, how(images.index_select(0, index), chunk))
@@ -136,13 +100,16 @@ def apply_where(images: Tensor, which: Tensor, how: Change) -> Tensor:
 
 
 @torch.compiler.disable
-def apply_in_sequence(images: Tensor, choices: Tensor, operations: Sequence[Change]) -> Tensor:
+def apply_in_sequence(
+    images: Tensor, choices: Tensor, operations: Sequence[Change], *, inplace: bool = False
+) -> Tensor:
     """Apply to each image its own sequence of operations; equal sequences are batched.
 
     Args:
         images: `[B, C, H, W]`.
         choices: long `[B, length]`, indices into `operations`; best on the CPU, as `which` is.
         operations: functions like `how` of `apply_where`.
+        inplace: whether to overwrite the images.
 
     >>> add, double = lambda images, rows: images + 1, lambda images, rows: 2 * images
     >>> choices = torch.tensor([[0, 1], [1, 0], [0, 0]])
@@ -150,7 +117,7 @@ def apply_in_sequence(images: Tensor, choices: Tensor, operations: Sequence[Chan
     tensor([4., 3., 3.])
     """
     sequences, inverse, counts = choices.unique(dim=0, return_inverse=True, return_counts=True)
-    result = images if has_note(images, "lent") else torch.empty_like(images)
+    result = images if inplace else torch.empty_like(images)
     groups = inverse.argsort(stable=True).split(counts.tolist())
     for rows, sequence in zip(groups, sequences.tolist(), strict=True):
         index = to_device(rows, images.device)
@@ -161,36 +128,15 @@ def apply_in_sequence(images: Tensor, choices: Tensor, operations: Sequence[Chan
     return result
 
 
+def check_sides(height: int, width: int, smallest: int, who: str) -> None:
+    """Raise a ValueError if a side of the images is less than `smallest` px."""
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"{who}: images must be {smallest} px or more on each side, got {height}x{width}; "
+            "use larger images"
+        )
+
+
 def per_sample(values: Tensor, images: Tensor, dims: int = 4) -> Tensor:
     """Reshape values `[B]` to `[B, 1, …]` with `dims` axes, of the images' dtype and device."""
     return to_device(values, images).view(-1, *[1] * (dims - 1))
-
-
-def check_range(value: float, low: float, high: float, what: str) -> float:
-    """Return a number in [low, high]; otherwise raise a ValueError."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
-        bounds = f"of {low:g} or more" if high == float("inf") else f"from {low:g} to {high:g}"
-        raise ValueError(f"{what}: got {value!r}, wanted a number {bounds}")
-    # NumPy scalars become Python floats, because their repr shows their type
-    return value if isinstance(value, int | float) else float(value)
-
-
-def check_integer(value: float, low: float, high: float, what: str) -> int:
-    """Return a whole number in [low, high]; otherwise raise a ValueError."""
-    if int(check_range(value, low, high, what)) != value:
-        raise ValueError(f"{what}: got {value!r}, wanted a whole number")
-    return int(value)
-
-
-def check_interval(
-    value: Sequence[float], low: float, high: float, what: str
-) -> tuple[float, float]:
-    """Return two numbers in [low, high], in ascending order; otherwise raise a ValueError."""
-    if not isinstance(value, Sequence) or len(value) != 2 or isinstance(value, str):
-        raise ValueError(f"{what}: got {value!r}, wanted two numbers (minimum, maximum)")
-    minimum = check_range(value[0], low, high, what)
-    maximum = check_range(value[1], low, high, what)
-    if minimum > maximum:
-        raise ValueError(f"{what}: got {value!r}, wanted the smaller number first")
-    return minimum, maximum

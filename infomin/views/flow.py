@@ -18,13 +18,22 @@ import torch
 from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
 from torch import Tensor, nn
 
-from ..common.checks import check_choice, check_images, check_tensor, check_type, is_traced, to_unit
+from ..common.checks import check_choice, check_images, check_integer, is_traced, to_unit
 from ..common.files import PathLike
 from ..common.seeds import seeded_generator, to_device
 from .base import ImageView, Views, on_batch, register
 from .color import SPACES, ColorSplit
 from .couplings import apply_couplings, apply_in_pieces, invert_in_pieces
-from .flow_parts import REMEDY, Conditioner, groups_in, groups_of, read, write
+from .dials import read_groups
+from .flow_parts import (
+    REMEDY,
+    Conditioner,
+    check_size,
+    coupling_groups,
+    is_finite_float,
+    read_flow,
+    write_flow,
+)
 
 
 class _AffineCoupling(AffineCouplingTransform):
@@ -42,11 +51,11 @@ class PixelFlow(nn.Module):
     """A learned bijection of each pixel's colour; a new flow is the identity.
 
     Args:
-        channels: of the images, 2 or more.
-        couplings: number of couplings, 1 or more. With the default order, 2 couplings change every
+        channels: of the images, 2 to 1000.
+        couplings: number of couplings, 1 to 1000. With the default order, 2 couplings change every
             channel once (3 if the number of channels is odd).
-        hidden: width of the hidden layers of each coupling's network, 1 or more.
-        depth: number of its hidden layers, 0 or more.
+        hidden: width of the hidden layers of each coupling's network, 1 to 100,000.
+        depth: number of its hidden layers, 0 to 100.
         volume_preserving: True uses additive couplings, False affine ones, which scale each channel
             by 1/e to e.
         space: the colour space (one of SPACES) whose channels the flow transforms, each mapped to
@@ -89,22 +98,17 @@ class PixelFlow(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("channels", channels, 2),
-            ("couplings", couplings, 1),
-            ("hidden", hidden, 1),
-            ("depth", depth, 0),
-            ("seed", seed, 0),
-        ):
-            check_type(value, int, f"PixelFlow({name})")
-            if value < least:
-                raise ValueError(f"PixelFlow({name}): got {value}, wanted {least} or more")
+        channels = check_integer(channels, 2, 1000, "PixelFlow(channels)")
+        couplings = check_integer(couplings, 1, 1000, "PixelFlow(couplings)")
+        hidden = check_integer(hidden, 1, 1e5, "PixelFlow(hidden)")
+        depth = check_integer(depth, 0, 100, "PixelFlow(depth)")
+        seed = check_integer(seed, 0, 2**63 - 1, "PixelFlow(seed)")
         if check_choice(space, SPACES, "PixelFlow(space)") != "rgb" and channels != 3:
             raise ValueError(
                 f"PixelFlow(space): got {space!r} for {channels} channels, wanted 3 channels; "
                 "use space='rgb'"
             )
-        groups = groups_of(order, channels, couplings)
+        groups = coupling_groups(order, channels, couplings)
         self.config: dict[str, Any] = {
             "channels": channels,
             "couplings": couplings,
@@ -147,16 +151,22 @@ class PixelFlow(nn.Module):
 
     def forward_and_log_det(self, images: Tensor) -> tuple[Tensor, ...]:
         """The latent and the log-det in one pass."""
-        images = check_tensor(images, "PixelFlow", self.channels)
-        return on_batch(self._to_latent, images)
+        images = check_images(images, "PixelFlow", channels=self.channels, unit=False)
+        return on_batch(self.to_latent, images)
 
     def inverse(self, latent: Tensor) -> Tensor:
         """The images `[B, C, H, W]` or `[C, H, W]` with this floating-point latent, not clipped."""
-        latent = check_tensor(latent, "PixelFlow.inverse", self.channels)
+        check_images(latent, "PixelFlow.inverse", channels=self.channels, unit=False)
+        if not latent.is_floating_point():
+            raise TypeError(
+                f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; "
+                "pass the output of the flow"
+            )
         return on_batch(self._to_images, latent)[0]
 
-    def _to_latent(self, images: Tensor) -> Views:
-        images = to_unit(check_images(images, "PixelFlow", channels=self.channels, unit=False))
+    def to_latent(self, images: Tensor) -> Views:
+        """The latent and the log-det of a checked batch `[B, C, H, W]`."""
+        images = to_unit(images)
         if self.space != "rgb":
             mean, std = self._mean_std(images)
             images = (SPACES[self.space].from_rgb(images) - mean) / std
@@ -164,12 +174,6 @@ class PixelFlow(nn.Module):
         return latent.unflatten(2, images.shape[2:]), log_det.unflatten(1, images.shape[2:])
 
     def _to_images(self, latent: Tensor) -> Views:
-        check_images(latent, "PixelFlow.inverse", channels=self.channels, unit=False)
-        if not latent.is_floating_point():
-            raise TypeError(
-                f"PixelFlow.inverse: got a latent of {latent.dtype}, wanted floating point; "
-                "pass the output of the flow"
-            )
         planes, _ = self._apply_couplings(latent.flatten(2), inverse=True)
         images = planes.unflatten(2, latent.shape[2:])
         if self.space != "rgb":
@@ -192,9 +196,8 @@ class PixelFlow(nn.Module):
         networks = [coupling.transform_net for coupling in self.couplings]
         layers = [network.layers(x.dtype) for network in networks]
         chain = list(zip(self.config["order"], layers, strict=True))
-        if (
-            is_traced()
-        ):  # compilers split the work themselves; torch.func needs autograd's gradients
+        # compilers split the work themselves; torch.func needs autograd's gradients
+        if is_traced():
             return apply_couplings(x, chain, inverse)
         return invert_in_pieces(x, chain) if inverse else apply_in_pieces(x, chain)
 
@@ -224,16 +227,22 @@ class PixelFlow(nn.Module):
             ValueError: a provenance that JSON cannot represent.
             OSError: the file cannot be written; an existing file is left unchanged.
         """
-        write(path, self.config, provenance, dict(self.named_parameters()))
+        write_flow(path, self.config, provenance, dict(self.named_parameters()))
 
     @classmethod
-    def load(cls, path: PathLike) -> "PixelFlow":
+    def load(cls, path: PathLike, *, trainable: bool = False) -> "PixelFlow":
         """Read a flow that `save` wrote, with its dtype, onto the CPU; nothing is unpickled.
+
+        Args:
+            path: of the file.
+            trainable: whether its parameters require a gradient. They should not where only its
+                views are wanted: an optimiser would change them, and workers of a DataLoader cannot
+                send views that require a gradient.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: a file that is truncated, damaged or from another program or version, or
-                whose parameters are missing or have another shape.
+                whose parameters are missing, not finite, or of another shape or dtype.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -242,10 +251,11 @@ class PixelFlow(nn.Module):
         >>> len(flow.couplings), flow.provenance
         (2, {'data': 'digits'})
         """
-        config, provenance, tensors = read(path)
+        config, provenance, tensors = read_flow(path)
         try:
+            check_size(config, tensors)
             flow = cls(**config)
-        except (TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: got the configuration {config} ({error}), wanted the arguments of "
                 f"PixelFlow; {REMEDY}"
@@ -254,6 +264,11 @@ class PixelFlow(nn.Module):
         wanted = {name: list(parameter.shape) for name, parameter in flow.named_parameters()}
         got = {name: list(tensor.shape) for name, tensor in tensors.items()}
         names = {**wanted, **got}
+        if bad := [name for name, tensor in tensors.items() if not is_finite_float(tensor)]:
+            raise ValueError(
+                f"{path}: got parameters that are not finite floating-point numbers, "
+                f"{', '.join(bad[:3])}; {REMEDY}"
+            )
         differences = [
             f"{name}: {got.get(name, 'missing')}, wanted {wanted.get(name, 'no such parameter')}"
             for name in names
@@ -266,7 +281,7 @@ class PixelFlow(nn.Module):
             )
         # Not strict: what is not a parameter follows from the configuration.
         flow.load_state_dict(tensors, strict=False, assign=True)
-        return flow
+        return flow.requires_grad_(trainable)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
@@ -300,7 +315,7 @@ class FlowSplit(ImageView):
     def __init__(self, flow: PixelFlow, split: str | Iterable[Iterable[int]] = "0-12") -> None:
         super().__init__()
         self.flow = flow
-        self.groups = groups_in(split, flow.channels)
+        self.groups = read_groups(split, flow.channels, "FlowSplit(split)", all_once=True)
         self.in_channels = flow.channels
         self.channels = tuple(len(group) for group in self.groups)
         self.readout = tuple(range(len(self.groups)))
@@ -317,13 +332,13 @@ class FlowSplit(ImageView):
             ValueError: a damaged file, or a flow that does not have 3 channels.
         """
         file = os.path.expanduser(dial)
-        view = cls(PixelFlow.load(file)).eval().requires_grad_(False)
+        view = cls(PixelFlow.load(file)).eval()
         view.digest = sha256(Path(file).read_bytes()).hexdigest()
         return view
 
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
         """One view `[B, channels, H, W]` per group; nothing is random."""
-        planes = self.flow(images).unbind(1)
+        planes = self.flow.to_latent(images)[0].unbind(1)
         return tuple(
             torch.stack([planes[channel] for channel in group], 1) for group in self.groups
         )

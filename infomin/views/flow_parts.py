@@ -1,8 +1,8 @@
 """Parts of a flow: the network in a coupling, the order of channels, and the file format."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, pairwise
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from ..common.checkpoint import fingerprint
 from ..common.files import PathLike, atomic_write
 from .couplings import Layers
+from .dials import read_groups
 
 FORMAT, VERSION = "infomin.PixelFlow", 1
+LARGEST_FILE = 2**30  # bytes
 REMEDY = "copy the file again from where it was learned, or learn the flow again"
 
 
@@ -65,10 +67,10 @@ class Conditioner(nn.Module):
         return rows
 
 
-def groups_of(
-    order: Iterable[Iterable[int]] | None, channels: int, couplings: int
+def coupling_groups(
+    order: str | Iterable[Iterable[int]] | None, channels: int, couplings: int
 ) -> list[list[int]]:
-    """The channels that each coupling changes.
+    """The channels that each coupling changes, ascending.
 
     Raises:
         ValueError: an order that leaves a coupling nothing to change or nothing to see, or has more
@@ -78,53 +80,21 @@ def groups_of(
         half = channels // 2
         starts = range(0, couplings * half, half)
         return [sorted((start + i) % channels for i in range(half)) for start in starts]
-    try:
-        groups = [sorted(map(int, group)) for group in order]
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"PixelFlow(order): got {order!r}, wanted groups of channels; "
-            "write for example ((0,), (1,))"
-        ) from None
+    groups = [sorted(group) for group in read_groups(order, channels, "PixelFlow(order)")]
     if len(groups) > couplings:
         raise ValueError(
             f"PixelFlow(order): got {len(groups)} groups for {couplings} couplings, "
             f"wanted at most {couplings}; leave some out"
         )
-    if not groups or not all(_is_proper_subset(group, channels) for group in groups):
+    if any(len(group) == channels for group in groups):
         raise ValueError(
-            f"PixelFlow(order): got {groups}, wanted at least one group, each of some but not all "
-            f"of the channels 0 to {channels - 1}; write for example ((0,), (1,))"
+            f"PixelFlow(order): got {groups}, wanted groups of some but not all of the channels "
+            f"0 to {channels - 1}; write for example ((0,), (1,))"
         )
     return [groups[i % len(groups)] for i in range(couplings)]
 
 
-def _is_proper_subset(group: Sequence[int], channels: int) -> bool:
-    """Whether a group has some but not all of the channels, none of them twice."""
-    distinct = set(group)
-    return 0 < len(distinct) == len(group) < channels and distinct <= set(range(channels))
-
-
-def groups_in(split: str | Iterable[Iterable[int]], channels: int) -> list[list[int]]:
-    """The channels of each view of FlowSplit.
-
-    Raises:
-        ValueError: a split that does not use each channel once.
-    """
-    groups = []
-    for group in split.split("-") if isinstance(split, str) else split:
-        numbers = group if isinstance(group, Iterable) else [-1]
-        groups.append([int(c) if str(c).isdecimal() else -1 for c in numbers])
-    if sorted(chain(*groups)) != list(range(channels)) or [] in groups:
-        example = "".join(map(str, range(1, channels)))
-        raise ValueError(
-            f"FlowSplit(split): got {split!r}, wanted the channels 0 to {channels - 1} once each, "
-            f"in groups joined by '-'; write for example '0-{example}', or groups of numbers: "
-            f"[[0], range(1, {channels})]"
-        )
-    return groups
-
-
-def write(
+def write_flow(
     path: PathLike,
     config: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -149,7 +119,7 @@ def write(
                 "(tensor.item() or tensor.tolist())"
             ) from None
     entries = {"config": config, "provenance": provenance, "version": VERSION}
-    metadata = json.loads(json.dumps(entries))  # as `read` gets it: keys become text
+    metadata = json.loads(json.dumps(entries))  # as `read_flow` gets it: keys become text
     metadata["sha256"] = _checksum(metadata, tensors)
     # A single entry: safetensors writes several in random order.
     data = safetensors.torch.save(tensors, {FORMAT: json.dumps(metadata, sort_keys=True)})
@@ -157,7 +127,7 @@ def write(
         file.write(data)
 
 
-def read(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+def read_flow(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
     """Read configuration, provenance and parameters of a file and verify its checksum.
 
     Raises:
@@ -169,6 +139,10 @@ def read(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tens
             f"{path}: got no file, wanted one that PixelFlow.save or infomin learn-views --save "
             "wrote; check the path (in a view word it cannot contain + or |, in a list of views on "
             "the command line no comma)"
+        )
+    if Path(path).stat().st_size > LARGEST_FILE:
+        raise ValueError(
+            f"{path}: got more than 1 GiB, wanted a flow, which has less; check the path"
         )
     data = Path(path).read_bytes()
     try:
@@ -182,7 +156,7 @@ def read(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tens
             f"{path}: got a file that cannot be read ({error}), "
             f"wanted a complete safetensors file; {REMEDY}"
         ) from None
-    if metadata is None:
+    if not isinstance(metadata, dict):
         raise ValueError(
             f"{path}: got a safetensors file from another program, "
             "wanted one that PixelFlow.save wrote"
@@ -196,7 +170,20 @@ def read(path: PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tens
         raise ValueError(
             f"{path}: got a wrong checksum: the file has changed since it was written; {REMEDY}"
         )
-    return metadata["config"], metadata["provenance"], tensors
+    return metadata.get("config", {}), metadata.get("provenance", {}), tensors
+
+
+def check_size(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError if a flow has more parameters than its file: it could fill the memory."""
+    couplings, hidden, depth = (config[name] for name in ("couplings", "hidden", "depth"))
+    least = couplings * (1 + depth * hidden + max(0, depth - 1) * hidden**2)
+    if least > (total := sum(tensor.numel() for tensor in tensors.values())):
+        raise ValueError(f"{least} parameters or more, but the file has {total}")
+
+
+def is_finite_float(tensor: Tensor) -> bool:
+    """Whether a parameter is floating point, without NaN and Inf."""
+    return tensor.is_floating_point() and bool(tensor.double().isfinite().all())
 
 
 def _checksum(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -5,9 +5,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..common.checks import check_positive, to_unit
+from ..common.checks import check_range, to_unit
 from ..common.seeds import to_device
 from .base import ImageView, Views, register
+
+WIDEST = 1e4  # px: a blur takes 8 sigma weights for each pixel of a line
 
 
 def gaussian(n: int, sigma: float, like: Tensor) -> Tensor:
@@ -55,11 +57,11 @@ class Frequency(ImageView):
     sigmas, each band in between is the difference of two blurs. The views add up to the image.
 
     Args:
-        sigmas: standard deviations of the blurs in pixels, above 0, ascending; n of them give
-            n + 1 views.
+        sigmas: standard deviations of the blurs in pixels, above 0 and at most 1e4, ascending; n of
+            them give n + 1 views.
 
     Raises:
-        ValueError: no sigma, a sigma that is not above 0, or sigmas that are not ascending.
+        ValueError: no sigma, a sigma out of range, or sigmas that are not ascending.
 
     Source: InfoMin, its frequency separation.
 
@@ -71,12 +73,11 @@ class Frequency(ImageView):
 
     in_channels = None
     bounded = False
-    checks_range = False
 
     def __init__(self, *sigmas: float) -> None:
         super().__init__()
         for sigma in sigmas:
-            check_positive(sigma, "Frequency(sigma)")
+            check_range(sigma, 1e-6, WIDEST, "Frequency(sigma)")
         if not sigmas or any(low >= high for low, high in pairwise(sigmas)):
             raise ValueError(
                 f"Frequency: got sigmas {sigmas}, wanted one or more in ascending order; sort them"

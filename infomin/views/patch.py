@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from ..common.checks import to_unit
+from ..common.checks import check_integer, to_unit
 from ..common.seeds import to_device
 from ..data.windows import cut_windows
 from .base import Augmentation, Views, register
 from .dials import match_dial
-from .draws import check_integer, randint_below
+from .draws import check_sides, randint_below
 
 
 def cut_patches(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
@@ -59,7 +59,7 @@ class PatchPair(Augmentation[tuple[Tensor, Tensor]]):
 
     Raises:
         ValueError: a distance or size that is not a whole number or is out of range; from
-            `forward`, images too small for both patches.
+            `draw`, images too small for both patches.
 
     Source: InfoMin, spatial distance between patches.
 
@@ -70,7 +70,6 @@ class PatchPair(Augmentation[tuple[Tensor, Tensor]]):
 
     channels = (3, 3)
     readout = (0, 1)
-    checks_range = False
 
     def __init__(self, distance: int, size: int = 64) -> None:
         super().__init__()
@@ -87,6 +86,7 @@ class PatchPair(Augmentation[tuple[Tensor, Tensor]]):
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """The top row and left column of the first patch, long `[n]` each, uniform."""
+        check_sides(height, width, self.size + self.distance, type(self).__name__)
         positions = torch.tensor([height, width], device="cpu") - self.size - self.distance + 1
         top, left = randint_below((n, 2), positions, generator).unbind(1)
         return top, left
@@ -98,9 +98,6 @@ class PatchPair(Augmentation[tuple[Tensor, Tensor]]):
         first = cut_patches(images, top, left, self.size)
         second = cut_patches(images, top + self.distance, left + self.distance, self.size)
         return to_unit(first), to_unit(second)
-
-    def smallest_side(self) -> int:
-        return self.size + self.distance
 
     def extra_repr(self) -> str:
         return f"distance={self.distance}, size={self.size}"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from ..common.checks import check_positive, check_type, mark_validated
+from ..common.checks import INF, check_integer, check_range
 from ..data.moving_mnist import (
     LATER,
     PAST,
@@ -64,7 +64,7 @@ class SharedFactors(View):
         both = {name: torch.cat([own, partner[name]]) for name, own in scenes.tensors().items()}
         # One call that renders 2 B scenes is faster than two calls.
         v1, v2 = render_scenes(Scenes(scenes.world, **both)).chunk(2)
-        return mark_validated(v1), mark_validated(v2)
+        return v1, v2
 
     def nats(self, batch: object) -> float:
         """I(v1; v2) of `[B]` scenes in closed form, in nats."""
@@ -104,7 +104,7 @@ class SharedFrames(View):
 
     Raises:
         ValueError: an unknown factor, a position with a modulus, or a `past` that is not a whole
-            number of 1 or more.
+            number of 1 or more; a `later` beyond 1e9.
 
     Source: InfoMin, Colorful Moving-MNIST; `past` and `later` from memory.
     """
@@ -115,10 +115,10 @@ class SharedFrames(View):
     def __init__(self, share: str, past: int = PAST, later: float = LATER) -> None:
         super().__init__()
         parse_clip_factors(share)
-        check_type(past, int, "SharedFrames(past)")
-        check_positive(past, "SharedFrames(past)")
-        self.share, self.past, self.later = share, past, later
-        self.channels = (3 * past, 3)
+        self.share = share
+        self.past = check_integer(past, 1, INF, "SharedFrames(past)")
+        self.later = check_range(later, -1e9, 1e9, "SharedFrames(later)")
+        self.channels = (3 * self.past, 3)
         self.readout = (1,)
         self.beside = {"past": (0,)}
 

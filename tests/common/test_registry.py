@@ -44,3 +44,9 @@ def test_a_name_that_a_word_could_not_hold_is_refused(registry, name):
 def test_letters_digits_underscores_and_hyphens_make_a_name(registry, name):
     registry.register(name)(int)
     assert registry[name] is int and registry.dial(name) == ""
+
+
+@pytest.mark.parametrize("name", [bool, None, 3])
+def test_a_decorator_without_a_name_says_how_to_write_it(registry, name):
+    with pytest.raises(TypeError, match=r'names must be text, got .*; write @register\("name"\)'):
+        registry.register(name)

@@ -332,3 +332,17 @@ def test_a_registered_network_that_is_no_encoder_is_an_error(registered) -> None
         build_encoder("bare", 3)
     registered(ENCODERS, "mine", lambda channels, width: Encoder("mine", channels, 4, 2, Grid(2)))
     assert build_encoder("mine", 1)(torch.ones(2, 1, 8, 8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["tiny", "alexnet", "resnet18"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_an_encoder_is_exported_for_any_batch(name, dtype):
+    encoder = build_encoder(name, 4, 0.125).eval()
+    any_batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(
+        encoder, (torch.zeros(4, 4, 64, 64, dtype=dtype),), dynamic_shapes=any_batch
+    )
+    for n in (1, 3):
+        images = torch.randint(2, (n, 4, 64, 64), generator=torch.Generator().manual_seed(n))
+        images = images.to(dtype)
+        torch.testing.assert_close(program.module()(images), encoder(images))

@@ -1,14 +1,12 @@
 """Laws of all augmentations; the files beside this one test what they compute and draw."""
 
 import copy
-import re
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from infomin.common import checks
 from infomin.views import (
     Blur,
     Crop,
@@ -26,7 +24,7 @@ AUGMENTATIONS: dict[str, Any] = {
     "crop": Crop(),
     "crop to 9 px": Crop((0.1, 0.5), size=9),
     "flip": Flip(),
-    "jitter": Jitter.of(1, p=0.8),
+    "jitter": Jitter.from_strength(1, p=0.8),
     "jitter without hue": Jitter(0.4, 0, 0.4, 0),
     "grey": Grey(0.5),
     "blur": Blur(),
@@ -271,29 +269,11 @@ def test_a_gpu_gets_the_same_draws(name: str) -> None:
 
 
 @every_augmentation
-def test_a_view_accepts_only_the_channels_that_it_declares(name: str) -> None:
+def test_a_view_accepts_the_channels_that_it_declares(name: str) -> None:
     view = build(name)
-    if view.in_channels == 3:
-        caller = re.escape(repr(view))
-        with pytest.raises(
-            ValueError, match=rf"^{caller}: images must have the shape \[B, 3, H, W\]"
-        ):
-            view(IMAGES[:, :2])
-        with pytest.raises(ValueError, match=r"floating-point images must lie in \[0, 1\]"):
-            view(IMAGES * 2)
-    else:
-        for channels in (1, 2, 5):
-            images = 100 * torch.randn(3, channels, 18, 14, generator=seeded(0))
-            assert all(v.shape[:2] == (3, channels) for v in view(images, seeded(0)))
-
-
-@every_augmentation
-@pytest.mark.parametrize("wrong", ["a list", 3])
-def test_images_must_be_tensors(name: str, wrong: object) -> None:
-    with pytest.raises(
-        TypeError, match=r"images must be a torch.Tensor \[B, (C|3), H, W\], got (str|int)"
-    ):
-        build(name)(wrong)
+    for channels in (1, 2, 3, 5) if view.in_channels is None else (3,):
+        images = torch.rand(3, channels, 18, 14, generator=seeded(0))
+        assert all(v.shape[:2] == (3, channels) for v in view(images, seeded(0)))
 
 
 @every_augmentation
@@ -308,65 +288,8 @@ def test_views_do_not_depend_on_the_chunk_size(
         torch.testing.assert_close(v, w, rtol=0, atol=1e-6)
 
 
-@every_augmentation
-def test_pixels_are_read_for_checks_once_in_a_chain_and_never_for_bytes(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    callers, check_values = [], checks._values
-    monkeypatch.setattr(
-        checks, "_values", lambda x, who, unit: callers.append(who) or check_values(x, who, unit)
-    )
-    first, second = build(name), build("jitter")
-    made = first(BYTES, seeded(0))[0]
-    second(made, seeded(0))
-    second.eval()(made)
-    second.train()(second(made)[0])
-    assert not callers
-    for new_tensor in (made + 0, made[:2], copy.deepcopy(made), made.clone().half()):
-        callers.clear()
-        second(new_tensor, seeded(0))
-        assert callers == [repr(second)]
-    for images in (IMAGES.clone(), IMAGES[0].clone(), IMAGES.half()):
-        callers.clear()
-        second(second(first(images, seeded(0))[0], seeded(0))[0], seeded(0))
-        assert len(callers) == 1  # the first view of the chain reads floats
-    # slightly out of range is accepted, but may leave [0, 1] further on
-    for images in (IMAGES.clone() - 5e-4, IMAGES.clone() + 5e-4):
-        callers.clear()
-        second(first(images, seeded(0))[0].clamp(0, 1), seeded(0))
-        assert len(callers) == 2
-    callers.clear()
-    with torch.inference_mode():
-        second(first(BYTES, seeded(0))[0], seeded(0))
-    assert callers == [repr(second)]
-
-
-def test_values_written_between_two_augmentations_are_checked() -> None:
-    crop, jitter = build("crop"), build("jitter")
-    for write, message in (
-        (lambda x: x.mul_(3), r"must lie in \[0, 1\]"),
-        (lambda x: x[0].fill_(torch.nan), "NaN or Inf"),
-    ):
-        (made,) = crop(BYTES, seeded(0))
-        write(made)
-        for images in (made, copy.deepcopy(made)):
-            with pytest.raises(ValueError, match=message):
-                jitter(images)
-    (made,) = crop(BYTES, seeded(0))
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
-        jitter(3 * made)
-
-
-@every_augmentation
-def test_nan_is_an_error(name: str) -> None:
-    images = IMAGES.clone()
-    images[2, 1, 3, 4] = torch.nan
-    with pytest.raises(ValueError, match="1 pixels that are NaN or Inf"):
-        build(name)(images)
-
-
 def test_compiled_equals_eager_with_the_same_global_seed() -> None:
-    augmentations = [Crop(size=8), Flip(), Jitter.of(1, p=0.8), Grey(), Blur()]
+    augmentations = [Crop(size=8), Flip(), Jitter.from_strength(1, p=0.8), Grey(), Blur()]
 
     def chain(images: Tensor) -> Tensor:
         for augmentation in augmentations:

@@ -197,10 +197,10 @@ def test_jitter() -> None:
 
 
 def test_jitter_at_zero_changes_nothing() -> None:
-    drawn = draw(Jitter.of(0))
+    drawn = draw(Jitter.from_strength(0))
     assert (torch.stack(drawn[:3]) == 1).all() and (drawn.hue == 0).all()
     images = torch.rand(8, 3, 6, 6)
-    assert torch.equal(Jitter.of(0)(images)[0], images)
+    assert torch.equal(Jitter.from_strength(0)(images)[0], images)
 
 
 def test_blur() -> None:

@@ -12,17 +12,17 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from infomin.views.augment.blur import blur
-from infomin.views.augment.crop import Box, crop, flip, whole
+from infomin.views.augment.crop import Box, crop, whole
 from infomin.views.augment.jigsaw import assemble, cells
 from infomin.views.augment.jitter import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
-    grey,
     jitter,
 )
 from infomin.views.augment.randaugment import MOVES, OPERATIONS, TONES, randaugment
+from infomin.views.augment.sometimes import flip, grey
 from infomin.views.augment.tone import (
     adjust_sharpness,
     autocontrast,

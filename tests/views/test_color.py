@@ -68,7 +68,7 @@ def test_nothing_is_clipped_so_colours_outside_the_cube_come_back(name: str) -> 
 def test_curves_are_continuous_and_inverse_on_the_whole_line(curve: Curve, exact: float) -> None:
     assert curve.slope == pytest.approx(exact, rel=3e-4)
     gap = abs(
-        curve.dark / curve.slope - curve.dark_light
+        curve.joint / curve.slope - curve.joint_light
     )  # left open by the rounded slope, in light
     assert gap < 7e-8
     y = torch.linspace(-2, 3, 50001, dtype=torch.float64)
@@ -76,7 +76,7 @@ def test_curves_are_continuous_and_inverse_on_the_whole_line(curve: Curve, exact
     torch.testing.assert_close(expand(x, curve), y, rtol=0, atol=1e-13)
     # increasing, without a jump
     assert x.diff().min() > 0 and x.diff().max() <= 1.0003 * exact * 1e-4
-    joint = curve.dark_light * torch.linspace(1 - 1e-4, 1 + 1e-4, 100001, dtype=torch.float64)
+    joint = curve.joint_light * torch.linspace(1 - 1e-4, 1 + 1e-4, 100001, dtype=torch.float64)
     x = compress(joint, curve)
     # the segments meet within the gap
     torch.testing.assert_close(expand(x, curve), joint, rtol=0, atol=1.0001 * gap)

@@ -18,8 +18,8 @@ def test_the_fast_path_gives_the_numbers_of_nflows(
     settings: dict, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # several pieces of an image, the last of them smaller
-    monkeypatch.setattr(couplings, "PIXELS", 7)
-    monkeypatch.setitem(couplings.FLOATS, "cpu", 7)
+    monkeypatch.setattr(couplings, "PIECE_PIXELS", 7)
+    monkeypatch.setitem(couplings.PIECE_FLOATS, "cpu", 7)
     flow = random_flow(11, **settings).to(dtype)
     weight = torch.randn(2, settings["channels"], 6, 5, generator=seeded(2), dtype=F64).to(dtype)
     results = []
@@ -78,7 +78,7 @@ def test_equals_zuko_with_the_same_weights() -> None:
 def test_gradients_of_first_and_second_order(
     vp: bool, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(couplings, "PIXELS", 2)
+    monkeypatch.setattr(couplings, "PIECE_PIXELS", 2)
     flow = random_flow(14, couplings=2, hidden=3, depth=depth, volume_preserving=vp).double()
     x = colors(3)[:1, :, :1, :3].clone().requires_grad_()
     names = [f"flow.{name}" for name, _ in flow.named_parameters()]
@@ -145,8 +145,8 @@ def test_pieces_of_any_size_give_the_numbers_and_the_gradients_of_the_whole(
     x = colors(4).requires_grad_()
     weight, results = torch.randn(2, 4, 6, 5, generator=seeded(3), dtype=F64), []
     for pixels, floats in ((2**10, 2**18), (30, 1), (7, 200), (1, 1)):
-        monkeypatch.setattr(couplings, "PIXELS", pixels)
-        monkeypatch.setitem(couplings.FLOATS, "cpu", floats)
+        monkeypatch.setattr(couplings, "PIECE_PIXELS", pixels)
+        monkeypatch.setitem(couplings.PIECE_FLOATS, "cpu", floats)
         latent, log_det = flow.forward_and_log_det(x)
         loss = (latent * weight).sum() + (log_det * weight[:, 0]).sum()
         gradients = torch.autograd.grad(loss, [x, *flow.parameters()])

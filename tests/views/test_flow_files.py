@@ -73,7 +73,7 @@ def test_a_round_trip_is_exact(tmp_path: Path, settings: dict, dtype: torch.dtyp
     saved_state, loaded_state = flow.state_dict(), loaded.state_dict()
     assert saved_state.keys() == loaded_state.keys()
     assert all(torch.equal(saved_state[name], loaded_state[name]) for name in saved_state)
-    assert all(p.dtype == dtype and p.requires_grad for p in loaded.parameters())
+    assert all(p.dtype == dtype and not p.requires_grad for p in loaded.parameters())
     x = torch.rand(2, flow.channels, 6, 5)
     assert torch.equal(loaded(x), flow(x)) and torch.equal(loaded.log_det(x), flow.log_det(x))
 
@@ -221,6 +221,18 @@ def damage(what: str, metadata: dict, tensors: dict) -> None:
         metadata["config"]["width"] = 3
     elif what == "value":
         metadata["config"]["space"] = "cmyk"
+    elif what in ("NaN", "Inf"):
+        tensors[name][0, 0] = float(what)
+    elif what in ("complex64", "int64"):
+        tensors[name] = tensors[name].to(getattr(torch, what))
+    elif what == "couplings":
+        metadata["config"]["couplings"] = 900
+    elif what == "hidden":
+        metadata["config"].update(hidden=90_000, depth=2)
+    elif what == "list":
+        metadata["config"] = [1, 2]
+    elif what == "empty":
+        del metadata["config"]
     elif what == "provenance":
         metadata["provenance"] = {}
     elif what == "config":
@@ -250,6 +262,15 @@ def damage(what: str, metadata: dict, tensors: dict) -> None:
             "wanted the arguments of PixelFlow; copy",
         ),
         ("value", r"got 'cmyk', wanted one of rgb.*wanted the arguments of PixelFlow"),
+        *(
+            (what, r"got parameters that are not finite floating-point numbers, couplings.1.trans")
+            for what in ("NaN", "Inf", "complex64", "int64")
+        ),
+        # before gigabytes are taken
+        ("couplings", r"got the configuration .* \(2700 parameters or more, but the file has 18\)"),
+        ("hidden", r"got the configuration .* parameters or more, but the file has 18\)"),
+        ("list", r"got the configuration \[1, 2\]"),
+        ("empty", r"got the configuration \{\}"),
         (
             "config",
             r"got parameters that do not match its configuration, "
@@ -287,7 +308,7 @@ def test_a_dial_gives_a_frozen_view(tmp_path: Path) -> None:
     assert list(view.parameters()) and not any(p.requires_grad for p in view.parameters())
     assert all(map(torch.equal, view(IMAGES), FlowSplit(flow)(IMAGES)))
     random_flow(channels=4).save(tmp_path / "four")
-    with pytest.raises(ValueError, match=r"got '0-12', wanted the channels 0 to 3"):
+    with pytest.raises(ValueError, match=r"got '0-12', wanted groups of the channels 0 to 3"):
         FlowSplit.from_dial(str(tmp_path / "four"))
 
 
@@ -299,3 +320,26 @@ def test_the_digest_of_a_learned_view_is_that_of_its_file(tmp_path):
     digests = {file: FlowSplit.from_dial(str(file)).digest for file in (one, same, other)}
     assert digests[one] == digests[same] == sha256(one.read_bytes()).hexdigest()
     assert digests[other] != digests[one]
+
+
+class Views(torch.utils.data.Dataset):
+    """The views of one image, made in a worker."""
+
+    def __init__(self, view: FlowSplit) -> None:
+        self.view = view
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
+        return self.view(IMAGES[i])
+
+
+def test_a_loaded_flow_is_frozen_unless_it_is_to_be_trained(small: Path) -> None:
+    flow, trainable = PixelFlow.load(small), PixelFlow.load(small, trainable=True)
+    assert not any(p.requires_grad for p in flow.parameters())
+    assert all(p.requires_grad for p in trainable.parameters())
+    assert torch.equal(flow(IMAGES), trainable(IMAGES))
+    # workers cannot send tensors that require a gradient
+    first, rest = next(iter(torch.utils.data.DataLoader(Views(FlowSplit(flow)), 2, num_workers=1)))
+    assert torch.equal(torch.cat([first, rest], 1), flow(IMAGES))

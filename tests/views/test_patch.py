@@ -27,7 +27,8 @@ def seed(number: int) -> torch.Generator:
 @pytest.mark.parametrize(("distance", "size"), [(0, 8), (3, 8), (8, 8), (13, 10), (22, 1), (0, 23)])
 def test_the_patches_have_their_distance_and_lie_inside_the_image(distance, size):
     batch = PLACE.expand(200, 2, HEIGHT, WIDTH)
-    v1, v2 = PatchPair(distance, size)(batch, seed(0))
+    view = PatchPair(distance, size)
+    v1, v2 = view.augment(batch, view.draw(200, HEIGHT, WIDTH, seed(0)))
     assert v1.shape == v2.shape == (200, 2, size, size)
     assert torch.equal(v2 - v1, torch.full_like(v1, distance))
     offsets = coordinates(size, size).expand_as(v1)
@@ -44,7 +45,8 @@ def test_all_positions_are_reached_and_equally_likely():
 
 
 def test_a_single_possible_position_is_used():
-    v1, v2 = PatchPair(distance=5, size=18)(PLACE[None, :, :, :23], seed(0))
+    view = PatchPair(distance=5, size=18)
+    v1, v2 = view.augment(PLACE[None, :, :, :23], view.draw(1, 23, 23, seed(0)))
     assert torch.equal(v1[0], PLACE[:, :18, :18]) and torch.equal(v2[0], PLACE[:, 5:, 5:23])
 
 
@@ -84,8 +86,8 @@ def test_in_eval_mode_both_views_are_the_whole_image_whatever_the_distance():
 
 def test_too_small_images_are_an_error_that_names_the_sizes():
     message = (
-        r"PatchPair\(distance=16, size=8\): images must be 24 px or more on each side, "
-        r"got \[1, 3, 23, 31\]; use larger images"
+        r"PatchPair: images must be 24 px or more on each side, "
+        r"got 23x31; use larger images"
     )
     with pytest.raises(ValueError, match=message):
         PatchPair(16, 8)(torch.rand(1, 3, HEIGHT, WIDTH))

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 from view_cases import (
     IMAGES,
     OF_IMAGES,
@@ -27,6 +29,7 @@ from infomin.views import (
     VIEWS,
     ColorSplit,
     ImageView,
+    PerView,
     parse,
 )
 
@@ -271,9 +274,56 @@ def test_views_in_workers_differ_between_samples_and_repeat_with_the_same_seed()
     assert all(map(torch.equal, first, second)) and len(torch.unique(torch.cat(first), dim=0)) == 16
 
 
-def test_views_work_in_a_torchvision_transform() -> None:
-    from torchvision.transforms import v2
+WORDS = [
+    "crop:0.2+color:lab",
+    "aug:simclr",
+    "patch:2/8",
+    "multicrop:1x8-2x5",
+    "crop:0.5/1+patch:2/8",
+]
 
+
+@pytest.mark.parametrize("word", WORDS)
+def test_transforms_that_follow_a_view_change_all_of_its_views(word: str) -> None:
+    """As they do one view by itself; `ToImage` and `PerView` are the two ways."""
     picture = (IMAGES[0] * 255).byte().permute(1, 2, 0).numpy()
-    luma, chroma = v2.Compose([v2.ToImage(), parse("crop:0.2+color:lab")])(picture)
-    assert luma.shape == (1, 16, 12) and chroma.shape == (2, 16, 12) and luma.dtype == torch.float32
+    view, half = parse(word), v2.Normalize([0.5], [0.5])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        expected = [
+            half(made) for made in view(v2.functional.to_image(picture).as_subclass(Tensor))
+        ]
+        for pipeline in (
+            [v2.ToImage(), view, half],
+            [v2.ToImage(), v2.ToPureTensor(), view, PerView(half)],
+        ):
+            torch.manual_seed(0)
+            views = v2.Compose(pipeline)(picture)
+            assert isinstance(views, tuple) and all(map(torch.equal, views, expected))
+            is_image = [isinstance(made, tv_tensors.Image) for made in views]
+            assert is_image == [len(pipeline) == 3] * len(views)
+    # of plain tensors, torchvision changes the first only
+    first, second, *_ = half(tuple(made.as_subclass(Tensor) for made in views))
+    assert torch.equal(first, half(views[0])) and torch.equal(second, views[1])
+
+
+@every_image_view
+def test_a_torchvision_image_gives_torchvision_images(name: str) -> None:
+    view, image = parse(name), tv_tensors.Image((IMAGES[0] * 255).byte())
+    for made, plain in zip(
+        view(image, seed(0)), view(image.as_subclass(Tensor), seed(0)), strict=True
+    ):
+        assert isinstance(made, tv_tensors.Image) and torch.equal(made, plain)
+
+
+@every_image_view
+def test_views_are_mapped_over_images_or_say_why_not(name: str) -> None:
+    """torch.func.vmap in eval mode; in training mode draws are made for a batch."""
+    view, mapped = parse(name), parse(name).eval()
+    views = torch.func.vmap(mapped)(IMAGES)
+    for one, other in zip(views, mapped(IMAGES), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    if view.augments:
+        for randomness in ("error", "same", "different"):
+            with pytest.raises(RuntimeError, match=r"call the view on the whole batch"):
+                torch.func.vmap(view, randomness=randomness)(IMAGES)

@@ -129,7 +129,7 @@ def test_one_view_before_several_and_several_before_one() -> None:
     assert all(map(torch.equal, split(IMAGES, seed(0)), lab(crop)))
     both = Then(Frequency(1), Crop((0.3, 1)))
     g = seed(0)
-    expected = [Crop((0.3, 1))(v, g)[0] for v in Frequency(1)(IMAGES)]
+    expected = [Crop((0.3, 1)).make_views(v, g)[0] for v in Frequency(1)(IMAGES)]
     assert both.channels == (3, 3) and all(map(torch.equal, both(IMAGES, seed(0)), expected))
     assert Then(parse("patch:8/16"), whole).channels == (3, 3)
 
@@ -182,7 +182,7 @@ def test_only_views_can_be_composed(part: Any) -> None:
 
 
 def test_a_chain_of_augmentations_is_drawn_for_each_view() -> None:
-    one, two = parse("crop:0.2+jitter:1"), Then(Crop((0.2, 1)), Jitter.of(1))
+    one, two = parse("crop:0.2+jitter:1"), Then(Crop((0.2, 1)), Jitter.from_strength(1))
     g = seed(0)
     assert all(map(torch.equal, one(IMAGES, seed(0)), [two(IMAGES, g)[0] for _ in range(2)]))
     lab, (first, second) = parse("color:lab"), parse("crop:0.2")(IMAGES, seed(0))
@@ -266,13 +266,46 @@ def test_a_users_function_that_builds_a_view_is_a_family() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("channels", 3), ("readout", None), ("readout", ()), ("readout", (1,)), ("channels", ())],
+    [
+        ("channels", 3),
+        ("channels", ()),
+        ("channels", (3.0,)),
+        ("channels", (0,)),
+        ("readout", None),
+        ("readout", ()),
+        ("readout", (1,)),
+        ("readout", (0.0,)),
+    ],
 )
 def test_a_users_view_must_declare_its_views(name: str, value: object) -> None:
     register("odd")(type("Odd", (Noise,), {name: value}))
     message = rf"view 'odd:1': channels must be a tuple .* {name}={re.escape(repr(value))}"
     with pytest.raises(ValueError, match=message):
         parse("odd:1+color:lab")
+    with pytest.raises(ValueError, match=message.replace("view 'odd:1'", r"Each\(Odd\)")):
+        Each(VIEWS["odd"]("1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("takes", "image", "takes: got 'image', wanted one of images, scenes, clips"),
+        ("tiles", (1, 1), r"tiles must give .*, got \(1, 1\) for channels=\(3,\)"),
+        ("tiles", (2,), r"tiles must give .*, got \(2,\)"),
+        ("beside", {"past": (1,)}, r"beside must give .*, got past=\(1,\)"),
+    ],
+)
+def test_what_a_users_view_declares_must_fit(name: str, value: object, message: str) -> None:
+    register("odd")(type("Odd", (Noise,), {name: value}))
+    with pytest.raises(ValueError, match=f"^view 'odd:1': {message}"):
+        parse("odd:1")
+
+
+@pytest.mark.parametrize("mistake", [{}.__getitem__, [0].__getitem__, lambda dial: 1 / 0])
+def test_any_error_while_a_dial_is_read_names_the_view(mistake: Any) -> None:
+    register("odd", dial="anything")(lambda dial: mistake(7 if dial == "7" else dial))
+    with pytest.raises(ValueError, match=r"^view 'odd:7': .*; the dial of odd is anything$"):
+        parse("odd:7")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +375,8 @@ def test_an_unknown_space_lists_the_known_ones(view: str) -> None:
 @pytest.mark.parametrize("split", ["", "0", "0-1", "0-123", "00-12", "0--12", "a-b", "0-12/3"])
 def test_a_bad_split_is_an_error_with_an_example(split: str) -> None:
     with pytest.raises(
-        ValueError, match=r"ColorSplit\(split\): got .*; write for example '0-12' or '0-1-2'"
+        ValueError,
+        match=r"ColorSplit\(split\): got .*; write for example '0-12', or \[\[0\], range",
     ):
         parse(f"color:lab/{split}")
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...common.checks import to_unit
+from ...common.checks import check_interval, check_range, to_unit
 from ...common.seeds import to_device
 from ..base import Augmentation, Views, register
 from ..dials import read_number
-from ..draws import apply_where, bernoulli, check_interval, check_range, uniform
+from ..draws import apply_where, bernoulli, uniform
 
 
 class BlurDraws(NamedTuple):
@@ -92,8 +92,6 @@ class Blur(Augmentation[BlurDraws]):
     (torch.Size([1, 1, 9, 9]), True)
     """
 
-    checks_range = False
-
     def __init__(
         self, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, kernel: float | None = None
     ) -> None:
@@ -101,7 +99,7 @@ class Blur(Augmentation[BlurDraws]):
         self.sigma = check_interval(sigma, 1e-3, 1e6, "Blur(sigma)")
         self.p = check_range(p, 0, 1, "Blur(p)")
         if kernel is not None:
-            check_range(kernel, 0, 1e6, "Blur(kernel)")
+            kernel = check_range(kernel, 0, 1e6, "Blur(kernel)")
             if kernel >= 1 and kernel % 2 != 1:
                 raise ValueError(
                     f"Blur(kernel): got {kernel!r}, wanted an odd whole number or a share below 1"

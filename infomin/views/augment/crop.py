@@ -1,4 +1,4 @@
-"""Random resized crops and flips of whole batches, with a box per image.
+"""Random resized crops of whole batches, with a box per image.
 
 A resized crop is two products with banded matrices, rows @ image @ columns^T, which contain the
 antialiasing triangle filter. (grid_sample takes three quarters of the time, but has no such
@@ -11,21 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...common.checks import to_unit
+from ...common.checks import check_integer, check_interval, to_unit
 from ...common.seeds import to_device
 from ..base import Augmentation, Views, register
-from ..dials import NUMBER, match_dial, read_number
-from ..draws import (
-    Which,
-    apply_where,
-    bernoulli,
-    check_integer,
-    check_interval,
-    check_range,
-    chunk_size,
-    randint_below,
-    uniform,
-)
+from ..dials import NUMBER, match_dial
+from ..draws import chunk_size, randint_below, uniform
 
 TRIES = 10
 
@@ -162,8 +152,6 @@ class Crop(Augmentation[Box]):
     torch.Size([4, 3, 24, 24])
     """
 
-    checks_range = False
-
     def __init__(
         self,
         area: tuple[float, float] = (0.2, 1.0),
@@ -207,52 +195,3 @@ class Crop(Augmentation[Box]):
 def whole(n: int, height: int, width: int) -> Box:
     """Boxes that cover n whole images."""
     return Box(*[torch.full((n,), value, device="cpu") for value in (0, 0, height, width)])
-
-
-def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Flip the images `[B, C, H, W]` selected by `which`, bool `[B]`, horizontally.
-
-    >>> flip(torch.arange(2.0).view(1, 1, 1, 2), torch.tensor([True])).flatten()
-    tensor([1., 0.])
-    """
-    return apply_where(images, which, lambda selected, rows: selected.flip(3))
-
-
-@register("flip", dial="the probability of mirroring left and right: flip:0.5")
-class Flip(Augmentation[Which]):
-    """Horizontal flip with probability p; in eval mode images stay unchanged.
-
-    Args:
-        p: 0 to 1.
-
-    Raises:
-        ValueError: p out of range.
-
-    >>> (view,) = Flip(1.0)(torch.arange(2.0).view(1, 1, 1, 2))
-    >>> view.flatten()
-    tensor([1., 0.])
-    """
-
-    checks_range = False
-
-    def __init__(self, p: float = 0.5) -> None:
-        super().__init__()
-        self.p = check_range(p, 0, 1, "Flip(p)")
-
-    @classmethod
-    def from_dial(cls, dial: str) -> "Flip":
-        """`flip:P`."""
-        return cls(read_number(dial))
-
-    def draw(
-        self, n: int, height: int, width: int, generator: torch.Generator | None = None
-    ) -> Which:
-        """Draw which of n images are flipped."""
-        return Which(bernoulli((n,), self.p, generator))
-
-    def augment(self, images: Tensor, draws: Which) -> Views:
-        """Make the view from given draws."""
-        return (flip(to_unit(images), draws.which),)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"

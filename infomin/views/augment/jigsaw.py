@@ -5,11 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...common.checks import to_unit
+from ...common.checks import check_integer, to_unit
 from ...common.seeds import to_device
 from ..base import Augmentation, Views, register
 from ..dials import match_dial
-from ..draws import check_integer, permutations, randint_below
+from ..draws import check_sides, permutations, randint_below
 
 SHARE = 64 / 85  # PIRL takes 64 px of each cell of 85
 
@@ -75,7 +75,7 @@ class Jigsaw(Augmentation[JigsawDraws]):
             PIRL.
 
     Raises:
-        ValueError: a number out of range; from `forward`, images too small for the cells.
+        ValueError: a number out of range; from `draw`, images too small for the cells.
 
     Source: PIRL (arXiv 1912.01991), which encodes each cell by itself: use `cells` for that.
     InfoMin has both.
@@ -84,8 +84,6 @@ class Jigsaw(Augmentation[JigsawDraws]):
     >>> view.shape
     torch.Size([2, 3, 48, 48])
     """
-
-    checks_range = False
 
     def __init__(self, cells: int = 3, crop: int | None = None) -> None:
         super().__init__()
@@ -106,6 +104,7 @@ class Jigsaw(Augmentation[JigsawDraws]):
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> JigsawDraws:
         """Draw the offsets and the order of the squares of n images."""
+        check_sides(height, width, self.cells * (self.crop or 1), type(self).__name__)
         side, count = self.side(height, width), self.cells**2
         positions = (height // self.cells - side + 1, width // self.cells - side + 1)
         offsets = randint_below((n, count, 2), torch.tensor(positions, device="cpu"), generator)
@@ -117,9 +116,6 @@ class Jigsaw(Augmentation[JigsawDraws]):
         squares = cells(to_unit(images), self.cells, side, draws.offsets)
         sample = torch.arange(len(images), device=images.device)[:, None]
         return (assemble(squares[sample, to_device(draws.order, images.device)]),)
-
-    def smallest_side(self) -> int:
-        return self.cells * (self.crop or 1)
 
     def extra_repr(self) -> str:
         return f"cells={self.cells}, crop={self.crop}"

@@ -1,4 +1,4 @@
-"""Colour jitter and conversion to grey, per image: torchvision's operations, clamped to [0, 1]."""
+"""Colour jitter per image: torchvision's operations, clamped to [0, 1]."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,24 +7,19 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ...common.checks import to_unit
+from ...common.checks import INF, check_range, to_unit
 from ...common.seeds import to_device
 from ..base import Augmentation, Views, register
 from ..dials import read_number
 from ..draws import (
     Change,
-    Which,
     apply_in_sequence,
-    apply_where,
     bernoulli,
-    check_range,
     per_sample,
     permutations,
     uniform,
-    writable,
 )
 
-INF = float("inf")
 Adjust: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -119,7 +114,7 @@ class JitterDraws(NamedTuple):
     order: Tensor
 
 
-@torch.compiler.disable  # a compiler cannot see that memory is lent
+@torch.compiler.disable  # what it does depends on its draws
 def jitter(
     images: Tensor,
     brightness: Tensor,
@@ -156,8 +151,7 @@ def jitter(
     first, *others = order.split(per_pass, 1)
     images = apply_in_sequence(images, first, operations)
     for choices in others:
-        with writable(images):
-            images = apply_in_sequence(images, choices, operations)
+        images = apply_in_sequence(images, choices, operations, inplace=True)
     return images
 
 
@@ -189,7 +183,7 @@ class Jitter(Augmentation[JitterDraws]):
 
     Source: torchvision.transforms.v2.ColorJitter.
 
-    >>> Jitter.of(1)
+    >>> Jitter.from_strength(1)
     Jitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=1.0)
     """
 
@@ -211,7 +205,7 @@ class Jitter(Augmentation[JitterDraws]):
         self.p = check_range(p, 0, 1, "Jitter(p)")
 
     @classmethod
-    def of(cls, strength: float, p: float = 1.0) -> "Jitter":
+    def from_strength(cls, strength: float, p: float = 1.0) -> "Jitter":
         """Colour jitter of one strength, as in InfoMin and SimCLR.
 
         Args:
@@ -219,13 +213,13 @@ class Jitter(Augmentation[JitterDraws]):
                 0.5 at most.
             p: the probability that an image is jittered at all.
         """
-        amount = 0.8 * check_range(strength, 0, 1e6, "Jitter.of(strength)")
+        amount = 0.8 * check_range(strength, 0, 1e6, "Jitter.from_strength(strength)")
         return cls(amount, amount, amount, min(0.2 * strength, 0.5), p)
 
     @classmethod
     def from_dial(cls, dial: str) -> "Jitter":
         """`jitter:STRENGTH`."""
-        return cls.of(read_number(dial))
+        return cls.from_strength(read_number(dial))
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
@@ -257,58 +251,3 @@ class Jitter(Augmentation[JitterDraws]):
 def _draw_factors(n: int, amount: float, generator: torch.Generator | None) -> Tensor:
     """Uniform factors `[n]` in [max(0, 1 - amount), 1 + amount]."""
     return uniform((n,), max(0, 1 - amount), 1 + amount, generator)
-
-
-def grey(images: Tensor, which: Tensor) -> Tensor:
-    """Replace all channels by their luma in the images selected by `which`.
-
-    Args:
-        images: `[B, 3, H, W]` floating point.
-        which: bool `[B]`.
-
-    Source: equals torchvision.transforms.v2.functional.rgb_to_grayscale with three channels.
-
-    >>> grey(torch.ones(1, 3, 1, 1), torch.tensor([True])).flatten()
-    tensor([0.9999, 0.9999, 0.9999])
-    """
-    return apply_where(images, which, lambda selected, rows: luma(selected).repeat(1, 3, 1, 1))
-
-
-@register("grey", dial="the probability that an image loses its colour: grey:0.2")
-class Grey(Augmentation[Which]):
-    """Conversion to grey with probability p; in eval mode images stay unchanged.
-
-    Args:
-        p: 0 to 1.
-
-    Raises:
-        ValueError: p out of range.
-
-    >>> (view,) = Grey(1.0)(torch.rand(2, 3, 8, 8))
-    >>> torch.equal(view[:, 0], view[:, 2])
-    True
-    """
-
-    in_channels = 3
-
-    def __init__(self, p: float = 0.2) -> None:
-        super().__init__()
-        self.p = check_range(p, 0, 1, "Grey(p)")
-
-    @classmethod
-    def from_dial(cls, dial: str) -> "Grey":
-        """`grey:P`."""
-        return cls(read_number(dial))
-
-    def draw(
-        self, n: int, height: int, width: int, generator: torch.Generator | None = None
-    ) -> Which:
-        """Draw which of n images lose their colour."""
-        return Which(bernoulli((n,), self.p, generator))
-
-    def augment(self, images: Tensor, draws: Which) -> Views:
-        """Make the view from given draws."""
-        return (grey(to_unit(images), draws.which),)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"

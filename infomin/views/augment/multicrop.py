@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...common.checks import to_unit
+from ...common.checks import check_integer, check_interval, to_unit
 from ..base import Augmentation, Views, register
 from ..dials import match_dial
-from ..draws import check_integer, check_interval
 from .crop import Box, boxes, crop, whole
 
 LARGE_AREA, SMALL_AREA = (0.14, 1.0), (0.05, 0.14)  # shares of the image, as in SwAV
@@ -35,7 +34,6 @@ class MultiCrop(Augmentation[Box]):
     (6, torch.Size([8, 3, 32, 32]), torch.Size([8, 3, 16, 16]))
     """
 
-    checks_range = False
     channels: tuple[int, ...] = ()  # set in __init__, one entry per crop
 
     def __init__(
@@ -53,10 +51,10 @@ class MultiCrop(Augmentation[Box]):
         self.sizes = tuple(check_integer(size, 1, 1e6, "MultiCrop(sizes)") for size in sizes)
         self.counts = tuple(check_integer(count, 1, 1e3, "MultiCrop(counts)") for count in counts)
         self.areas = tuple(check_interval(area, 1e-6, 1, "MultiCrop(areas)") for area in areas)
-        self.kinds: list[tuple[int, tuple[float, float]]] = []  # size and area of each view
+        self.crops: list[tuple[int, tuple[float, float]]] = []  # size and area of each view
         for size, count, area in zip(self.sizes, self.counts, self.areas, strict=True):
-            self.kinds += [(size, area)] * count
-        self.channels = (3,) * len(self.kinds)
+            self.crops += [(size, area)] * count
+        self.channels = (3,) * len(self.crops)
 
     @classmethod
     def from_dial(cls, dial: str) -> "MultiCrop":
@@ -71,21 +69,21 @@ class MultiCrop(Augmentation[Box]):
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
     ) -> Box:
         """Draw a box for each of n images and each view: long `[n, views]`."""
-        drawn = [boxes(n, height, width, area, generator=generator) for _, area in self.kinds]
+        drawn = [boxes(n, height, width, area, generator=generator) for _, area in self.crops]
         return Box(*[torch.stack(field, 1) for field in zip(*drawn, strict=True)])
 
     def augment(self, images: Tensor, draws: Box) -> Views:
         """Make the views from given draws."""
         images = to_unit(images)
         fields = [field.unbind(1) for field in draws]
-        per_view = zip(self.kinds, *fields, strict=True)
+        per_view = zip(self.crops, *fields, strict=True)
         return tuple(crop(images, Box(*box), (size, size)) for (size, _), *box in per_view)
 
     def still(self, images: Tensor) -> Views:
         """The views in eval mode: the whole image, resized to the side of each crop."""
         n, _, height, width = images.shape
         box = whole(n, height, width)
-        return tuple(crop(to_unit(images), box, (size, size)) for size, _ in self.kinds)
+        return tuple(crop(to_unit(images), box, (size, size)) for size, _ in self.crops)
 
     def extra_repr(self) -> str:
         return f"sizes={self.sizes}, counts={self.counts}, areas={self.areas}"

@@ -12,9 +12,10 @@ from ...common.checks import check_choice
 from ..base import View, register
 from ..compose import Then
 from .blur import Blur
-from .crop import Crop, Flip
-from .jitter import Grey, Jitter
+from .crop import Crop
+from .jitter import Jitter
 from .randaugment import RandAugment
+from .sometimes import Flip, Grey
 
 # In order of application. Sources: InfoMin (A to E); SimCLR, arXiv 2002.05709, appendix A.
 _INFOMIN = (Crop, Flip, partial(Jitter, 0.8, 0.8, 0.8, 0.2, p=0.8), Blur, RandAugment, Grey)
@@ -34,7 +35,7 @@ PRESETS: dict[str, tuple[Callable[[], View], ...]] = {
     "simclr": (
         partial(Crop, (0.08, 1.0)),
         Flip,
-        partial(Jitter.of, 1, p=0.8),
+        partial(Jitter.from_strength, 1, p=0.8),
         Grey,
         partial(Blur, kernel=0.1),
     ),

@@ -11,10 +11,10 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ...common.checks import to_unit
+from ...common.checks import INF, check_integer, check_range, to_unit
 from ..base import Augmentation, Views, register
 from ..dials import read_number
-from ..draws import apply_in_sequence, bernoulli, check_integer, check_range, normal, randint_below
+from ..draws import apply_in_sequence, bernoulli, normal, randint_below
 from .jitter import adjust_brightness, adjust_contrast, adjust_saturation
 from .tone import (
     adjust_sharpness,
@@ -99,7 +99,7 @@ def randaugment(images: Tensor, operation: Tensor, magnitude: Tensor, sign: Tens
         operations = [partial(_apply_tone, tone, m[:, k]) for tone in TONES.values()]
         operations.append(partial(_apply_move, operation[:, k], m[:, k] * sign[:, k]))
         choices = operation[:, k : k + 1].clamp(max=len(TONES))
-        images = apply_in_sequence(images, choices, operations)
+        images = apply_in_sequence(images, choices, operations, inplace=k > 0)
     return images
 
 
@@ -157,7 +157,7 @@ class RandAugment(Augmentation[RandDraws]):
         super().__init__()
         self.n = check_integer(n, 0, 100, "RandAugment(n)")
         self.m = check_range(m, 0, MOST, "RandAugment(m)")
-        self.std = check_range(std, 0, float("inf"), "RandAugment(std)")
+        self.std = check_range(std, 0, INF, "RandAugment(std)")
         self.p = check_range(p, 0, 1, "RandAugment(p)")
         self.color = color
         self.names = COLOR if color else NO_COLOR

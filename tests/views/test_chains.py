@@ -1,19 +1,18 @@
-"""A chain of augmentations overwrites its intermediate images, and no tensor that others hold."""
+"""A chain checks its images once and leaves them alone, whatever its parts are."""
 
-import copy
-import pickle
-from io import BytesIO
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.modules.module import register_module_forward_hook
 
-from infomin.common.checks import is_validated, mark_validated
+from infomin.common import checks
 from infomin.views import (
+    Augmentation,
     Blur,
+    ColorSplit,
     Crop,
     Each,
     Flip,
@@ -24,17 +23,16 @@ from infomin.views import (
     RandAugment,
     Then,
     View,
-    draws,
     parse,
+    try_parts,
 )
-from infomin.views.draws import apply_in_sequence, apply_where, writable
 
 torch.set_num_threads(1)
 PARTS: dict[str, Any] = {
     "crop": Crop(),
     "flip": Flip(),
     "no flip": Flip(0),  # returns its input tensor
-    "jitter": Jitter.of(1, p=0.7),
+    "jitter": Jitter.from_strength(1, p=0.7),
     "grey": Grey(0.5),
     "all grey": Grey(1),
     "blur": Blur(),
@@ -44,11 +42,7 @@ PARTS: dict[str, Any] = {
 BYTES = torch.randint(
     256, (8, 3, 16, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
 )
-INPUTS = {
-    "bytes": BYTES.clone,
-    "floats": lambda: BYTES / 255,
-    "validated floats": lambda: mark_validated(BYTES / 255),
-}
+INPUTS = {"bytes": BYTES.clone, "floats": lambda: BYTES / 255}
 PAIRS = [f"{first}, {second}" for first, second in product(PARTS, PARTS)]
 every_pair = pytest.mark.parametrize("pair", PAIRS)
 
@@ -78,20 +72,7 @@ def test_a_chain_equals_its_parts_and_does_not_change_its_input(pair: str, input
         assert torch.equal(images, before)
 
 
-@every_pair
-def test_a_view_that_the_caller_holds_is_not_overwritten(pair: str) -> None:
-    first, second = (PARTS[name] for name in pair.split(", "))
-    (held,) = first(BYTES, seeded())
-    before = held.clone()
-    second(held, seeded())
-    assert torch.equal(held, before)
-    (held,) = Then(first, second)(BYTES, seeded())
-    before = held.clone()
-    Then(PARTS["flip"], PARTS["grey"])(held, seeded())
-    assert torch.equal(held, before)
-
-
-def test_a_view_with_two_readers_is_not_overwritten() -> None:
+def test_a_view_with_two_readers_reaches_both() -> None:
     first, readers = Crop(), [Grey(0.5), Flip(0.5)]
     grey, flipped = Then(first, Each(*readers))(BYTES, seeded())
     generator = seeded()
@@ -102,62 +83,9 @@ def test_a_view_with_two_readers_is_not_overwritten() -> None:
     assert [view.shape[2] for view in views] == [8, 8, 5]
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if name != "no flip"])
-def test_lent_images_are_overwritten_once(name: str) -> None:
-    """The result is in the same memory if the images are lent, otherwise in new memory."""
-    (images,) = PARTS[name](BYTES, seeded())
-    which = torch.arange(8) % 2 == 0
-    expected = apply_where(images, which, lambda selected, rows: 1 - selected)
-    assert expected.data_ptr() != images.data_ptr()
-    lent = images.clone(memory_format=torch.contiguous_format)
-    with writable(lent):
-        result = apply_where(lent, which, lambda selected, rows: 1 - selected)
-        assert result is lent and torch.equal(result, expected)
-        assert apply_where(result, which, lambda selected, rows: selected) is not result
-    lent = images.clone(memory_format=torch.contiguous_format)
-    with writable(lent):
-        pass
-    assert apply_where(lent, which, lambda selected, rows: selected) is not lent
-
-
-def test_a_chain_lends_each_part_the_result_of_the_part_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lent, has_note = [], draws.has_note
-
-    def record(images: Tensor, what: str) -> bool:
-        lent.append(has_note(images, what))
-        return lent[-1]
-
-    monkeypatch.setattr(draws, "has_note", record)
-    Then(Then(Then(Crop(), Flip()), Jitter(p=0.9)), Grey(0.5))(BYTES, seeded())
-    assert lent == [True] * len(lent) and len(lent) >= 3
-    lent.clear()
-    Then(Then(Flip(0.5), Jitter(p=0.9)), Grey(0.5))(BYTES / 255, seeded())
-    assert lent[0] is False  # the batch is the caller's
-
-
-def test_images_with_a_gradient_or_shared_memory_are_not_lent() -> None:
-    which = torch.tensor([True, False])
-    choices = torch.tensor([[0], [1]])
-    add = lambda images, rows: images + 1  # noqa: E731
-    for images in (
-        torch.zeros(2, 3, 1, 1, requires_grad=True),
-        torch.zeros(2, 1, 1, 1).expand(2, 3, 1, 1),
-    ):
-        with writable(images):
-            assert apply_where(images, which, add) is not images and not images.any()
-            result = apply_in_sequence(images, choices, [add, add])
-            assert result is not images and not images.any()
-    with torch.inference_mode():
-        images = torch.zeros(2, 3, 1, 1)
-        with writable(images):
-            assert apply_where(images, which, add) is not images and not images.any()
-
-
 def test_gradients_pass_through_a_chain() -> None:
-    chain = Then(Then(Then(Crop(), Jitter.of(1)), Grey(0.5)), Blur())
-    parts = [Crop(), Jitter.of(1), Grey(0.5), Blur()]
+    chain = Then(Then(Then(Crop(), Jitter.from_strength(1)), Grey(0.5)), Blur())
+    parts = [Crop(), Jitter.from_strength(1), Grey(0.5), Blur()]
     images = (BYTES / 255).double().requires_grad_()
     (chain(images, seeded())[0] ** 2).sum().backward()
     twin = images.detach().clone().requires_grad_()
@@ -202,29 +130,133 @@ class AddedFlip(Flip):
 
 
 @pytest.mark.parametrize("second", [HalfGrey(), AddedFlip()], ids=lambda part: type(part).__name__)
-def test_a_users_augmentation_is_lent_nothing(second: Any) -> None:
+def test_the_forward_of_a_users_view_is_called_in_a_chain(second: Any) -> None:
     generator = seeded()
     (crop,) = PARTS["crop"](BYTES, generator)
     expected = second(crop.clone(), generator)[0]
     assert torch.equal(Then(PARTS["crop"], second)(BYTES, seeded())[0], expected)
+    assert torch.equal(Each(Then(PARTS["crop"], second))(BYTES, seeded())[0], expected)
 
 
-def test_the_result_of_a_users_augmentation_is_not_lent() -> None:
+def test_what_a_users_augmentation_keeps_is_not_overwritten() -> None:
     view = FixedNoise()
     before = view.noise.clone()
     Then(view, PARTS["grey"])(BYTES, seeded())
     assert torch.equal(view.noise, before)
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_tensor_that_a_hook_keeps_is_not_overwritten(nested: bool) -> None:
-    first, kept = Crop(), []
-    first.register_forward_hook(
-        lambda module, inputs, views: kept.append((views[0], views[0].clone()))
+CHAINS = ["aug:infomin", "crop:0.2+color:lab", "aug:simclr/1+frequency:1", "grey:1|crop:0.2/1"]
+
+
+@pytest.mark.parametrize("word", [*PARTS, *CHAINS])
+def test_floats_are_read_once_by_a_chain_and_bytes_never(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers, check_values = [], checks._check_values
+    monkeypatch.setattr(
+        checks,
+        "_check_values",
+        lambda x, who, unit: callers.append(who) or check_values(x, who, unit),
     )
-    second = Then(first, Flip(0)) if nested else first
-    Then(second, Grey(0.5))(BYTES, seeded())
-    assert len(kept) == 1 and torch.equal(*kept[0])
+    view = PARTS[word] if word in PARTS else parse(word)
+    for images, count in (
+        (BYTES, 0),
+        (BYTES / 255, 1),
+        (BYTES[0] / 255, 1),
+        (BYTES.half() / 255, 1),
+    ):
+        callers.clear()
+        view(images, seeded())
+        assert len(callers) == count
+
+
+@pytest.mark.parametrize("word", [*PARTS, *CHAINS])
+@pytest.mark.parametrize(
+    ("value", "message"), [(255, r"must lie in \[0, 1\], got \[0, 255\]"), (np.nan, "NaN or Inf")]
+)
+def test_a_buffer_refilled_through_numpy_is_checked_again(
+    word: str, value: float, message: str
+) -> None:
+    view = PARTS[word] if word in PARTS else parse(word)
+    images = torch.zeros(2, 3, 16, 12)
+    view(images, seeded())
+    images.numpy()[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=message):
+        view(images, seeded())
+
+
+class Levels(View):
+    """A user's view that gives 0..255, and says what it is told to."""
+
+    channels, readout = (3,), (0,)
+
+    def __init__(self, bounded: bool) -> None:
+        super().__init__()
+        self.bounded = bounded
+
+    def forward(self, images: Tensor, generator: Any = None) -> tuple[Tensor, ...]:
+        return (255 * images,)
+
+
+class Doubled(Augmentation[None]):
+    """A user's augmentation that leaves [0, 1] and does not say so."""
+
+    def draw(self, n: int, height: int, width: int, generator: Any = None) -> None:
+        return None
+
+    def augment(self, images: Tensor, draws: None) -> tuple[Tensor, ...]:
+        return (2 * images,)
+
+
+class Untupled(Doubled):
+    """A user's augmentation that forgets the tuple."""
+
+    def augment(self, images: Tensor, draws: None) -> Any:
+        return images
+
+
+@pytest.mark.parametrize("second", [Crop(), ColorSplit("lab"), Each(Crop(), Grey(1))])
+def test_images_are_checked_after_a_users_view_too(second: View) -> None:
+    images = BYTES / 255
+    message = r"^views of Levels: floating-point images must lie in \[0, 1\], got \[0, 255\]"
+    with pytest.raises(ValueError, match=message):
+        Then(Levels(bounded=True), second)(images)
+    # a view that takes any values takes those that are declared
+    (any_values,) = Then(Levels(bounded=False), Crop())(images, seeded())
+    torch.testing.assert_close(any_values, 255 * Crop()(images, seeded())[0])
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        Then(Doubled(), Jitter()),
+        Then(Then(Flip(), Doubled()), Jitter()),
+        Each(Flip(), Then(Doubled(), ColorSplit("lab"))),
+        Then(Levels(bounded=True), Jitter()),
+        Doubled(),
+    ],
+    ids=lambda view: repr(view)[:40],
+)
+def test_a_trial_finds_a_part_that_gives_other_values_than_it_declares(view: View) -> None:
+    with pytest.raises(
+        ValueError, match=r"^views of .*: floating-point images must lie in \[0, 1\]"
+    ):
+        try_parts(view, BYTES / 255, seeded())
+
+
+@pytest.mark.parametrize("view", [Untupled(), Then(Untupled(), Grey()), Each(Untupled())])
+def test_views_that_are_no_tuple_are_an_error(view: View) -> None:
+    with pytest.raises(
+        TypeError, match=r"Untupled.augment: must return a tuple of views, got Tensor"
+    ):
+        view(BYTES)
+
+
+@pytest.mark.parametrize("word", CHAINS)
+def test_a_trial_gives_the_views_of_the_chain(word: str) -> None:
+    view = parse(word)
+    trial = try_parts(view, BYTES, seeded())
+    assert all(map(torch.equal, trial, view(BYTES, seeded())))
 
 
 @pytest.mark.parametrize("images", [BYTES, BYTES / 255], ids=["bytes", "floats"])
@@ -234,30 +266,6 @@ def test_a_chain_in_eval_mode_can_be_compiled_whole_and_exported(images: Tensor)
     compiled = torch.compile(chain, backend="eager", fullgraph=True)
     assert torch.equal(compiled(images)[0], expected)
     assert torch.equal(torch.export.export(chain, (images,)).module()(images)[0], expected)
-
-
-def test_a_tensor_that_a_global_hook_keeps_is_not_overwritten() -> None:
-    chain = Then(Crop((0.5, 1.0)), Then(Jitter.of(1), Grey(0.5)))
-    kept: list[tuple[Tensor, Tensor]] = []
-    hook = register_module_forward_hook(
-        lambda module, inputs, views: kept.append((views[0], views[0].clone()))
-    )
-    try:
-        chain(BYTES, seeded())
-    finally:
-        hook.remove()
-    assert len(kept) == 5 and all(torch.equal(tensor, before) for tensor, before in kept)
-
-
-def test_validated_images_are_saved_like_others() -> None:
-    fresh, validated, files = BYTES / 255, BYTES / 255, (BytesIO(), BytesIO())
-    Crop((0.5, 1.0))(validated)
-    for file, images in zip(files, (fresh, validated), strict=True):
-        torch.save(images, file)
-    assert is_validated(validated) and files[0].getvalue() == files[1].getvalue()
-    assert not vars(validated)
-    assert not is_validated(copy.deepcopy(validated))
-    assert not is_validated(pickle.loads(pickle.dumps(validated)))
 
 
 def test_per_sample_gradients_pass_through_a_view_of_floats() -> None:
@@ -271,7 +279,7 @@ def test_per_sample_gradients_pass_through_a_view_of_floats() -> None:
 
 
 def test_functional_gradients_pass_through_a_chain() -> None:
-    chain, images = Then(Then(Crop(), Jitter.of(1)), Grey(0.5)), BYTES / 255
+    chain, images = Then(Then(Crop(), Jitter.from_strength(1)), Grey(0.5)), BYTES / 255
     gradient = torch.func.grad(lambda x: (chain(x, seeded())[0] ** 2).sum())(images)
     twin = images.clone().requires_grad_()
     (chain(twin, seeded())[0] ** 2).sum().backward()

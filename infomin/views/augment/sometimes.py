@@ -1,0 +1,108 @@
+"""Augmentations that change some of the images, each with probability p: flip and grey."""
+
+import torch
+from torch import Tensor
+
+from ...common.checks import check_range, to_unit
+from ..base import Augmentation, Views, register
+from ..dials import read_number
+from ..draws import Selection, apply_where, bernoulli
+from .jitter import luma
+
+
+class Sometimes(Augmentation[Selection]):
+    """The base class: changes an image with probability p; in eval mode images stay unchanged.
+
+    Args:
+        p: 0 to 1.
+
+    Raises:
+        ValueError: p out of range.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = check_range(p, 0, 1, f"{type(self).__name__}(p)")
+
+    @classmethod
+    def from_dial(cls, dial: str) -> "Sometimes":
+        """`name:P`."""
+        return cls(read_number(dial))
+
+    def change(self, images: Tensor, which: Tensor) -> Tensor:
+        """Change the floating-point images `[B, C, H, W]` selected by `which`, bool `[B]`."""
+        raise NotImplementedError(f"{type(self).__name__} has no change")
+
+    def draw(
+        self, n: int, height: int, width: int, generator: torch.Generator | None = None
+    ) -> Selection:
+        """Draw which of n images are changed."""
+        return Selection(bernoulli((n,), self.p, generator))
+
+    def augment(self, images: Tensor, draws: Selection) -> Views:
+        """Make the view from given draws."""
+        return (self.change(to_unit(images), draws.which),)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def flip(images: Tensor, which: Tensor) -> Tensor:
+    """Flip the images `[B, C, H, W]` selected by `which`, bool `[B]`, horizontally.
+
+    >>> flip(torch.arange(2.0).view(1, 1, 1, 2), torch.tensor([True])).flatten()
+    tensor([1., 0.])
+    """
+    return apply_where(images, which, lambda selected, rows: selected.flip(3))
+
+
+@register("flip", dial="the probability of mirroring left and right: flip:0.5")
+class Flip(Sometimes):
+    """Horizontal flip with probability p; in eval mode images stay unchanged.
+
+    >>> (view,) = Flip(1.0)(torch.eye(2).view(1, 1, 2, 2))
+    >>> view[0, 0]
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p)
+
+    def change(self, images: Tensor, which: Tensor) -> Tensor:
+        """Flip the selected images."""
+        return flip(images, which)
+
+
+def grey(images: Tensor, which: Tensor) -> Tensor:
+    """Replace all channels by their luma in the images selected by `which`.
+
+    Args:
+        images: `[B, 3, H, W]` floating point.
+        which: bool `[B]`.
+
+    Source: equals torchvision.transforms.v2.functional.rgb_to_grayscale with three channels.
+
+    >>> grey(torch.ones(1, 3, 1, 1), torch.tensor([True])).flatten()
+    tensor([0.9999, 0.9999, 0.9999])
+    """
+    return apply_where(images, which, lambda selected, rows: luma(selected).repeat(1, 3, 1, 1))
+
+
+@register("grey", dial="the probability that an image loses its colour: grey:0.2")
+class Grey(Sometimes):
+    """Conversion to grey with probability p; in eval mode images stay unchanged.
+
+    >>> (view,) = Grey(1.0)(torch.rand(2, 3, 8, 8))
+    >>> torch.equal(view[:, 0], view[:, 2])
+    True
+    """
+
+    in_channels = 3
+
+    def __init__(self, p: float = 0.2) -> None:
+        super().__init__(p)
+
+    def change(self, images: Tensor, which: Tensor) -> Tensor:
+        """Make the selected images grey."""
+        return grey(images, which)
