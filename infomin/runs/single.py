@@ -29,7 +29,7 @@ from ..methods import Context, Group, Method, Task, build_method
 from ..networks.encoders import Encoders
 from ..training.loop import BatchesByStep, Diverged, fit
 from ..training.optim import build_training
-from ..views import View
+from ..views import View, try_parts
 from .folder import RunFolder, default_torch_state, run_training
 from .provenance import describe_provenance
 from .recipe import LOG_EVERY, FileDigests, Recipe, recipe_key
@@ -250,13 +250,13 @@ def _try_view(view: View, word: str, part: Part, device: torch.device) -> Shapes
         raise TypeError(
             f"view {word!r}: {error}; its forward takes images and a torch.Generator"
         ) from error
-    tried = []
+    tried, images = [], first_rows(part, 2)[0]
     for mode in (True, False):
+        who = f"view {word!r}" + ("" if mode else " in eval mode")
         with torch_seeded(0, device), torch.no_grad():
-            views = trial.train(mode)(first_rows(part, 2)[0], seeded_generator(0, "try"))
-        tried.append(
-            _checked_shapes(views, view, f"view {word!r}" + ("" if mode else " in eval mode"))
-        )
+            views = trial.train(mode)(images, seeded_generator(0, "try"))
+            tried.append(_checked_shapes(views, view, who))
+            try_parts(trial, images, seeded_generator(0, "try"))
     return tried[0]
 
 

@@ -12,7 +12,7 @@ from infomin.common import files
 from infomin.measure import probe
 from infomin.methods import METHODS, InfoNCE
 from infomin.runs import single
-from infomin.views import VIEWS, PixelFlow, View
+from infomin.views import VIEWS, Augmentation, PixelFlow, View
 
 pytestmark = pytest.mark.usefixtures("one_penalty")
 
@@ -250,6 +250,24 @@ def test_a_view_that_would_fail_later_is_told_before_training(untrained, registe
     registered(VIEWS, "odd", Odd)
     with pytest.raises((TypeError, ValueError), match=message):
         run(tiny(view=f"odd:{dial}"))
+
+
+class Doubled(Augmentation):
+    """An augmentation that leaves [0, 1] and does not say so; those after it would not show it."""
+
+    def draw(self, n, height, width, generator=None):
+        return None
+
+    def augment(self, images, draws):
+        return (images.float() / 100,)
+
+
+@pytest.mark.parametrize("view", ["doubled:1+jitter:1", "doubled:1/1+color:lab"])
+def test_a_part_of_a_chain_is_tried_too(untrained, registered, view):
+    registered(VIEWS, "doubled", lambda dial: Doubled())
+    message = r"^views of Doubled: floating-point images must lie in \[0, 1\]"
+    with pytest.raises(ValueError, match=message):
+        run(tiny(view=view))
 
 
 class Few(InfoNCE):
