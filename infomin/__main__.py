@@ -1,7 +1,6 @@
 """The command `infomin`. The help text of each option is the docstring under its field."""
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -11,70 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 from docstring_parser import parse_from_object
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 
 from .common import files
 from .common.allocator import keep_memory
-from .common.terminal import exit_status, tolerate_encoding
+from .common.terminal import Parser, Several, exit_status, tolerate_encoding
 from .version import __version__
 
 # What computes is imported where it is used, because torch takes a second that help need not take.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-
-class Parser(ArgumentParser):
-    """Prints a mistake in one line that says where to look, instead of all options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Exit with status 2."""
-        missing = re.search(r"required: ([\w-]+)\.", message)
-        subcommand = re.match(r"Subcommand '([\w-]+)'", message) or missing
-        parser: ArgumentParser = self
-        name = self.prog.replace("[options] ", "")
-        if subcommand:  # the parser above reports it
-            parser, name = self._subparsers_by_name()[subcommand[1]], f"infomin {subcommand[1]}"
-        known = ""
-        if "nrecognized" in message or (subcommand and not missing):
-            known = f"; wanted one of {', '.join(_option_names(parser))}"
-        if missing:
-            message = message.replace(f"{missing[1]}.", "")
-        print(f"infomin: {' '.join(message.split())}{known}; see {name} --help", file=sys.stderr)
-        self.exit(2)
-
-    def _subparsers_by_name(self) -> dict[str, ArgumentParser]:
-        for action in self._actions:
-            if isinstance(action.choices, dict):
-                return action.choices
-        return {}
-
-
-def _option_names(parser: ArgumentParser) -> list[str]:
-    usual = ("help", "config", "print_config")
-    actions = [a for a in parser._actions if a.option_strings and a.dest not in usual]
-    return [action.option_strings[-1] for action in actions]
-
-
-class Several:
-    """Reads values joined by commas, such as `0,1,2`, or a list in a YAML file."""
-
-    def __init__(self, kind: type) -> None:
-        self.kind = kind
-
-    def __call__(self, words: Any) -> list[Any]:
-        """The values; in a YAML file they mean what they mean on the command line."""
-        words = words if isinstance(words, list) else str(words).split(",")
-        return [self.read(str(word).strip()) for word in words]
-
-    def read(self, word: str) -> Any:
-        """A single value."""
-        if self.kind is not bool:
-            return self.kind(word)
-        if word.lower() not in ("true", "false"):
-            raise ValueError(f"got {word!r}, wanted true or false")
-        return word.lower() == "true"
-
-    def __repr__(self) -> str:
-        return f"{self.kind.__name__}, …"
 
 
 def _add_training(parser: Parser, out: str, jobs: bool) -> None:
@@ -203,6 +147,33 @@ def _views(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draws.")
 
 
+def _data_commands() -> dict[str, Callable[..., int]]:
+    from .data.commands import clips, fetch, patches
+
+    return {"fetch": fetch, "patches": patches, "clips": clips}
+
+
+def _data(parser: Parser) -> None:
+    commands = parser.add_subcommands(title="commands")
+    for name, function in _data_commands().items():
+        docstring = parse_from_object(function)
+        about = docstring.short_description or ""
+        options = Parser(description=f"{about}\n\n{docstring.long_description}")
+        commands.add_subcommand(name, options, help=about)
+        if name == "fetch":  # several words, not a list in brackets
+            for parameter in docstring.params:
+                flag = {"names": "names", "root": "--root"}[parameter.arg_name]
+                several: dict[str, Any] = {"nargs": "+"} if flag == "names" else {"default": ""}
+                options.add_argument(flag, type=str, help=parameter.description, **several)
+        else:
+            options.add_function_arguments(function, as_positional=True)
+
+
+def _do_data(options: Namespace) -> int:
+    name = options.subcommand
+    return _data_commands()[name](**options[name].as_dict())
+
+
 def _do_demo(options: Namespace) -> None:
     from .experiment import experiment
     from .runs.presets import U_CURVE
@@ -295,7 +266,7 @@ class Command(NamedTuple):
 
     about: str
     add_options: Callable[[Parser], None]
-    work: Callable[[Namespace], None]
+    work: Callable[[Namespace], int | None]
 
 
 COMMANDS = {
@@ -323,6 +294,11 @@ COMMANDS = {
         _views,
         _do_views,
     ),
+    "data": Command(
+        "Download data sets, cut patches from photographs, or write clips of moving digits.",
+        _data,
+        _do_data,
+    ),
 }
 
 
@@ -340,9 +316,9 @@ def build(command: str) -> Parser:
     commands = parser.add_subcommands(title="commands")
     for name, (about, add_options, _) in COMMANDS.items():
         options = Parser(description=about)
+        commands.add_subcommand(name, options, help=about)
         if name == command:
             add_options(options)
-        commands.add_subcommand(name, options, help=about)
     return parser
 
 
@@ -355,7 +331,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return exit_status(partial(_execute, command, words), f"infomin {command}".strip())
 
 
-def _execute(command: str, words: Sequence[str]) -> None:
+def _execute(command: str, words: Sequence[str]) -> int | None:
     try:
         parsed = build(command).parse_args(words)
     except UnicodeDecodeError as error:
@@ -365,7 +341,7 @@ def _execute(command: str, words: Sequence[str]) -> None:
     from .common.distributed import leave_processes
 
     try:
-        COMMANDS[command].work(parsed[command])
+        return COMMANDS[command].work(parsed[command])
     finally:
         leave_processes()
 

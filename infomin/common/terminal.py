@@ -1,12 +1,70 @@
-"""What a command line does around its work: encoding, mistakes in one line, the exit status."""
+"""What a command line does around its work: its parser, encoding, mistakes, the exit status."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Any
 
+from jsonargparse import ArgumentParser
+
 from .files import Locked
+
+
+class Parser(ArgumentParser):
+    """Prints a mistake in one line that says where to look, instead of all options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Exit with status 2."""
+        missing = re.search(r"required: ([\w-]+)\.", message)
+        subcommand = re.match(r"Subcommand '([\w-]+)'", message) or missing
+        parser: ArgumentParser = self
+        name = self.prog.replace("[options] ", "")
+        if subcommand:  # the parser above reports it
+            parser, name = self._subparsers_by_name()[subcommand[1]], f"infomin {subcommand[1]}"
+        known = ""
+        if "nrecognized" in message or (subcommand and not missing):
+            known = f"; wanted one of {', '.join(_option_names(parser))}"
+        if missing:
+            message = message.replace(f"{missing[1]}.", "")
+        print(f"infomin: {' '.join(message.split())}{known}; see {name} --help", file=sys.stderr)
+        self.exit(2)
+
+    def _subparsers_by_name(self) -> dict[str, ArgumentParser]:
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                return action.choices
+        return {}
+
+
+def _option_names(parser: ArgumentParser) -> list[str]:
+    usual = ("help", "config", "print_config")
+    actions = [a for a in parser._actions if a.option_strings and a.dest not in usual]
+    return [action.option_strings[-1] for action in actions]
+
+
+class Several:
+    """Reads values joined by commas, such as `0,1,2`, or a list in a YAML file."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def __call__(self, words: Any) -> list[Any]:
+        """The values; in a YAML file they mean what they mean on the command line."""
+        words = words if isinstance(words, list) else str(words).split(",")
+        return [self.read(str(word).strip()) for word in words]
+
+    def read(self, word: str) -> Any:
+        """A single value."""
+        if self.kind is not bool:
+            return self.kind(word)
+        if word.lower() not in ("true", "false"):
+            raise ValueError(f"got {word!r}, wanted true or false")
+        return word.lower() == "true"
+
+    def __repr__(self) -> str:
+        return f"{self.kind.__name__}, …"
 
 
 def exit_status(action: Callable[[], Any], name: str) -> int:

@@ -6,12 +6,14 @@ import time
 from io import BytesIO, TextIOWrapper
 
 import pytest
+from PIL import Image
 from tiny_cli import AS_TINY, TINY
 
 import infomin
 from infomin import experiment as experiments
 from infomin.__main__ import main
 from infomin.common import files
+from infomin.data import commands
 from infomin.report.rows import read_rows
 from infomin.runs import folder
 from infomin.runs import single as runs
@@ -171,6 +173,39 @@ def test_plot_of_the_table_that_it_wrote_is_told_in_one_line(call, rows, tmp_pat
         "table.csv: got another kind of file, wanted a folder of runs or a .jsonl file of rows; "
         "name the folder that contains it" in errors
     )
+
+
+def test_data_is_fetched_and_a_failure_is_the_exit_status(call, tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, where):
+        asked.append((name, where))
+        return "no network" if name == "emnist" else None
+
+    monkeypatch.setattr(commands, "download", download)
+    for names, status in ((["mnist", "cifar10"], 0), (["emnist", "mnist"], 2)):
+        asked.clear()
+        got, _, errors = call("data", "fetch", *names, f"--root={tmp_path}")
+        assert asked == [(name, tmp_path) for name in names]
+        assert (got, errors) == (status, "no network\n" if status else "")
+
+
+def test_clips_are_written_and_damage_is_the_exit_status(call, tmp_path):
+    words = ["data", "clips", tmp_path / "clips", "--clips", 2, "--size", 32, "--frames", 3]
+    assert call(*words)[0] == 0 and call(*words, "--verify", "true")[0] == 0
+    (shard,) = (tmp_path / "clips").glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    status, said, _ = call(*words, "--verify", "true")
+    assert status == 1 and shard.name in said
+
+
+def test_photographs_are_cut(call, tmp_path):
+    for i in range(5):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "in" / f"{i}.png")
+    words = ["data", "patches", tmp_path / "in", tmp_path / "out", "--side", 32, "--per_image", 2]
+    assert call(*words)[1].startswith("5 cut;")
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 10
 
 
 def test_demo_draws_and_says_and_does_not_train_twice(call, tmp_path, monkeypatch):

@@ -48,10 +48,11 @@ def test_every_field_has_a_sentence_in_the_help(call):
             assert squeeze(sentence) in squeeze(options(text)[name]), (command, name)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "data fetch", "data patches", "data clips"])
 def test_every_option_has_a_sentence_and_no_machine_speaks_in_it(call, command):
-    status, text, errors = call(command, "--help")
-    assert status == 0 and not errors and text.startswith(f"usage: infomin [options] {command}")
+    status, text, errors = call(*command.split(), "--help")
+    usage = f"usage: infomin [options] {command.replace(' ', ' [options] ')}"
+    assert status == 0 and not errors and text.startswith(usage)
     for name, part in options(text).items():
         words = part.split("(type:")[0].split()
         assert len(words) >= 4 and any(word.endswith(".") for word in words), (name, part)
