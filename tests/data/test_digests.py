@@ -58,10 +58,11 @@ def name_of(kind, folder):
 
 
 @pytest.fixture(params=["folder", "background", "idx", "file"])
-def many_files(request, tmp_path):
-    """A data set of 1,500 files, the first of 30 kB, and their paths; contents do not matter."""
+def many_files(request, tmp_path, monkeypatch):
+    """A data set of 120 files, the first of 30 kB, and their paths; contents do not matter."""
+    monkeypatch.setattr(digests, "AT_A_TIME", 50)
     ending = "-idx3" if request.param in ("idx", "file") else ".png"
-    names = ["a-images", *(f"b/{n}" if ending == ".png" else f"{n}" for n in range(1499))]
+    names = ["a-images", *(f"b/{n}" if ending == ".png" else f"{n}" for n in range(119))]
     paths = [tmp_path / f"{name}{ending}" for name in names]
     (tmp_path / "b").mkdir()
     for n, path in enumerate(paths):
@@ -75,7 +76,7 @@ def test_any_byte_of_any_file_is_another_run(many_files, own_cache, byte, known)
     """Also if its size and the time of its last change are the same."""
     name, paths = many_files
     digests = [data_digest(name)]
-    for path in (paths[0], paths[1], paths[777], paths[-1]):
+    for path in (paths[0], paths[1], paths[77], paths[-1]):
         before, content = path.stat(), bytearray(path.read_bytes())
         content[byte % len(content)] ^= 1
         path.write_bytes(content)
@@ -84,6 +85,18 @@ def test_any_byte_of_any_file_is_another_run(many_files, own_cache, byte, known)
             shutil.rmtree(own_cache)
         digests.append(data_digest(name))
     assert len(set(digests)) == 5
+
+
+def test_a_change_at_once_is_noticed(tmp_path):
+    """File systems store times in coarse steps, in which a file could change twice."""
+    path, found = tmp_path / "x.png", set()
+    path.write_bytes(b"first")
+    os.utime(path, ns=(0, 0))
+    for n in range(20):
+        found.add(data_digest(f"folder:{tmp_path}"))
+        path.write_bytes(b"%05d" % n)
+        os.utime(path, ns=(0, 0))
+    assert len(found) == 20
 
 
 def test_files_that_did_not_change_are_not_read_again(many_files, monkeypatch):
