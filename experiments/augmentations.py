@@ -7,7 +7,7 @@
 The sequence runs from plain crops to the augmentations of SimCLR and InfoMin. Expected from the
 paper (ImageNet): InfoMin Aug is best. Here the task is a white digit over photographs, so changing
 the look of the background should help and mirroring digits should hurt. The preset paper needs
-`python data_tools/fetch.py stl10` first; the others download nothing.
+`infomin data fetch stl10` first; the others download nothing.
 """
 
 from typing import Any

@@ -8,7 +8,7 @@ The stronger the jitter, the less two crops share. Expected from the paper (Imag
 inverted U with its peak at 1. Here the task is a white digit over photographs. The colours of the
 background identify a pair of crops but are pure noise for the task, so expect a steep rise; a digit
 survives jitter of any strength, so there is little reason for a fall. The preset paper needs
-`python data_tools/fetch.py stl10` first; the others download nothing.
+`infomin data fetch stl10` first; the others download nothing.
 """
 
 from typing import Any

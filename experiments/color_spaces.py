@@ -1,6 +1,6 @@
 """Colour spaces: the first channel against the other two, in ten spaces (InfoMin; CMC).
 
-    python experiments/color_spaces.py                             # 8 minutes on 2 cores
+    python experiments/color_spaces.py                             # 7 minutes on 2 cores
     python experiments/color_spaces.py --save experiments/figures  # also saves rows and figure
     python experiments/color_spaces.py --preset paper              # on a GPU, with STL-10
 
@@ -8,7 +8,7 @@ A linear map of RGB keeps all the information but splits it differently between 
 (G, B) share far more than luma and chroma do. Expected from the paper, which used natural
 photographs: the less the two parts share, the better the features, as long as both show the task;
 Lab and YDbDr are near the sweet spot. Here the task is a white digit over photographs. The preset
-paper needs `python data_tools/fetch.py stl10` first; the others download nothing.
+paper needs `infomin data fetch stl10` first; the others download nothing.
 """
 
 from typing import Any

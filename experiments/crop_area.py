@@ -1,14 +1,15 @@
 """Crop area: two random resized crops of an image, by the smallest area of a crop (InfoMin).
 
-    python experiments/crop_area.py                             # 5 minutes on 2 cores
+    python experiments/crop_area.py                             # 7 minutes on 2 cores
     python experiments/crop_area.py --save experiments/figures  # also saves rows and figure
     python experiments/crop_area.py --preset paper              # on a GPU, with STL-10
 
 The smaller the crops may be, the less they share. Expected from the paper (ImageNet, MoCo): an
 inverted U with its peak at 0.2. Here the task is which of ten photographs a patch comes from, and
 nearly any part of it tells. So expect a fall on the right, where both crops are nearly the whole
-image, and hardly any on the left. The preset paper needs `python data_tools/fetch.py stl10` first;
-the others download nothing.
+image, and hardly any on the left. At 1 both views are the same pixels and share at least log K
+nats; an I_NCE below that is the fault of the encoders and the critic that measure it. The preset
+paper needs `infomin data fetch stl10` first; the others download nothing.
 """
 
 from typing import Any

@@ -10,10 +10,9 @@ sigma in the high pass; in between, both show structure of a few pixels. Recalle
 
 Here a digit's strokes are about two pixels wide, so expect an inverted U along sigma. At 0.1 the
 blur changes no pixel, so the high pass is 0 and shows nothing. In between a network can amplify
-even a faint high pass, so expect a plateau. (At 0.15 the blur changes only black pixels, by 1e-10,
-and networks still extracted 0.3 nats from that.)
+even a faint high pass, so expect a plateau.
 
-The preset paper needs `python data_tools/fetch.py stl10` first; the others download nothing.
+The preset paper needs `infomin data fetch stl10` first; the others download nothing.
 """
 
 from typing import Any

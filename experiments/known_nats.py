@@ -1,6 +1,6 @@
 """How close is I_NCE to the truth? Views that share a known number of nats (InfoMin).
 
-    python experiments/known_nats.py                             # 3 minutes on 2 cores
+    python experiments/known_nats.py                             # 5 minutes on 2 cores
     python experiments/known_nats.py --save experiments/figures  # also saves rows and figure
 
 The budget is that of the demo; nothing is downloaded. I_NCE is limited by log K, by what the

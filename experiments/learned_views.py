@@ -12,7 +12,7 @@ either preserve volume (VP, additive couplings) or not (NVP, affine couplings).
 Stage two freezes the flow and trains new encoders on its views, without labels; the I_NCE in table
 and figure is that of fresh critics. The raw rows are stage two on the colour space itself, the
 untrained rows are networks at initialisation on raw views. The preset paper needs
-`python data_tools/fetch.py stl10` first; the others download nothing.
+`infomin data fetch stl10` first; the others download nothing.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Patch distance: two patches of an image, by their distance along the diagonal (InfoMin).
 
-    python experiments/patch_distance.py                             # 6 minutes on 2 cores
+    python experiments/patch_distance.py                             # 7 minutes on 2 cores
     python experiments/patch_distance.py --save experiments/figures  # also saves rows and figure
     python experiments/patch_distance.py --preset paper              # on a GPU, with STL-10
 
@@ -10,7 +10,7 @@ photographs, 64 to 384 px apart): I_NCE falls with the distance, accuracy is an 
 Here scenes are 64 px wide and a digit about 40 px, so two 32 px patches at a distance of 16 px both
 show much of it; closer ones also share the background's pixels, farther ones hardly the digit. The
 probe reads whole scenes. The paper trained and probed on different data (it probed on STL-10 and
-CIFAR-10); here both are the same. The preset paper needs `python data_tools/fetch.py stl10` first;
+CIFAR-10); here both are the same. The preset paper needs `infomin data fetch stl10` first;
 the others download nothing.
 """
 

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 from torchvision.datasets import FakeData
 from torchvision.transforms import v2
+from tqdm import tqdm
 
 import infomin
 from infomin.experiment import run_script
@@ -39,7 +40,7 @@ def torchvision_pipeline() -> float:
     color_encoder = build_encoder("tiny", channels=2, width=0.5)
     encoders = nn.ModuleList([lightness_encoder, color_encoder])
     optimizer = torch.optim.AdamW(encoders.parameters(), lr=1e-3)
-    for (lightness, color), _ in loader:
+    for (lightness, color), _ in tqdm(loader, "torchvision", leave=False):
         z1, z2 = normalize(lightness_encoder(lightness)), normalize(color_encoder(color))
         loss = -infomin.infonce(z1 @ z2.T / 0.1)
         optimizer.zero_grad()
@@ -61,7 +62,7 @@ def beside_lightly() -> float:
     view, contrast = parse("aug:simclr"), NTXentLoss(temperature=0.1)
     encoder = build_encoder("tiny", channels=3).to(device)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
-    for images, _ in loader:
+    for images, _ in tqdm(loader, "lightly", leave=False):
         first, second = view(images.to(device))  # uint8 in, two float batches out
         loss = contrast(encoder(first), encoder(second))
         optimizer.zero_grad()

@@ -27,11 +27,10 @@ goal at least 5; kornia on the batch, goal at least 2.5; lightly's SimCLRTransfo
 with two workers, from PIL images, goal at least 3. Lightly makes and normalises two views of an
 image, so ours runs twice.
 
-Missed on 2 cores (figures/speed.jsonl): Lab against scikit-image, 6.1 instead of 8 (5.0 on one
+Missed on 2 cores (figures/speed.jsonl): Lab against scikit-image, 7.0 instead of 8 (4.9 on one
 thread), because the table look-up of uint8 runs on one thread and the rest is bound by
-exponentials; two matrix products in chunks came to about 8, but a user's TF32 setting would then
-round the colours. Also missed, but reached by another processor, with AMX: the loop on Lab (1.17),
-the views of kornia (2.1) and of lightly (2.6).
+exponentials. Also missed: the pipeline (3.8), the views of kornia (2.3) and, by little, those of
+lightly (2.97).
 """
 
 import os
@@ -49,6 +48,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from infomin import Recipe
 from infomin.common import files
@@ -102,7 +102,7 @@ def compare(
         most: the goal, if the ratio should be low.
     """
     above(), below()  # warm up
-    times = [(above(), below()) for _ in range(repeats)]
+    times = [(above(), below()) for _ in tqdm(range(repeats), name, leave=False)]
     ratios = [a / b for a, b in times]
     ratio, low, high = median(ratios), min(ratios), max(ratios)
     ms_above, ms_below = median(a for a, _ in times), median(b for _, b in times)

@@ -99,9 +99,9 @@ def _peak_mib() -> float:
 
 def _write() -> Row:
     with TemporaryDirectory() as folder:
-        shards.write(f"{folder}/quarter", clips=2_500)
+        shards.write(f"{folder}/quarter", clips=2_500, bar=True)
         mib_after_quarter, start = _peak_mib(), perf_counter()
-        shards.write(f"{folder}/all", clips=10_000)
+        shards.write(f"{folder}/all", clips=10_000, bar=True)
         seconds = perf_counter() - start
         size = sum(file.stat().st_size for file in Path(folder, "all").iterdir())
     row: Row = {"name": "write 10,000 clips", "clips_per_s": 10_000 / seconds, "bytes": size}

@@ -14,12 +14,12 @@ memory: the peak bytes that torch's CPU allocator held during a step beyond thos
 Each is timed twice: as a process begins, where the peers spend much time on new pages for their
 large layers; and where the process keeps the memory it frees (infomin.common.allocator), as our
 runs do, so that arithmetic is what is left. In the second case additive couplings of one layer
-reach the goal and the others miss it with 0.6 to 0.9 (figures/speed_flow.jsonl; 0.4 to 0.6 on
-another day of this processor): most of the time is matrix products, ours and theirs.
+reach the goal and the others miss it with 0.45 to 0.6 (figures/speed_flow.jsonl): most of the time
+is matrix products, ours and theirs.
 
 Last, a step of the semi-supervised game, forward and backward of all players, over its four
 encoders alone with the same losses on precomputed views (goal at most 1.5): half-width ResNet-18s
-at 64 px, and the tiny encoder at 32 px. The latter misses the goal, 2.0 on 2 cores, because that
+at 64 px, and the tiny encoder at 32 px. The latter misses the goal, 2.1 on 2 cores, because that
 network costs hardly more than four couplings at each pixel.
 """
 
