@@ -1,11 +1,12 @@
 """What a representation is worth, measured on frozen features.
 
 A linear probe, nearest neighbours, a ridge regression for coordinates, and the nats that the views
-share.
+share. All are computed without autocast; float32 products are rounded as the caller's
+`torch.set_float32_matmul_precision` says, and in a run not at all.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from operator import itemgetter
 from types import MappingProxyType
@@ -17,16 +18,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..common import checks
+from ..common.files import Row
 from ..common.precision import autocast, no_autocast
-from ..common.seeds import seeded_generator
+from ..common.seeds import seeded_draws
 from ..training.step import Learner
-from .estimator import CRITIC_BATCH, CRITIC_STEPS, nats
-from .regression import accuracy, fit_logistic, ridge_distance, standardise
+from .estimator import CRITIC_BATCH, CRITIC_STEPS, doubt, held_out_nats
+from .regression import fit_logistic, predict, ridge_distance, standardise
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the probes choose from
 NEIGHBOURS = 10
 PROTOCOL = (
-    "linear: LBFGS, standardised, penalty chosen on 1/5 of train; "
+    "linear: LBFGS, converged, standardised, penalty chosen on 1/5 of train; "
     f"knn: cosine, {NEIGHBOURS}; "
     f"nats: separable critic, {CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, "
     "augmentations drawn anew for test"
@@ -42,7 +44,7 @@ class Inputs(Protocol):
 
 
 # (inputs of the view `[N]`, labels `[N]` by task)
-Part: TypeAlias = tuple[Inputs, Mapping[str, Tensor]]
+Labelled: TypeAlias = tuple[Inputs, Mapping[str, Tensor]]
 
 
 @torch.no_grad()
@@ -72,17 +74,24 @@ def extract_features(
 
     Raises:
         FloatingPointError: a feature is NaN or Inf, for example after too large a last step.
+        TypeError: the method returns something else than one `[B, ...]` for each view.
+        ValueError: no image, or an unknown precision.
     """
+    checks.check_choice(precision, ("fp32", "bf16"), "features: precision")
+    if not len(inputs):
+        raise ValueError("features: need at least one image, got none; skip empty sets")
+    device = next(method.parameters(), torch.empty(0)).device
     modes = [(module, module.training) for module in (*method.modules(), *view.modules())]
     method.eval()
     view.train(draw)
     batches: list[list[Tensor]] = []
     try:
         for start in range(0, len(inputs), batch):
-            views = view(inputs[start : start + batch], seeded_generator(seed, "probe", start))
+            with seeded_draws(device, seed, "probe", start) as generator:
+                views = view(inputs[start : start + batch], generator)
             views = [v.contiguous(memory_format=torch.channels_last) for v in views]
             with autocast(views[0].device.type, precision):
-                features = method.features(views)
+                features = _check_features_of(views, method.features(views))
                 batches.append([h.flatten(1).float() for h in features])
     finally:
         for module, mode in modes:
@@ -94,6 +103,20 @@ def extract_features(
             "lower the learning rate"
         )
     return columns
+
+
+def _check_features_of(views: Sequence[Tensor], features: object) -> Sequence[Tensor]:
+    """Return what a method made of views: features of each image, for each view."""
+    wanted = [len(view) for view in views]
+    got: object = type(features).__name__
+    if isinstance(features, tuple | list):
+        got = [list(h.shape) if isinstance(h, Tensor) else type(h).__name__ for h in features]
+        if [h.shape[0] for h in features if isinstance(h, Tensor) and h.dim() > 1] == wanted:
+            return features
+    raise TypeError(
+        f"features: got {got} of {len(views)} views, wanted a tuple of [B, D] for each view; "
+        "return what the encoders return"
+    )
 
 
 def linear(
@@ -110,10 +133,11 @@ def linear(
 
     Args:
         train: training features `[N, D]` in random order; N is 5 or more.
-        labels: training classes `[N]`, whole numbers of 0 or more.
+        labels: training classes `[N]`, whole numbers of 0 or more, with gaps or without.
         test: test features `[M, D]`.
         test_labels: test classes `[M]`; a class without training images always counts as an error.
-        penalties: candidate factors on half the sum of squared weights, added to the mean loss.
+        penalties: candidate factors, above 0, on half the sum of squared weights, added to the mean
+            loss.
 
     Raises:
         TypeError, ValueError: features or labels of the wrong type, shape, range or number.
@@ -121,16 +145,31 @@ def linear(
     train, labels, test, test_labels = checks.check_probe_inputs(
         "probe.linear", checks.check_classes, train, labels, test, test_labels, least=5
     )
+    penalties = _strong_to_weak(penalties, "probe.linear(penalties)")
     train, test = standardise(train, test)
-    classes, cut = int(labels.max()) + 1, len(train) * 4 // 5
-    weights = train.new_zeros(classes, train.shape[1] + 1)
+    classes, targets = labels.unique(return_inverse=True)
+    cut = len(train) * 4 // 5
+    weights = train.new_zeros(len(classes), train.shape[1] + 1)
     fits = []
-    # From strong to weak, each fit starting from the weights of the one before.
-    for penalty in sorted(penalties, reverse=True):
-        weights = fit_logistic(train[:cut], labels[:cut], penalty, weights)
-        fits.append((accuracy(weights, train[cut:], labels[cut:]), penalty, weights))
+    # Each fit starts from the weights of the one before.
+    for penalty in penalties:
+        weights = fit_logistic(train[:cut], targets[:cut], penalty, weights)
+        held_out = _accuracy(predict(weights, train[cut:]), targets[cut:])
+        fits.append((held_out, penalty, weights))
     _, penalty, weights = max(fits, key=itemgetter(0))
-    return accuracy(fit_logistic(train, labels, penalty, weights), test, test_labels)
+    weights = fit_logistic(train, targets, penalty, weights)
+    return _accuracy(classes[predict(weights, test)], test_labels)
+
+
+def _strong_to_weak(penalties: Sequence[float], what: str) -> list[float]:
+    values = list(penalties) if isinstance(penalties, Iterable) else []
+    if not values:
+        raise ValueError(f"{what}: got {penalties!r}, wanted one or more numbers above 0")
+    return sorted((checks.check_positive(value, what) for value in values), reverse=True)
+
+
+def _accuracy(predicted: Tensor, labels: Tensor) -> float:
+    return (predicted == labels).double().mean().item()
 
 
 def knn(
@@ -148,11 +187,12 @@ def knn(
     Raises:
         TypeError, ValueError: features or labels of the wrong type, shape, range or number.
     """
+    checks.check_type(neighbours, int, "probe.knn(neighbours)")
     checks.check_positive(neighbours, "probe.knn(neighbours)")
     train, labels, test, test_labels = checks.check_probe_inputs(
         "probe.knn", checks.check_classes, train, labels, test, test_labels
     )
-    return _majority_accuracy(labels[nearest_rows(train, test, neighbours)], test_labels)
+    return _accuracy(_vote(labels[nearest_rows(train, test, neighbours)]), test_labels)
 
 
 def nearest_rows(train: Tensor, test: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
@@ -174,11 +214,9 @@ def nearest_rows(train: Tensor, test: Tensor, neighbours: int = NEIGHBOURS) -> T
     return torch.cat(nearest)
 
 
-def _majority_accuracy(neighbour_labels: Tensor, test_labels: Tensor) -> float:
-    """Accuracy of majority votes: labels of the neighbours `[M, k]`, test labels `[M]`."""
-    votes = neighbour_labels.new_zeros(len(neighbour_labels), int(neighbour_labels.max()) + 1)
-    votes.scatter_add_(1, neighbour_labels, torch.ones_like(neighbour_labels))
-    return (votes.argmax(1) == test_labels).double().mean().item()
+def _vote(labels: Tensor) -> Tensor:
+    """The most frequent label of each row, `[M, k]` -> `[M]`; of several, the smallest."""
+    return labels.cpu().mode(1).values.to(labels.device)  # on a GPU, any of several
 
 
 def localisation(
@@ -198,7 +236,8 @@ def localisation(
         places: training positions `[N, P]`, in pixels along each axis.
         test: test features `[M, D]`.
         test_places: test positions `[M, P]`, in pixels.
-        penalties: candidate factors on the squared weights, in units of the features' variance.
+        penalties: candidate factors on the squared weights, in units of the features' variance,
+            above 0.
 
     Raises:
         TypeError, ValueError: features or positions of the wrong type, shape or number.
@@ -206,6 +245,7 @@ def localisation(
     train, places, test, test_places = checks.check_probe_inputs(
         "probe.localisation", checks.check_features, train, places, test, test_places, least=5
     )
+    penalties = _strong_to_weak(penalties, "probe.localisation(penalties)")
     train, test = standardise(train, test)
     cut = len(train) * 4 // 5
 
@@ -217,20 +257,26 @@ def localisation(
 
 
 def entropy(labels: Tensor) -> float:
-    """H(y) in nats of labels, long `[N]`, from their frequencies.
+    """H(y) in nats of classes `[N]`, whole numbers of 0 or more, from their frequencies.
+
+    Raises:
+        TypeError, ValueError: labels of another type, shape or range, or none.
 
     >>> round(entropy(torch.arange(10)), 3)
     2.303
     """
-    share = labels.bincount().double() / len(labels)
+    labels = checks.check_classes(labels, "probe.entropy", "labels")
+    if not len(labels):
+        raise ValueError("probe.entropy: need at least one label, got none; skip empty sets")
+    share = labels.unique(return_counts=True)[1].double() / len(labels)
     return float(-torch.xlogy(share, share).sum())
 
 
 def evaluate(
     method: Learner,
     view: nn.Module,
-    train: Part,
-    test: Part,
+    train: Labelled,
+    test: Labelled,
     *,
     readout: Sequence[int],
     beside: Mapping[str, Sequence[int]] = MappingProxyType({}),
@@ -238,7 +284,7 @@ def evaluate(
     candidates: int,
     precision: str = "fp32",
     bar: bool = False,
-) -> dict[str, float]:
+) -> Row:
     """Every number that a row reports about a trained method.
 
     I_NCE is measured on views as in training; the probes read features of unaugmented images.
@@ -257,7 +303,9 @@ def evaluate(
         bar: show progress and the time left.
 
     Returns:
-        `i_nce` (nats), `candidates` and `ceiling` (nats). For each task with classes `acc_TASK`,
+        `i_nce` (nats) of held-out pairs, by a critic trained on features, which is another number
+        than the `i_nce` that training logs of its batches; `i_nce_doubt`, in words, where that
+        value says little; `candidates` and `ceiling` (nats). For each task with classes `acc_TASK`,
         `knn_TASK` (0..1; left out if there is a single class) and `entropy_TASK` (H(y), nats); for
         each task with coordinates `px_TASK` (pixels).
     """
@@ -278,11 +326,10 @@ def evaluate(
             # Another seed for the test views: the critic would recognise draws of its training.
             drawn = extract(train[0], seed=0, draw=True)
             drawn_test = extract(test[0], seed=1, draw=True)
-        row: dict[str, float] = {
-            "i_nce": nats(drawn, drawn_test, candidates=candidates),
-            "candidates": candidates,
-            "ceiling": math.log(candidates),
-        }
+        i_nce = held_out_nats(drawn, drawn_test, candidates=candidates)
+        row: Row = {"i_nce": i_nce, "candidates": candidates, "ceiling": math.log(candidates)}
+        if reason := doubt(i_nce, drawn, drawn_test):
+            row["i_nce_doubt"] = reason  # a warning would not reach who reads the row
         progress.update()
         for name, views in readouts.items():
             distinct = _distinct(views, plain)
@@ -320,6 +367,6 @@ def _score(
         return {"entropy": 0.0}
     return {
         "acc": linear(x, labels, x_test, labels_test),
-        "knn": _majority_accuracy(labels[neighbours()], labels_test),
+        "knn": _accuracy(_vote(labels[neighbours()]), labels_test),
         "entropy": entropy(labels),
     }

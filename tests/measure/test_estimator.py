@@ -2,13 +2,14 @@
 
 import copy
 import math
+from itertools import chain
 
 import pytest
 import torch
 from synthetic import codes, generator, identical, independent
 
 from infomin.measure import critics, estimator
-from infomin.measure.estimator import nats
+from infomin.measure.estimator import doubt, held_out_nats, nats
 
 
 @pytest.mark.parametrize("k", [256, 1024])
@@ -109,17 +110,41 @@ def test_nats_of_other_dtypes_equal_those_of_float32(quick_critic, dtype):
     assert nats(train, test, candidates=64) == expected
 
 
-def test_the_critic_makes_the_same_number_of_passes_over_few_pairs_and_many(monkeypatch):
-    steps, rate_factor = [], estimator.rate_factor
+@pytest.mark.parametrize("n", [1, 100, 512, 700, 2048])
+def test_no_pair_is_twice_in_a_batch_and_all_sizes_have_the_same_number_of_passes(n, monkeypatch):
+    batches, random_batches = [], estimator._random_batches
 
-    def record(name, step, total, **options):
-        steps.append(total)
-        return rate_factor(name, step, total, **options)
+    def record(*arguments):
+        for rows in random_batches(*arguments):
+            batches.append(rows.tolist())
+            yield rows
 
-    monkeypatch.setattr(estimator, "rate_factor", record)
-    for n in (128, 512):
-        nats([torch.randn(n, 4)] * 2, [torch.randn(16, 4)] * 2, candidates=16)
-    assert steps == 9 * [9] + 37 * [37]  # of 300 for 4096
+    monkeypatch.setattr(estimator, "_random_batches", record)
+    held_out_nats([torch.randn(n, 4)] * 2, [torch.randn(16, 4)] * 2, candidates=16)
+    assert {len(rows) for rows in batches} == {len(set(rows)) for rows in batches} == {min(n, 512)}
+    assert sum(map(len, batches)) / n == pytest.approx(300 * 512 / 4096, abs=1)  # passes
+    epoch = n // min(n, 512)
+    starts = range(0, len(batches) - epoch + 1, epoch)
+    epochs = [list(chain(*batches[start : start + epoch])) for start in starts]
+    assert all(len(set(rows)) == len(rows) for rows in epochs)
+    assert n == 1 or epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize(("train", "test"), [(160, 160), (160, 1024), (1024, 160)])
+def test_few_pairs_are_read_as_too_little_and_with_a_warning(train, test):
+    message = rf"nats: got {train} training and {test} held-out pairs, wanted 256 or more of each"
+    with pytest.warns(UserWarning, match=message):
+        assert nats(codes(train, 0), codes(test, 1), candidates=160) < math.log(10)
+
+
+def test_a_value_below_0_is_not_returned_without_a_warning():
+    for seed in range(3):
+        data = independent(300, seed), independent(300, seed + 5)
+        value = held_out_nats(*data, candidates=300)
+        assert bool(doubt(value, *data)) == (value < 0)
+        if value < 0:
+            with pytest.warns(UserWarning, match=r"nats: read -0\.\d+, below 0"):
+                assert nats(*data, candidates=300) == value
 
 
 def test_the_critic_s_weights_follow_the_schedule_and_its_scale_does_not(monkeypatch):
@@ -167,12 +192,13 @@ AGREE = "views must have equal rows, training and test data equal columns"
         ([(9, 2)] * 2, [(9, 2), (9, 3)], 8, AGREE),
         ([(9,)] * 2, [(9,)] * 2, 8, r"features of a view must have the shape \[N, D\], got \[9\]"),
         ([(9, 2)] * 2, [(9, 2)] * 2, 0, "got 0 candidates, wanted 1 to 9, the number of test"),
+        ([(9, 2)] * 2, [(9, 2)] * 2, 2.5, r"\(candidates\): got 2.5, wanted int"),
         ([(9, 2)] * 2, [(9, 2)] * 2, 10, "got 10 candidates, wanted 1 to 9, the number of test"),
     ],
 )
 def test_wrong_features_and_candidates_are_errors(train, test, k, message):
     train, test = [torch.rand(shape) for shape in train], [torch.rand(shape) for shape in test]
-    with pytest.raises(ValueError, match=rf"nats: .*{message}"):
+    with pytest.raises(ValueError, match=rf"nats.*{message}"):
         nats(train, test, candidates=k)
 
 

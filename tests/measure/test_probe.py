@@ -239,7 +239,7 @@ def test_nats_see_different_draws_for_the_test_and_probes_see_none(monkeypatch):
         probe_inputs.append((x, x_test))
         return {}
 
-    monkeypatch.setattr(probe, "nats", record_nats)
+    monkeypatch.setattr(probe, "held_out_nats", record_nats)
     monkeypatch.setattr(probe, "_score", record_score)
     part, view = (torch.zeros(300, 3, 8, 8), {"class": torch.arange(300) % 2}), Codes().eval()
     evaluate(Identity(), view, part, part, readout=(0,), augments=True, candidates=50)
@@ -291,6 +291,7 @@ def test_a_row_has_every_probe_of_the_views_that_are_read_out(quick_critic):
             want[f"acc_{task}"] = linear(*data)
             want[f"knn_{task}"] = knn(*data)
             want[f"entropy_{task}"] = entropy(labels[task])
+        assert row.pop("i_nce_doubt", "").startswith("read -") == (row["i_nce"] < 0)
         assert row == pytest.approx(want, abs=1e-6)
         assert list(row)[:3] == ["i_nce", "candidates", "ceiling"]
         assert (row["acc_in_first"] > 0.95) == (0 in readout)

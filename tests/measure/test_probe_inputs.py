@@ -148,7 +148,29 @@ def test_too_few_images_to_hold_some_out_are_an_error(name):
         valid_call(name, *blobs(4))()
 
 
-def test_zero_neighbours_are_an_error():
-    message = r"probe\.knn\(neighbours\): got 0, wanted a finite number above 0"
-    with pytest.raises(ValueError, match=message):
-        knn(*blobs(8), *blobs(8), neighbours=0)
+@pytest.mark.parametrize("neighbours", [0, -1, 2.5, None, True])
+def test_neighbours_are_a_whole_number_above_0(neighbours):
+    with pytest.raises(ValueError, match=rf"probe\.knn\(neighbours\): got {neighbours}, wanted"):
+        knn(*blobs(8), *blobs(8), neighbours=neighbours)
+
+
+@pytest.mark.parametrize("name", ["linear", "localisation"])
+@pytest.mark.parametrize("penalties", [[], 0.1, [0.1, 0], [0.1, -1], [math.nan], ["a"], None])
+def test_penalties_are_numbers_above_0(name, penalties):
+    with pytest.raises(ValueError, match=rf"probe\.{name}\(penalties\): got .*, wanted"):
+        valid_call(name, *blobs(20))(penalties=penalties)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error"),
+    [
+        (torch.rand(4), TypeError),
+        ([0, 1], TypeError),
+        (torch.tensor([0, -1]), ValueError),
+        (torch.zeros(2, 2).long(), ValueError),
+        (torch.zeros(0).long(), ValueError),
+    ],
+)
+def test_an_entropy_needs_classes(labels, error):
+    with pytest.raises(error, match=r"probe\.entropy: (labels must|need at least one label)"):
+        probe.entropy(labels)
