@@ -17,7 +17,7 @@ from ..common.checks import check_choice, check_positive
 from ..common.distributed import average_gradients, rank, world_size
 from ..common.precision import autocast
 from ..common.seeds import seeded_generator, torch_seeded
-from .step import Batch, Learner
+from .step import Batch, Learner, check_step
 
 SAVE_EVERY = 5.0  # seconds of training between checkpoints, the most that a crash can cost
 SAVE_COST = 4.0  # factor on it per second that a save takes: saving takes 1/20 of the time at most
@@ -66,14 +66,16 @@ def fit(
         log_every: steps between yields; the last step always yields.
 
     Yields:
-        the number of steps taken, and floats: the method's stats, their moving averages
-        (`loss_ema`, `i_nce_ema` in nats, …) and `rate`, the first group's factor.
+        the number of steps taken, and floats: the method's stats of the last batch, their moving
+        averages (`loss_ema`, `i_nce_ema` in nats, …) and `rate`, the first group's factor.
 
     Raises:
         Diverged: the loss or another stat is non-finite. Stats are checked only when logged:
             reading them at every step would stall a GPU.
-        ValueError: the checkpoint is unreadable or belongs to another recipe, or a view with
-            trainable parameters is trained by several processes.
+        TypeError: the method returns something else than a Step of scalars.
+        ValueError: the checkpoint is unreadable or belongs to another recipe, a view with trainable
+            parameters is trained by several processes, or the method has a state that a checkpoint
+            could not restore.
     """
     check_choice(precision, ("fp32", "bf16"), "fit: precision")
     check_positive(log_every, "fit: log_every")
@@ -94,11 +96,13 @@ def fit(
     if "diverged" in state["progress"]:  # interrupted before the row was written
         raise Diverged(state["progress"]["diverged"])
     average: dict[str, Tensor] = state["progress"]["average"]
+    first = state["progress"]["step"]
+    shapes, unsaved = _saved_shapes(method), _unsaved_buffers(method)
     method.train()
     parallel = average_gradients(method)
     last_save, save_interval = time.monotonic(), SAVE_EVERY
     try:
-        for step in range(state["progress"]["step"], steps):
+        for step in range(first, steps):
             factors = _set_rates(optimizer, base_rates, rate(step))
             stats = _train_step(
                 method, parallel, view, batches(step), optimizer, step, seed, precision
@@ -120,6 +124,8 @@ def fit(
                     "lower the learning rate or raise tau"
                 )
             save_due = nonfinite or is_last or time.monotonic() - last_save > save_interval
+            if step == first or save_due:
+                _check_state(method, shapes, unsaved)
             if checkpoint is not None and rank() == 0 and save_due:
                 began = time.monotonic()
                 checkpoints.save(checkpoint, state)
@@ -162,16 +168,42 @@ def _train_step(
     ):  # for draws without a generator, as dropout's
         views = view(images, view_draws)
         with autocast(views[0].device.type, precision):
-            loss, stats = parallel(views, Batch(index, labels, step, method_draws))
+            result = parallel(views, Batch(index, labels, step, method_draws))
+        loss, stats = check_step(result, f"fit: {type(method).__name__}.forward")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         method.after_step(step)
-    if reserved := {"step", "rate"} & stats.keys():
-        raise ValueError(
-            f"fit: stats: got {min(reserved)!r}, the name of a column of the log; choose another"
-        )
     return dict(stats)
+
+
+def _saved_shapes(method: Learner) -> dict[str, list[int]]:
+    state = method.state_dict().items()
+    return {name: list(value.shape) for name, value in state if isinstance(value, Tensor)}
+
+
+def _unsaved_buffers(method: Learner) -> dict[str, Tensor]:
+    saved = method.state_dict()
+    return {name: value.clone() for name, value in method.named_buffers() if name not in saved}
+
+
+def _check_state(
+    method: Learner, shapes: Mapping[str, list[int]], unsaved: Mapping[str, Tensor]
+) -> None:
+    """Raise a ValueError if training changed what a checkpoint could not restore."""
+    who, now = f"fit: {type(method).__name__}", _saved_shapes(method)
+    for name in (name for name in {**now, **shapes} if now.get(name) != shapes.get(name)):
+        raise ValueError(
+            f"{who}: {name}: got the shape {now.get(name)} after a step, {shapes.get(name)} before "
+            "it; a run is resumed only if shapes stay, so allocate the largest one at once"
+        )
+    buffers = dict(method.named_buffers())
+    for name, value in unsaved.items():
+        if name not in buffers or not torch.equal(buffers[name], value):
+            raise ValueError(
+                f"{who}: {name}: a step changed this buffer, which is not saved, so that the run "
+                "could not be resumed; register it without persistent=False"
+            )
 
 
 def _update_average(

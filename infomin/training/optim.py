@@ -165,7 +165,18 @@ def build_training(
     Returns:
         the optimiser, and a function from the step to one factor per parameter group of the
         optimiser: `fit` takes both.
+
+    Raises:
+        TypeError: something else than groups.
+        ValueError: no group, or as `build_optimizer` and `rate_factor`.
     """
+    if not groups:
+        raise ValueError("groups: got none, wanted one Group of parameters or more; see groups()")
+    for group in groups:
+        if not isinstance(group, Group):
+            raise TypeError(
+                f"groups: got {type(group).__name__}, wanted Group(name, parameters) from groups()"
+            )
     optimizers: list[Optimizer] = []
     schedules: list[str] = []
     for group in groups:

@@ -43,11 +43,49 @@ class Step(NamedTuple):
     Attributes:
         loss: scalar to minimise.
         stats: detached scalars to log, including `loss` and, for methods that contrast views,
-            `i_nce` in nats.
+            `i_nce` in nats: of this batch, by the critic in training. The `i_nce` of a row is
+            another number, see `measure.probe.evaluate`.
     """
 
     loss: Tensor
     stats: dict[str, Tensor]
+
+
+def check_step(result: object, who: str) -> Step:
+    """Return what a forward pass returned.
+
+    Raises:
+        TypeError: it is no Step, or its loss or a stat is not what the loop can train and log.
+    """
+    if not isinstance(result, Step):
+        raise TypeError(f"{who}: wanted Step(loss, stats), got {type(result).__name__}")
+    loss, stats = result
+    if not _is_scalar(loss) or not loss.requires_grad:
+        raise TypeError(f"{who}: loss: wanted a scalar with a gradient, got {_describe(loss)}")
+    if not isinstance(stats, Mapping):
+        raise TypeError(f"{who}: stats: wanted a dict, got {type(stats).__name__}")
+    for name, value in stats.items():
+        if not _is_scalar(value) or value.requires_grad:
+            raise TypeError(
+                f"{who}: stats[{name!r}]: wanted a detached scalar, got {_describe(value)}; "
+                "use value.detach().mean()"
+            )
+    if reserved := {"step", "rate"} & stats.keys():
+        raise ValueError(
+            f"{who}: stats: got {min(reserved)!r}, the name of a column of the log; choose another"
+        )
+    return result
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
+
+
+def _describe(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    gradient = "with a gradient" if value.requires_grad else "without a gradient"
+    return f"a tensor {list(value.shape)} {gradient}"
 
 
 class Group(NamedTuple):

@@ -21,6 +21,7 @@ import infomin
 from infomin.training import loop
 from infomin.training.loop import Diverged, fit
 from infomin.training.optim import OPTIMIZERS, build_optimizer
+from infomin.training.step import Step
 
 
 def test_several_processes_do_not_train_a_view(monkeypatch):
@@ -171,6 +172,44 @@ def test_logging_every_0_steps_is_an_error():
 def test_a_non_finite_loss_between_two_logs_shows_in_its_average():
     with pytest.raises(Diverged, match=r"^step 4: the loss_ema is nan; "):
         list(start_script([1.0, math.nan, 1.0, 1.0], log_every=4)[1])
+
+
+class Returning(Scripted):
+    """Returns what it is told to, which may use its weight."""
+
+    def __init__(self, make):
+        super().__init__([1.0] * 4)
+        self.make = make
+
+    def forward(self, views, batch):
+        return self.make(self.weight.sum())
+
+
+ONE = torch.tensor(1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda w: None, TypeError, r"wanted Step\(loss, stats\), got NoneType"),
+        (lambda w: w, TypeError, r"wanted Step\(loss, stats\), got Tensor"),
+        (lambda w: (w, {}), TypeError, r"wanted Step\(loss, stats\), got tuple"),
+        (lambda w: Step(1.0, {}), TypeError, "loss: .* got float"),
+        (lambda w: Step(w.detach(), {}), TypeError, r"loss: .* got a tensor \[\] without a grad"),
+        (lambda w: Step(w.expand(3), {}), TypeError, r"loss: .* got a tensor \[3\] with a grad"),
+        (lambda w: Step(w, None), TypeError, "stats: wanted a dict, got NoneType"),
+        (lambda w: Step(w, {"a": 1.0}), TypeError, r"stats\['a'\]: .* got float"),
+        (lambda w: Step(w, {"a": w}), TypeError, r"stats\['a'\]: .* got a tensor \[\] with a grad"),
+        (lambda w: Step(w, {"a": ONE.expand(2)}), TypeError, r"stats.*got a tensor \[2\] without"),
+        (lambda w: Step(w, {"step": ONE}), ValueError, "stats: got 'step', the name of a column"),
+        (lambda w: Step(w, {"rate": ONE}), ValueError, "stats: got 'rate', the name of a column"),
+    ],
+)
+def test_what_is_no_step_is_an_error_before_the_first_one(make, error, message):
+    learner, training = start_script([1.0] * 4, Returning(make))
+    with pytest.raises(error, match=rf"^fit: Returning\.forward: {message}"):
+        next(training)
+    assert torch.equal(learner.weight, torch.ones(2)) and learner.position == 0
 
 
 class Late(Scripted):

@@ -206,6 +206,51 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, change):
     assert checkpoint.fingerprint(parts) == before
 
 
+class Stateful(Scripted):
+    """Has a buffer that changes after some step."""
+
+    def __init__(self, change, persistent, when):
+        super().__init__([1.0] * 4)
+        self.change, self.when = change, when
+        self.register_buffer("memory", torch.zeros(2), persistent=persistent)
+
+    def after_step(self, step):
+        super().after_step(step)
+        if step >= self.when:
+            self.memory = self.change(self.memory)
+
+
+def grow(memory):
+    return torch.cat([memory, memory])
+
+
+@pytest.mark.parametrize(
+    ("change", "persistent", "when", "message"),
+    [
+        (torch.clone, False, 0, None),  # a constant need not be saved
+        (lambda memory: memory + 1, True, 0, None),
+        (lambda memory: memory + 1, False, 0, "a step changed this buffer, which is not saved"),
+        (lambda memory: memory + 1, False, 2, "a step changed this buffer, which is not saved"),
+        (grow, True, 0, r"got the shape \[4\] after a step, \[2\] before it"),
+        (grow, True, 3, r"got the shape \[4\] after a step, \[2\] before it"),
+        (grow, False, 0, "a step changed this buffer, which is not saved"),
+        (lambda memory: None, True, 1, r"got the shape None after a step, \[2\] before it"),
+    ],
+)
+def test_a_state_that_could_not_be_restored_is_an_error(
+    tmp_path, save_every_step, change, persistent, when, message
+):
+    """Rather than a checkpoint that is refused, or that leaves something out."""
+    learner = Stateful(change, persistent, when)
+    _, training = start_script([1.0] * 4, learner, checkpoint=tmp_path / "checkpoint.pt")
+    if message is None:
+        assert len(list(training)) == 4
+        return
+    with pytest.raises(ValueError, match=f"^fit: Stateful: memory: {message}"):
+        list(training)
+    assert learner.position == when + 1
+
+
 def test_a_method_in_eval_mode_is_trained_in_training_mode():
     parts, training = start()
     parts["method"].eval()

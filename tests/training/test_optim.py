@@ -187,6 +187,19 @@ def test_optimizer_errors_say_what_is_wanted() -> None:
         build_optimizer("sgd", nn.ReLU(), 0.1)
 
 
+@pytest.mark.parametrize(
+    ("groups", "error", "message"),
+    [
+        ([], ValueError, "groups: got none, wanted one Group of parameters or more"),
+        ([nn.Parameter(torch.ones(2))], TypeError, "groups: got Parameter, wanted Group"),
+        ([("all", [])], TypeError, "groups: got tuple, wanted Group"),
+    ],
+)
+def test_a_training_needs_groups(groups, error, message) -> None:
+    with pytest.raises(error, match=message):
+        build_training(groups, "sgd", 0.1, 0.0, "step", 8, 2)
+
+
 # layer of `net` -> factors on rate and decay, and schedule (empty: the default one)
 GROUPS = {"0": (1.0, 1.0, ""), "1": (0.3, 0.0, "constant"), "4": (10.0, 2.5, "cosine")}
 
