@@ -5,14 +5,11 @@ one file to this package: a class derived from `Method` and decorated with `@reg
 Every module here is imported, so no other file changes.
 """
 
+from ..training.step import Batch, Group, Learner, Step
 from .base import (
     METHODS,
-    Batch,
     Context,
-    Group,
-    Learner,
     Method,
-    Step,
     Task,
     build_method,
     method_class,

@@ -1,6 +1,7 @@
 """The contract of a method, and method words such as `name:queue=4096/momentum=0.99`."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -10,24 +11,7 @@ from torch import Tensor
 from ..common.checks import check_choice
 from ..common.registry import Registry
 from ..networks.encoders import Encoders
-from ..training.step import Batch, Group, Learner, Step
-
-__all__ = [
-    "METHODS",
-    "Batch",
-    "Context",
-    "Group",
-    "Learner",
-    "Method",
-    "Step",
-    "Task",
-    "build_method",
-    "method_class",
-    "method_options",
-    "method_word",
-    "parse_method",
-    "register",
-]
+from ..training.step import Learner
 
 Option: TypeAlias = bool | int | float | str
 
@@ -84,12 +68,12 @@ class Method(Learner):
     """Encoders for the views of an image, and a loss that trains them.
 
     The keyword-only arguments of `__init__` are the method's options; the word `name:option=value`
-    sets one. Each needs a default that is a bool, int, float or str.
+    sets one. Each needs a default that is a bool, int, float or str; a str has no `/`.
 
     State that training changes (a queue, a bank, a momentum encoder) must be persistent buffers or
-    frozen parameters of fixed shape, so that it is resumed. Update it in `forward` if
-    `self.training`, from gathered embeddings, or in `after_step`: `forward` is also called to
-    evaluate.
+    frozen parameters of fixed shape, so that it is resumed; a plain attribute is not. Update it in
+    `forward` if `self.training`, from gathered embeddings, or in `after_step`: `forward` is also
+    called to evaluate.
 
     Args:
         context: what it is built from.
@@ -122,7 +106,7 @@ def method_class(name: str) -> type[Method]:
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
-        TypeError: the registered object is not a subclass of Method.
+        TypeError: the registered object is not a subclass of Method, or its `views` are no pair.
     """
     registered = METHODS[check_choice(name, METHODS, "method")]
     if not (isinstance(registered, type) and issubclass(registered, Method)):
@@ -130,7 +114,18 @@ def method_class(name: str) -> type[Method]:
             f"method {name!r}: must be a class derived from infomin.methods.Method, "
             f"got {registered!r}"
         )
+    limits: object = registered.views  # a user's class may declare anything
+    pair = limits if isinstance(limits, tuple) and len(limits) == 2 else (None, None)
+    if not _is_count(pair[0]) or not (pair[1] is None or _is_count(pair[1])):
+        raise TypeError(
+            f"method {name!r}: views must be a tuple (minimum, maximum or None), got {limits!r}; "
+            "for example (2, None)"
+        )
     return registered
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def method_options(name: str) -> dict[str, Option]:
@@ -167,15 +162,16 @@ def parse_method(word: str) -> tuple[str, dict[str, Option]]:
     options: dict[str, Option] = {}
     given: set[str] = set()
     for assignment in assignments.split("/") if colon else ():
-        option, _, text = assignment.partition("=")
+        option, equals, text = assignment.partition("=")
         if option not in defaults:
             known = f"one of {', '.join(defaults)}" if defaults else "none, it has no options"
             raise ValueError(f"method {word!r}: option: got {option!r}, wanted {known}")
         if option in given:
             raise ValueError(f"method {word!r}: option: got {option!r} twice; give it once")
         given.add(option)
-        value = _read_option(text, defaults[option], f"method {word!r}: {option}")
-        if value != defaults[option]:
+        default, caller = defaults[option], f"method {word!r}: {option}"
+        value = _read_option(text if equals else None, default, caller)
+        if value != default:
             options[option] = value
     return name, dict(sorted(options.items()))
 
@@ -214,15 +210,20 @@ def build_method(word: str, context: Context) -> Method:
     return make(context, **options)
 
 
-def _read_option(text: str, default: Option, caller: str) -> Option:
-    """Convert an option's text to the type of its default."""
+def _read_option(text: str | None, default: Option, caller: str) -> Option:
+    """Convert an option's text to the type of its default; None if the option has no `=`."""
     option_type = type(default)
     try:
+        if text is None:
+            raise ValueError
         if option_type is bool:
             return {"true": True, "false": False}[text.lower()]
-        return option_type(text)
+        value = option_type(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
     except (KeyError, ValueError):
         wanted = f"{option_type.__name__} such as {default}"
         if option_type is bool:
             wanted = "true or false"
-        raise ValueError(f"{caller}: got {text!r}, wanted {wanted}") from None
+        raise ValueError(f"{caller}: got {text or ''!r}, wanted {wanted}") from None

@@ -46,7 +46,6 @@ class Game(Learner):
         tau: temperature of the critics.
         waits: critic steps before each step of the generator and its classifiers; 0 moves all
             players at once, by gradient reversal.
-        sign: -1 makes the generator minimise I_NCE; 1 makes it maximise I_NCE, for comparison.
 
     Raises:
         TypeError: the generator is not a View.
@@ -69,7 +68,6 @@ class Game(Learner):
         head: str = "linear",
         tau: float = 0.2,
         waits: int = 0,
-        sign: int = -1,
     ) -> None:
         super().__init__()
         check_choice(mode, MODES, "Game(mode)")
@@ -94,12 +92,8 @@ class Game(Learner):
                 f"Game(waits): got {waits!r} for a {mode} game, "
                 "wanted a whole number of 0 or more, and 0 without critics"
             )
-        if sign not in (-1, 1):
-            raise ValueError(
-                f"Game(sign): got {sign!r}, wanted -1 (against the critics) or 1 (with them)"
-            )
         self.generator, self.mode, self.weight, self.task = generator, mode, weight, task
-        self.tau, self.waits, self.sign = tau, waits, sign
+        self.tau, self.waits = tau, waits
 
         def build_encoders() -> list[Encoder]:
             return [build_encoder(encoder, channels, width) for channels in generator.channels]
@@ -169,7 +163,7 @@ class Game(Learner):
                 p.requires_grad_(False)
         if not generator_moves:
             v1, v2 = v1.detach(), v2.detach()
-        elif self.sign < 0:
+        else:
             v1, v2 = reverse_gradient(v1), reverse_gradient(v2)
         critics = zip(self.heads, self.encoders, (v1, v2), strict=True)
         z1, z2 = [head(encoder(v)) for head, encoder, v in critics]

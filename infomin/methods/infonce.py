@@ -14,7 +14,8 @@ from ..common.distributed import gather
 from ..measure.bounds import infonce_symmetric
 from ..measure.critics import cosine_scores
 from ..networks.heads import Projection
-from .base import Batch, Context, Method, Step, register
+from ..training.step import Batch, Step
+from .base import Context, Method, register
 
 
 @register("infonce")

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..common.distributed import mean_over_processes, world_size
-from .base import Batch, Context, Method, Step, register
+from ..training.step import Batch, Step
+from .base import Context, Method, register
 
 
 @register("supervised")

@@ -55,6 +55,11 @@ def test_options_are_sorted_and_defaults_left_out(word, canonical, options):
         ("toy:length=3", "option: got 'length', wanted one of queue, momentum, symmetric, loss"),
         ("toy:queue=3/", "option: got '', wanted one of queue"),
         ("toy:queue", "method 'toy:queue': queue: got '', wanted int such as 4096"),
+        ("toy:loss", "method 'toy:loss': loss: got '', wanted str such as mean"),
+        ("toy:symmetric", "symmetric: got '', wanted true or false"),
+        ("toy:momentum=nan", "momentum: got 'nan', wanted float such as 0.99"),
+        ("toy:momentum=-inf", "momentum: got '-inf', wanted float such as 0.99"),
+        ("toy:loss=a/b", "option: got 'b', wanted one of queue, momentum, symmetric, loss"),
         ("toy:queue=3.5", "queue: got '3.5', wanted int such as 4096"),
         ("toy:momentum=high", "momentum: got 'high', wanted float such as 0.99"),
         ("toy:symmetric=1", "symmetric: got '1', wanted true or false"),
@@ -81,6 +86,17 @@ def test_a_wrong_number_of_views_is_refused(monkeypatch, limits, accepted, wante
             got = "1 view" if n == 1 else f"{n} views"
             with pytest.raises(ValueError, match=rf"^method 'toy': got {got}, wanted {wanted}; "):
                 build_method("toy", context_of_n)
+
+
+@pytest.mark.parametrize(
+    "limits", [2, None, (2,), (2, 3, 4), ("2", None), (0, 2), (None, 2), [2, 2], (2.0, None)]
+)
+def test_views_of_a_method_are_a_minimum_and_a_maximum(monkeypatch, limits):
+    monkeypatch.setattr(Toy, "views", limits)
+    message = r"method 'toy': views must be a tuple \(minimum, maximum or None\), got "
+    for read in (method_word, lambda word: build_method(word, context((1, 1)))):
+        with pytest.raises(TypeError, match=message):
+            read("toy")
 
 
 @pytest.mark.parametrize(
