@@ -26,7 +26,6 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PACKAGE = sorted((ROOT / "infomin").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-TOOLS = sorted((ROOT / "data_tools").glob("*.py"))
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 PRESET = re.compile(r"preset: |command\(")  # scripts that take a budget
 # documented where they are declared
@@ -98,7 +97,7 @@ def test_files_and_targets_of_the_readme_exist():
         for link in re.findall(r"\]\(([^)\s]+)\)", README)
         if "://" not in link and not link.startswith("#")
     ]
-    scripts = re.findall(r"python ((?:experiments|data_tools)/\w+\.py)", README)
+    scripts = re.findall(r"python (experiments/\w+\.py)", README)
     rooms = re.findall(r"\b(infomin/\w+(?:\.py|/))", README)
     assert links and scripts and rooms
     assert [
@@ -106,7 +105,7 @@ def test_files_and_targets_of_the_readme_exist():
     ] == []
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {words[0] for words in commands("make")} <= set(targets)
-    assert {path.name for path in EXPERIMENTS + TOOLS} == {Path(script).name for script in scripts}
+    assert {path.name for path in EXPERIMENTS} == {Path(script).name for script in scripts}
 
 
 def test_no_placeholder_is_left_in_the_readme():
@@ -137,7 +136,7 @@ def public(tree):
                 )
 
 
-@named(PACKAGE + EXPERIMENTS + TOOLS)
+@named(PACKAGE + EXPERIMENTS)
 def test_every_module_and_every_public_thing_says_what_it_is(path):
     tree = ast.parse(path.read_text())
     missing = [node.name for node in public(tree) if not ast.get_docstring(node)]
@@ -177,7 +176,7 @@ def script(monkeypatch, capsys, tmp_path):
     return carry_out
 
 
-@named(EXPERIMENTS + TOOLS)
+@named(EXPERIMENTS)
 def test_a_script_names_its_command_and_has_help(path, script):
     assert f"python {path.parent.name}/{path.name}" in ast.get_docstring(
         ast.parse(path.read_text())
@@ -333,7 +332,7 @@ def lengths(path):
 
 
 def test_files_lines_and_functions_are_short():
-    everything = [*PACKAGE, *EXPERIMENTS, *TOOLS, *(ROOT / "tests").rglob("*.py")]
+    everything = [*PACKAGE, *EXPERIMENTS, *(ROOT / "tests").rglob("*.py")]
     lines = {path.name: path.read_text().splitlines() for path in everything}
     assert {name: len(text) for name, text in lines.items() if len(text) > 400} == {}
     assert [name for name, text in lines.items() if max(map(len, text), default=0) > 100] == []
