@@ -149,13 +149,15 @@ class Each(View):
         """A batch of what the parts take, to the views of all parts."""
         if self.forward_only_checks:
             return check_and_make(self, _name(self), batch, generator)
-        return tuple(
-            view for part in self.parts for view in check_tuple(part(batch, generator), _name(part))
-        )
+        views = (check_tuple(part(batch, generator), _name(part)) for part in self.parts)
+        return tuple(view for some in views for view in some)
 
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
         """The same of a checked batch of images, which no part checks again."""
-        return tuple(view for part in self.parts for view in part.make_views(images, generator))
+        views = (
+            check_tuple(part.make_views(images, generator), _name(part)) for part in self.parts
+        )
+        return tuple(view for some in views for view in some)
 
 
 class PerView(nn.Module):
@@ -180,7 +182,9 @@ class PerView(nn.Module):
         return tuple(self.transform(view) for view in views)
 
 
-def try_parts(view: View, batch: object, generator: torch.Generator | None = None) -> Views:
+def try_parts(
+    view: View, batch: object, generator: torch.Generator | None = None, *, unit: bool = True
+) -> Views:
     """Make the views of a batch and check those of each part against what the part declares.
 
     A chain trusts its parts; a run calls this before its first step.
@@ -189,17 +193,23 @@ def try_parts(view: View, batch: object, generator: torch.Generator | None = Non
         view: a chain, or any view.
         batch: what it takes; images `[B, C, H, W]` that were checked.
         generator: for random draws, on the CPU; None uses torch's global generator.
+        unit: whether floating-point images lie in [0, 1]; those of a colour space do not.
 
     Raises:
         TypeError: a part gives no tuple of images.
         ValueError: another number of views, of channels, or values outside [0, 1] though the part
             is `bounded`.
     """
+
+    def try_part(part: View, images: object, unit: bool) -> Views:
+        return try_parts(part, images, generator, unit=unit)
+
     if isinstance(view, Then):
-        views = try_parts(view.first, batch, generator)
-        views = view.pair(views, lambda each: try_parts(view.second, each, generator))
+        still = unit and view.first.bounded
+        views = try_part(view.first, batch, unit)
+        views = view.pair(views, lambda made: try_part(view.second, made, still))
     elif isinstance(view, Each):
-        views = tuple(made for part in view.parts for made in try_parts(part, batch, generator))
+        views = tuple(made for part in view.parts for made in try_part(part, batch, unit))
     elif view.forward_only_checks and isinstance(batch, Tensor):
         views = view.make_views(batch, generator)
     else:
@@ -211,7 +221,8 @@ def try_parts(view: View, batch: object, generator: torch.Generator | None = Non
             f"{name}: got {len(views)} views, wanted {len(view.channels)}, as its channels declare"
         )
     for made, channels in zip(views, view.channels, strict=True):
-        check_images(made, f"views of {name}", channels=channels, unit=view.bounded)
+        wanted = channels if view.in_channels else None
+        check_images(made, f"views of {name}", channels=wanted, unit=unit and view.bounded)
     return views
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from view_cases import every_view, inputs
 
 from infomin.common import checks
 from infomin.views import (
@@ -17,6 +18,7 @@ from infomin.views import (
     Each,
     Flip,
     Grey,
+    ImageView,
     Jigsaw,
     Jitter,
     MultiCrop,
@@ -208,6 +210,15 @@ class Doubled(Augmentation[None]):
         return (2 * images,)
 
 
+class Bare(ImageView):
+    """A user's view that forgets the tuple, without draws."""
+
+    channels, readout = (3,), (0,)
+
+    def make_views(self, images: Tensor, generator: Any = None) -> Any:
+        return images
+
+
 class Untupled(Doubled):
     """A user's augmentation that forgets the tuple."""
 
@@ -244,19 +255,19 @@ def test_a_trial_finds_a_part_that_gives_other_values_than_it_declares(view: Vie
         try_parts(view, BYTES / 255, seeded())
 
 
-@pytest.mark.parametrize("view", [Untupled(), Then(Untupled(), Grey()), Each(Untupled())])
-def test_views_that_are_no_tuple_are_an_error(view: View) -> None:
-    with pytest.raises(
-        TypeError, match=r"Untupled.augment: must return a tuple of views, got Tensor"
-    ):
-        view(BYTES)
+@pytest.mark.parametrize("part", [Untupled(), Bare()], ids=lambda part: type(part).__name__)
+def test_views_that_are_no_tuple_are_an_error(part: View) -> None:
+    message = rf"^{type(part).__name__}.*: must return a tuple of views, got Tensor"
+    for view in (part, Then(part, Grey()), Then(Flip(), part), Each(part), Each(HalfGrey(), part)):
+        with pytest.raises(TypeError, match=message):
+            view(BYTES)
 
 
-@pytest.mark.parametrize("word", CHAINS)
-def test_a_trial_gives_the_views_of_the_chain(word: str) -> None:
-    view = parse(word)
-    trial = try_parts(view, BYTES, seeded())
-    assert all(map(torch.equal, trial, view(BYTES, seeded())))
+@every_view
+def test_a_trial_gives_the_views_of_the_chain(name: str) -> None:
+    view = parse(name)
+    trial = try_parts(view, inputs(view), seeded())
+    assert all(map(torch.equal, trial, view(inputs(view), seeded())))
 
 
 @pytest.mark.parametrize("images", [BYTES, BYTES / 255], ids=["bytes", "floats"])
