@@ -42,6 +42,7 @@ def test_a_small_folder_is_probed_with_what_there_is(tmp_path, one_core, picture
         row["ceiling"] == pytest.approx(np.log(labelled)) and row["key"] == small(data=pictures).key
     )
     assert go([small(data=pictures)], tmp_path) == [row]
+    assert small().probe_sizes(50) == {"probe_images": 50, "candidates": 50}
     infomin.trained(tmp_path / row["key"])  # row and recipe differ in these two
 
 
