@@ -64,7 +64,8 @@ def extract_features(
         method: run in eval mode; its mode is restored afterwards.
         view: `(batch, generator) -> (v1, v2, …)`.
         inputs: the view's inputs, N of them.
-        seed: seed of the views' random draws; use the same one for all runs you compare.
+        seed: seed of the views' random draws, with or without the generator; use the same one for
+            all runs you compare.
         precision: `fp32` or `bf16`, as in training.
         batch: images per forward pass.
         draw: True augments the images as in training; False shows them whole.
@@ -80,7 +81,7 @@ def extract_features(
     checks.check_choice(precision, ("fp32", "bf16"), "features: precision")
     if not len(inputs):
         raise ValueError("features: need at least one image, got none; skip empty sets")
-    device = next(method.parameters(), torch.empty(0)).device
+    device = next((parameter.device for parameter in method.parameters()), "cpu")
     modes = [(module, module.training) for module in (*method.modules(), *view.modules())]
     method.eval()
     view.train(draw)

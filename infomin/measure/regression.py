@@ -96,4 +96,4 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     # of the values, and of their mean
     precision = torch.finfo(train.dtype).eps + len(train) * torch.finfo(torch.float64).eps
     scale = torch.where(deviation > precision * mean.abs(), 1 / deviation, 0)
-    return tuple((x - mean).mul_(scale).to(x.dtype) for x in (train, *others))
+    return tuple((x - mean).mul_(scale).to(train.dtype) for x in (train, *others))

@@ -162,15 +162,24 @@ def test_features_do_not_depend_on_the_batch_size(batch):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_the_draws_of_a_view_depend_on_the_seed_only():
+class Careless(View):
+    """Draws from torch's global generator."""
+
+    def forward(self, batch, generator):
+        return super().forward(batch, None)
+
+
+@pytest.mark.parametrize("view", [View, Careless])
+def test_the_draws_of_a_view_depend_on_the_seed_only(view):
     def extract(seed):
-        torch.manual_seed(torch.seed())  # the global generator makes no difference
-        return extract_features(Method(), View(1.0), make_images(), seed=seed, batch=10)
+        method = Method()
+        torch.seed()  # the global generator makes no difference
+        return extract_features(method, view(1.0), make_images(), seed=seed, batch=10)
 
     a, b, c = extract(0), extract(0), extract(1)
     assert all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
     assert torch.equal(a[0], c[0]) and not torch.isclose(a[1], c[1]).all(1).any()
-    noise = extract_features(Method(), View(1.0), torch.zeros(20, 3, 8, 8), batch=10)[1]
+    noise = extract_features(Method(), view(1.0), torch.zeros(20, 3, 8, 8), batch=10)[1]
     assert not torch.isclose(noise[:10], noise[10:]).all(1).any()  # batches have their own draws
 
 

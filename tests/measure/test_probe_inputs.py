@@ -11,6 +11,7 @@ from synthetic import blobs
 from infomin.measure import probe
 from infomin.measure.estimator import nats
 from infomin.measure.probe import knn
+from infomin.training.step import Learner
 
 
 def call_probe(name, **replaced):
@@ -44,6 +45,8 @@ def test_features_may_have_any_floating_point_type(name, dtype):
     result = call_probe(name, train=rounded, test=rounded[:8], **targets)
     expected = call_probe(name, train=rounded.float(), test=rounded[:8].float(), **targets)
     assert result == pytest.approx(expected, abs=1e-3)
+    mixed = call_probe(name, train=rounded, test=rounded[:8].float(), **targets)
+    assert mixed == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["linear", "localisation", "nats"])
@@ -174,3 +177,43 @@ def test_penalties_are_numbers_above_0(name, penalties):
 def test_an_entropy_needs_classes(labels, error):
     with pytest.raises(error, match=r"probe\.entropy: (labels must|need at least one label)"):
         probe.entropy(labels)
+
+
+class Returning(Learner):
+    def __init__(self, features):
+        super().__init__()
+        self.returned = features
+
+    def features(self, views):
+        return self.returned(*views)
+
+
+@pytest.mark.parametrize(
+    ("features", "got"),
+    [
+        (lambda a, b: (a,), r"\[\[6, 3, 4, 4\]\] of 2 views"),
+        (lambda a, b: (a, b, b), r"\[.*\] of 2 views"),
+        (lambda a, b: a, "Tensor of 2 views"),
+        (lambda a, b: None, "NoneType of 2 views"),
+        (lambda a, b: (a, None), r"\[\[6, 3, 4, 4\], 'NoneType'\] of 2 views"),
+        (lambda a, b: (a, b[:5]), r"\[\[6, 3, 4, 4\], \[5, 3, 4, 4\]\] of 2 views"),
+        (lambda a, b: (a, b.sum()), r"\[\[6, 3, 4, 4\], \[\]\] of 2 views"),
+    ],
+)
+def test_a_method_returns_features_of_each_image_for_each_view(features, got):
+    with pytest.raises(TypeError, match=f"^features: got {got}, wanted a tuple of"):
+        probe.extract_features(Returning(features), Doubling(), torch.rand(6, 3, 4, 4))
+
+
+class Doubling(torch.nn.Module):
+    def forward(self, batch, generator):
+        return batch, batch
+
+
+def test_features_of_no_image_or_of_unknown_precision_are_an_error():
+    with pytest.raises(ValueError, match="features: need at least one image, got none"):
+        probe.extract_features(Returning(None), Doubling(), torch.rand(0, 3, 4, 4))
+    with pytest.raises(ValueError, match="features: precision: got 'fp16', wanted one of fp32"):
+        probe.extract_features(
+            Returning(None), Doubling(), torch.rand(1, 3, 4, 4), precision="fp16"
+        )
