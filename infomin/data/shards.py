@@ -97,7 +97,7 @@ def write(
     config = {name: value for name, value in locals().items() if name not in ("folder", "bar")}
     for name in ("clips", "shard", "frames", "digits_per_clip", "seed"):
         check_type(config[name], int, f"write({name})")
-        check_positive(config[name], f"write({name})", zero=name == "seed")
+        config[name] = check_positive(config[name], f"write({name})", zero=name == "seed")
     for name in ("speed", "dim"):
         config[name] = float(check_positive(config[name], f"write({name})", zero=True))
     check_choice(part, FIRST_CLIP, "write(part)")
