@@ -95,7 +95,7 @@ def write(
     """
     # Everything that a byte depends on.
     config = {name: value for name, value in locals().items() if name not in ("folder", "bar")}
-    for name in ("clips", "shard", "frames", "digits_per_clip", "seed"):
+    for name in ("clips", "shard", "frames", "size", "digit", "digits_per_clip", "seed"):
         check_type(config[name], int, f"write({name})")
         config[name] = check_positive(config[name], f"write({name})", zero=name == "seed")
     for name in ("speed", "dim"):
