@@ -191,16 +191,19 @@ def _describe(value: Any) -> str:
 def _selected(
     layout: Mapping[str, str], names: Collection[str], saved_names: Collection[str]
 ) -> dict[str, str]:
-    """Drop what belongs to saved names that are not among `names` from a layout."""
-    dropped = set(saved_names) - set(names)
-    prefixes = tuple(f"{name}." for name in dropped)
-    selected = {}
-    for key, description in layout.items():
-        of_parameter = key.rpartition(" of ")[2]
-        is_dropped = key in dropped or key.startswith(prefixes) or of_parameter in dropped
-        if key in names or not is_dropped:
-            selected[key] = description
-    return selected
+    """Keep what belongs to `names` of a layout."""
+
+    def owner(key: str) -> str:
+        """The longest name that fits: `net.head.weight` may be of `net` or of `net.head`."""
+        parameter_of = key.rpartition(" of ")[2]
+        fitting = [
+            name
+            for name in (*names, *saved_names)
+            if name in (key, parameter_of) or key.startswith(f"{name}.")
+        ]
+        return max(fitting, key=len, default="")
+
+    return {key: description for key, description in layout.items() if owner(key) in names}
 
 
 def _mismatches(wanted: Mapping[str, str], got: Mapping[str, str]) -> list[str]:

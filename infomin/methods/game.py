@@ -74,7 +74,7 @@ class Game(Learner):
         check_positive(weight, "Game(weight)", zero=True)
         if not isinstance(generator, View):
             raise TypeError(
-                f"Game: the generator must be a View, got a {type(generator).__name__}; "
+                f"Game: the generator must be a View, got {type(generator).__name__}; "
                 "wrap a flow, for example as FlowSplit(PixelFlow())"
             )
         if len(generator.channels) != 2:

@@ -69,7 +69,7 @@ class Encoder(nn.Module):
             x = layer(x)
         raise TypeError(
             f"{self.name}: a feature map needs a body that is an nn.Sequential with a Grid, "
-            f"got a {type(self.body).__name__}; override map"
+            f"got {type(self.body).__name__}; override map"
         )
 
     def _prepare(self, x: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ def build_encoder(name: str, channels: int, width: float = 1.0) -> Encoder:
     if not isinstance(encoder, Encoder):
         raise TypeError(
             f"encoder {name!r}: must be an infomin.networks.Encoder, "
-            f"got a {type(encoder).__name__}; "
+            f"got {type(encoder).__name__}; "
             f"wrap it as Encoder({name!r}, channels, features, smallest, body)"
         )
     return encoder

@@ -308,6 +308,24 @@ def test_a_plain_tensor_is_loaded_to_the_device_of_the_tensor_in_the_state(tmp_p
     assert torch.equal(loaded["cpu"], torch.ones(2)) and loaded["meta"].device.type == "meta"
 
 
+@pytest.mark.parametrize("part", [("net",), ("net.head",), ("net.solver",), ("net", "net.head.x")])
+def test_names_with_dots_can_be_loaded_in_parts(tmp_path, part):
+    """Also where one name begins as another does."""
+
+    def state():
+        net = nn.Linear(2, 3)
+        solver = torch.optim.AdamW(net.parameters())
+        head, other = nn.Linear(3, 1), nn.Linear(1, 1)
+        return {"net": net, "net.head": head, "net.head.x": other, "net.solver": solver}
+
+    saved, loaded = state(), state()
+    save(tmp_path / "checkpoint.pt", saved)
+    assert load(tmp_path / "checkpoint.pt", {name: loaded[name] for name in part}, part=True) == {}
+    for name in part:
+        prints = [checkpoint.fingerprint({"it": state[name]}) for state in (loaded, saved)]
+        assert prints[0] == prints[1]
+
+
 def test_part_of_a_state_can_be_loaded_if_it_was_saved(tmp_path):
     net = nn.Linear(2, 3)
     optimizer = torch.optim.AdamW(net.parameters())

@@ -297,7 +297,7 @@ def test_arguments_out_of_range_are_errors(settings, message):
 
 
 def test_a_wrong_generator_missing_labels_and_wrong_crops_are_errors(crops, labels):
-    message = r"Game: the generator must be a View, got a PixelFlow; .* FlowSplit\(PixelFlow"
+    message = r"Game: the generator must be a View, got PixelFlow; .* FlowSplit\(PixelFlow"
     with pytest.raises(TypeError, match=message):
         Game(PixelFlow(), 10)
     with pytest.raises(ValueError, match="Game: needs labels of task 'digit', got class"):

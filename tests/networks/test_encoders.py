@@ -184,7 +184,7 @@ def test_a_feature_map_is_the_input_of_the_grid(name: str) -> None:
 
 @pytest.mark.parametrize("body", [nn.Conv2d(3, 8, 3), nn.Sequential(nn.Flatten())])
 def test_a_feature_map_without_a_grid_is_an_error(body: nn.Module) -> None:
-    message = f"mine: a feature map needs .* got a {type(body).__name__}; override map"
+    message = f"mine: a feature map needs .* got {type(body).__name__}; override map"
     with pytest.raises(TypeError, match=message):
         Encoder("mine", 3, 8, 4, body).map(batch("tiny"))
 
@@ -326,7 +326,7 @@ def test_a_body_that_returns_other_features_than_stated_is_an_error(body: nn.Mod
 def test_a_registered_network_that_is_no_encoder_is_an_error(registered) -> None:
     registered(ENCODERS, "bare", lambda channels, width: nn.Sequential(Grid(2)))
     message = (
-        r"encoder 'bare': must be .*Encoder, got a Sequential; .* Encoder\('bare', channels, fea"
+        r"encoder 'bare': must be .*Encoder, got Sequential; .* Encoder\('bare', channels, fea"
     )
     with pytest.raises(TypeError, match=message):
         build_encoder("bare", 3)
