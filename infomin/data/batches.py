@@ -89,10 +89,7 @@ def first_rows(part: Part, n: int) -> Selected:
 
     Images in files are read and kept in memory, `3 * size**2` bytes each.
     """
-    inputs, labels = part
-    if isinstance(inputs, ImageFiles):
-        return select_rows(part, readable_rows(part, n))
-    return inputs[:n], {task: values[:n] for task, values in labels.items()}
+    return select_rows(part, readable_rows(part, n))
 
 
 def readable_rows(part: Part, n: int, rows: Tensor | None = None) -> Tensor:
@@ -115,6 +112,13 @@ def readable_rows(part: Part, n: int, rows: Tensor | None = None) -> Tensor:
     if rows is None:
         rows = torch.arange(len(inputs), device="cpu")
     return inputs.first_readable(rows, n) if isinstance(inputs, ImageFiles) else rows[:n]
+
+
+def count_unreadable(part: Part, n: int) -> int:
+    """How many rows `first_rows` passes over for `n` others, because they cannot be read."""
+    rows = readable_rows(part, n)
+    tried = int(rows[-1]) + 1 if len(rows) == n else len(part[0])
+    return tried - len(rows)
 
 
 def select_rows(part: Part, rows: Tensor) -> Selected:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..common.precision import autocast
 from ..common.seeds import seeded_draws, seeded_generator, torch_seeded
-from ..data.batches import Part, batches_by_step
+from ..data.batches import Part, batches_by_step, readable_rows
 from ..data.datasets import Split
 from ..methods import Game, Method
 from ..training.loop import BatchesByStep, fit
@@ -50,9 +50,15 @@ def divide_rows(split: Split, task: str, labels: int, candidates: int) -> Rows:
         candidates: the minimum number of held-out images.
 
     Raises:
-        ValueError: fewer than 10 labelled images, or too few images left to learn from.
+        ValueError: fewer than 10 labelled images, fewer than `labels`, or too few images left to
+            learn from.
     """
     known = torch.nonzero(split.labels[task] >= 0)[:, 0]
+    if labels > len(known) >= 10:
+        raise ValueError(
+            f"learn: labels: got {labels}, wanted at most the {len(known)} labelled images; use "
+            "fewer"
+        )
     order = torch.randperm(len(known), generator=seeded_generator(0, "labelled"))
     chosen = known[order[:labels]]
     is_other = torch.ones(len(split), dtype=torch.bool)
@@ -60,7 +66,9 @@ def divide_rows(split: Split, task: str, labels: int, candidates: int) -> Rows:
     others = torch.nonzero(is_other)[:, 0]
     others = others[torch.randperm(len(others), generator=seeded_generator(0, "held"))]
     n_labelled = len(chosen) * 4 // 5
-    labelled, judged = chosen[:n_labelled], chosen[n_labelled:]
+    part: Part = split.images, split.labels
+    labelled = chosen[:n_labelled]
+    judged = readable_rows(part, len(chosen), chosen[n_labelled:])
     n_held_others = max(0, candidates - len(judged))
     if len(chosen) < 10 or len(others) < 2 * n_held_others:
         raise ValueError(
@@ -68,8 +76,9 @@ def divide_rows(split: Split, task: str, labels: int, candidates: int) -> Rows:
             f"images, got {len(split)} images, {len(known)} of them labelled, for {labels} labels "
             f"and {candidates} candidates; use smaller numbers or more images"
         )
-    held = torch.cat([judged, others[:n_held_others]])
-    pool = torch.cat([labelled, others[n_held_others:]])
+    held_others = readable_rows(part, n_held_others, others)
+    held = torch.cat([judged, held_others])
+    pool = torch.cat([labelled, others[~torch.isin(others, held_others)]])
     return Rows(labelled, judged, held, pool)
 
 

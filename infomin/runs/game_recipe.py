@@ -99,6 +99,10 @@ class Learning(BaseRecipe):
             raise ValueError(
                 f"recipe: fresh_every: must be a multiple of {LOG_EVERY}, got {self.fresh_every}"
             )
+        if self.labels < 10:
+            raise ValueError(
+                f"recipe: labels: must be 10 or more, of which 20 % are held out, got {self.labels}"
+            )
         most = self.labels * 4 // 5
         if self.mode != "unsupervised" and not 2 <= self.labelled <= most:
             raise ValueError(

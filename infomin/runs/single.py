@@ -20,7 +20,13 @@ from ..common.distributed import (
 )
 from ..common.files import PathLike, Row
 from ..common.seeds import seeded_generator, torch_seeded
-from ..data.batches import Part, batch_rows, batches_by_step, first_rows
+from ..data.batches import (
+    Part,
+    batch_rows,
+    batches_by_step,
+    count_unreadable,
+    first_rows,
+)
 from ..data.datasets import Split, load
 from ..data.moving_mnist import Clips
 from ..data.scenes import Scenes
@@ -76,9 +82,10 @@ def run(
         the recipe's fields, with `probe_images` and `candidates` as they were used; `files` and
         `learned`, digests of data on disk and of learned views; `status` (`done` or `diverged`);
         `i_nce`, `ceiling`, `true_nats` (nats; the last where it is known), `candidates`;
-        `acc_TASK`, `knn_TASK` (0..1) or `px_TASK` (pixels); where the row comes from: versions,
-        commit, host, threads, processes, seconds (since it was resumed, if it was cut); and
-        `row_digest`, by which an edited row.json is noticed.
+        `acc_TASK`, `knn_TASK` (0..1) or `px_TASK` (pixels); `unreadable_train` and
+        `unreadable_test`, how many image files the probe passed over, where there are any; where
+        the row comes from: versions, commit, host, threads, processes, seconds (since it was
+        resumed, if it was cut); and `row_digest`, by which an edited row.json is noticed.
 
     Raises:
         TypeError: not a Recipe, or an `out` that is no path.
@@ -143,9 +150,14 @@ def run(
                 )
                 share_buffers(method)
                 probed = [first_rows(part, sizes["probe_images"]) for part in (train, test)]
+                unreadable = {
+                    f"unreadable_{name}": count
+                    for name, part in (("train", train), ("test", test))
+                    if (count := count_unreadable(part, sizes["probe_images"]))
+                }
                 readable = min(len(inputs) for inputs, _ in probed)
                 sizes = {name: min(size, readable) for name, size in sizes.items()}
-                row |= sizes
+                row |= sizes | unreadable
                 row |= evaluate(
                     method,
                     view,

@@ -4,15 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from picture_files import noise, numbered, truncate
+from picture_files import noise, number_of, numbered, truncate
 from PIL import Image
 
 import infomin
-from infomin import Recipe, run
+from infomin import Recipe, data, run
 from infomin.common.files import read_log
 from infomin.data import image_files
 from infomin.data.digests import data_digest
@@ -106,6 +107,34 @@ def test_a_folder_trains_and_is_probed(mixed):
     assert 0 < row["entropy_class"] <= np.log(2) + 1e-6
     again = run(recipe)  # without a warning this time
     assert without_seconds(row) == without_seconds(again)
+
+
+def test_the_probe_reads_other_files_for_those_it_cannot(tmp_path, monkeypatch):
+    """Otherwise a replaced image would be there twice; the row counts what was passed over."""
+    for n in range(150):
+        path = tmp_path / "ab"[n % 2] / f"{n:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        numbered(n % 64).save(path)
+    files = [split.images for split in data.load(f"folder:{tmp_path}", 32)]
+    bad = {"train": [0, 3, 4, 11, 100], "test": [9, 13, 29]}
+    for part, rows in zip(files, bad.values(), strict=True):
+        for row in rows:
+            truncate(Path(part.paths[row]))
+    probed, evaluate = [], single.evaluate
+
+    def recording(method, view, *parts, **options):
+        probed.extend(parts)
+        return evaluate(method, view, *parts, **options)
+
+    monkeypatch.setattr(single, "evaluate", recording)
+    with warns_of_unreadable_files():
+        row = run(recipe_for(tmp_path))
+    assert (row["unreadable_train"], row["unreadable_test"]) == (4, 1)  # before the tenth other
+    for (images, labels), part, rows in zip(probed, files, bad.values(), strict=True):
+        expected = [n for n in range(len(part)) if n not in rows][:10]
+        numbers = [int(Path(part.paths[n]).stem) for n in expected]
+        assert [number_of(image) for image in images] == [n % 64 for n in numbers]
+        assert labels["class"].tolist() == [n % 2 for n in numbers]
 
 
 class Interrupted(BaseException):

@@ -25,7 +25,7 @@ def make_split(known: int, unknown: int = 0, task: str = "class") -> data.Split:
     [
         (200, 0, 50, 40),
         (100, 300, 50, 60),
-        (100, 300, 1000, 5),
+        (100, 300, 100, 5),
         (60, 0, 60, 12),
         (10, 90, 10, 2),
         (11, 20, 11, 11),
@@ -83,6 +83,12 @@ def test_too_few_images_are_an_error(split, labels, candidates):
     with pytest.raises(ValueError, match=message):
         divide_rows(split, "class", labels, candidates)
     assert divide_rows(make_split(200), "class", 100, 70)
+
+
+def test_more_labels_than_there_are_are_an_error():
+    message = "learn: labels: got 101, wanted at most the 100 labelled images; use fewer"
+    with pytest.raises(ValueError, match=message):
+        divide_rows(make_split(100, 300), "class", 101, 5)
 
 
 def batch_indices(

@@ -63,6 +63,10 @@ INVALID = [
         r"labelled: got -1, wanted a finite number of 0 or more",
     ),
     ({"labels": 0}, r"labels: got 0, wanted a finite number above 0"),
+    (
+        {"labels": 9, "labelled": 2},
+        r"labels: must be 10 or more, of which 20 % are held out, got 9",
+    ),
     *(
         ({name: value}, rf"{name}: got {value}, wanted a finite number")
         for name, values in BELOW_RANGE.items()
@@ -101,11 +105,6 @@ def test_fields_that_only_runs_have_are_an_error(field):
         (
             {"task": "colour"},
             r"recipe: task: got 'colour', wanted one of digit, background, position$",
-        ),
-        (
-            {"labels": 9, "labelled": 4},
-            r"learn: need at least 10 labelled images .*, got 8192 images, 8192 of them labelled, "
-            r"for 9 labels",
         ),
         (
             {"candidates": 4090, "labels": 8000},
