@@ -20,7 +20,8 @@ class Task(NamedTuple):
     """What a method knows about a task's labels before the first step.
 
     Attributes:
-        size: the number of classes, 0 if no label is known; or the number of coordinates.
+        size: the number of classes, which are numbered from 0 (0 if no label is known); or the
+            number of coordinates.
         mean: mean of each coordinate over the training set; empty for classes.
         deviation: standard deviation of each coordinate; empty for classes.
     """
