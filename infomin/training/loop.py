@@ -16,7 +16,7 @@ from ..common import checkpoint as checkpoints
 from ..common.checks import check_choice, check_positive
 from ..common.distributed import average_gradients, rank, world_size
 from ..common.precision import autocast
-from ..common.seeds import seeded_generator, torch_seeded
+from ..common.seeds import seeded_draws, seeded_generator
 from .step import Batch, Learner, check_step
 
 SAVE_EVERY = 5.0  # seconds of training between checkpoints, the most that a crash can cost
@@ -160,12 +160,9 @@ def _train_step(
     precision: str,
 ) -> dict[str, Tensor]:
     images, index, labels = inputs
-    view_draws = seeded_generator(seed, "views", step, rank())
     method_draws = seeded_generator(seed, "method", step, rank())
     device = optimizer.param_groups[0]["params"][0].device
-    with torch_seeded(
-        view_draws.initial_seed(), device
-    ):  # for draws without a generator, as dropout's
+    with seeded_draws(device, seed, "views", step, rank()) as view_draws:
         views = view(images, view_draws)
         with autocast(views[0].device.type, precision):
             result = parallel(views, Batch(index, labels, step, method_draws))
