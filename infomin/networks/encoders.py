@@ -77,7 +77,8 @@ class Encoder(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(
                 f"{self.name}: images must have the shape [B, {self.channels}, H, W], "
-                f"got {list(x.shape)}; build the encoder with the channels of the view"
+                f"got {list(x.shape)}; "
+                + ("add a batch axis with x[None]" if x.dim() == 3 else "pass the encoder's view")
             )
         if min(x.shape[2:]) < self.smallest:
             raise ValueError(
@@ -266,7 +267,7 @@ class Encoders(nn.ModuleList):
         if shared and len(set(channels)) > 1:
             raise ValueError(
                 "encoders: a shared encoder needs views with the same number of channels, "
-                f"got {tuple(channels)}; give each view its own encoder"
+                f"got {tuple(channels)}; give each view its own with share_encoder=False"
             )
         distinct = channels[:1] if shared else channels
         encoders = [build_encoder(name, c, width) for c in distinct]
@@ -277,11 +278,14 @@ class Encoders(nn.ModuleList):
         """Views `[B, C, H, W]` each -> features `[B, tiles * D]` each.
 
         Raises:
+            TypeError: one tensor instead of several views.
             ValueError: another number of views than the encoders were built for.
         """
+        if isinstance(views, Tensor):
+            raise TypeError("encoders: got one tensor, wanted a tuple of views; pass view(images)")
         if len(views) != len(self.tiles):
             raise ValueError(
-                f"encoders: got {len(views)} views, wanted {len(self.tiles)}; build as many"
+                f"encoders: got {len(views)} views, wanted {len(self.tiles)}; pass the run's views"
             )
         if len(self) == 1 and len({(view.shape, view.dtype) for view in views}) == 1:
             batch = torch.cat(list(views))  # one large pass uses the cores better than several

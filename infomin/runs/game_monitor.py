@@ -128,7 +128,7 @@ def judge_game(log: Sequence[Line]) -> tuple[str, str]:
         return "unmeasured", "The game was never measured by fresh critics after its start."
     raw, last = measured[0], measured[-1]
     shares = (
-        f"its views share {last['i_nce_fresh']:.2f} nats, the raw views "
+        f"the last views share {last['i_nce_fresh']:.2f} nats, the raw views "
         f"{raw['i_nce_fresh']:.2f} (by fresh critics)"
     )
     stretched = [row for row in log if "lipschitz" in row]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import reduce
 
-from ..common.checks import check_choice, check_type
+from ..common.checks import check_type
 from .base import VIEWS, View, check_declared
 from .compose import Each, Then
 
@@ -58,8 +58,14 @@ def _append_part(before: tuple[View, bool], after: tuple[View, bool]) -> tuple[V
 def _parse_part(word: str) -> tuple[View, bool]:
     """The view of one `family:dial`, and whether it is drawn separately for each view."""
     family, colon, dial = word.partition(":")
-    check_choice(family, VIEWS, f"view {word!r}: family")
+    if family not in VIEWS:
+        raise ValueError(
+            f"view {word!r}: family: got {family!r}, wanted one of {', '.join(VIEWS)}; "
+            "a view of your own has to be registered first, which is done in Python"
+        )
     about = f"the dial of {family} is {VIEWS.dial(family) or 'the text it is built from'}"
+    if "," in dial:
+        about += "; commas join several views in a sweep only"
     if not colon or not dial:
         raise ValueError(f"view {word!r}: the dial is missing; {about}")
     make = VIEWS[family]
