@@ -74,7 +74,7 @@ MAKERS = {
     ),
     "dial_figure": lambda rows: plots.dial_figure(rows, "digit", "dial"),
 }
-SIZES = [None, (3.25, 3), (3.25, 1), (6.75, 3), (6.75, 6), (12, 5)]
+SIZES = [None, (3.25, 3), (3.25, 1), (6.75, 3)]
 
 
 def overlap(a, b):
@@ -82,7 +82,7 @@ def overlap(a, b):
     return min(min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0))
 
 
-@pytest.mark.parametrize("letters", [1, 40, 90])
+@pytest.mark.parametrize("letters", [1, 60])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_figure_of_any_size_keeps_its_layout(tmp_path, name, size, letters):
