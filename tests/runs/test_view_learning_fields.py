@@ -160,7 +160,7 @@ def test_fresh_critics_have_the_same_rate_whatever_the_players_rates(tmp_path, m
 
 
 def test_a_game_is_not_a_run(tmp_path):
-    with pytest.raises(TypeError, match=r"^run: .*\bgot a Learning\b"):
+    with pytest.raises(TypeError, match=r"^run: .*\bgot Learning\b"):
         run(tiny(), tmp_path)
     assert not list(tmp_path.iterdir())
 
