@@ -19,6 +19,7 @@ from PIL import Image
 
 import infomin
 from infomin.__main__ import build, main
+from infomin.methods import METHODS
 from infomin.runs.presets import TINY, U_CURVE
 from infomin.views import VIEWS
 
@@ -83,7 +84,8 @@ def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "os.sched_getaffinity", lambda _: {0}, raising=False
     )  # one job on one core: one thread
-    with patch.dict(VIEWS._entries):  # what is registered there is forgotten
+    # what is registered there is forgotten
+    with patch.dict(VIEWS._entries), patch.dict(METHODS._entries):
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
 
 

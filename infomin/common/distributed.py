@@ -13,15 +13,13 @@ each process normalises its own part, as usual with DistributedDataParallel.
 
 import inspect
 import os
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as c10d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def rank() -> int:
@@ -120,11 +118,13 @@ def gather(x: Tensor) -> Tensor:
     return gathered
 
 
-def sync_batch_norm(method: Module, device: torch.device) -> Module:
-    """Make batch norm take its statistics over all processes, where torch supports it: on CUDA."""
+def sync_batch_norm(method: nn.Module, device: torch.device) -> None:
+    """Make the batch norms in a method take their statistics over all processes.
+
+    torch supports this on CUDA only; elsewhere nothing changes.
+    """
     if world_size() > 1 and device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(method)  # in place, for what is inside
-    return method
+        nn.SyncBatchNorm.convert_sync_batchnorm(method)
 
 
 def average_gradients(method: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from ..common.checks import check_positive, check_type
 from ..common.files import as_path
 from ..common.seeds import seeded_generator
 from ..data.datasets import load
-from ..data.image_io import read_upright
+from ..data.image_io import Unreadable, read_upright
 from ..views import View, parse
 from .plots import view_strip
 
@@ -108,7 +108,7 @@ def _photograph(path: str | Path) -> Tensor:
         return torch.tensor(data.chelsea()).permute(2, 0, 1)
     try:
         return torch.from_numpy(np.array(read_upright(as_path(path)))).permute(2, 0, 1)
-    except Exception as error:  # decoders raise errors of many kinds
+    except Unreadable as error:
         raise ValueError(
             f"image {str(path)!r}: cannot be read ({error}); name another, or leave it out"
         ) from error

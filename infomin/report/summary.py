@@ -96,7 +96,7 @@ def encoder_rows(rows: Rows) -> pd.DataFrame:
     """Rows that describe an encoder (those of games do not), each run once."""
     if isinstance(rows, str | Path | Mapping):
         raise TypeError(
-            f"rows: got a {type(rows).__name__}, wanted a list of rows or a DataFrame; use "
+            f"rows: got {type(rows).__name__}, wanted a list of rows or a DataFrame; use "
             "infomin.read_rows(folder)"
         )
     frame = rows if isinstance(rows, pd.DataFrame) else to_frame(rows)

@@ -82,7 +82,8 @@ def run(
         the recipe's fields, with `probe_images` and `candidates` as they were used; `files` and
         `learned`, digests of data on disk and of learned views; `status` (`done` or `diverged`);
         `i_nce`, `ceiling`, `true_nats` (nats; the last where it is known), `candidates`;
-        `acc_TASK`, `knn_TASK` (0..1) or `px_TASK` (pixels); `unreadable_train` and
+        `i_nce_doubt`, a sentence where that number says little; `acc_TASK`, `knn_TASK` (0..1) and
+        `entropy_TASK` (nats), or `px_TASK` (pixels); `unreadable_train` and
         `unreadable_test`, how many image files the probe passed over, where there are any; where
         the row comes from: versions, commit, host, threads, processes, seconds (since it was
         resumed, if it was cut); and `row_digest`, by which an edited row.json is noticed.
@@ -109,7 +110,7 @@ def run(
         splits, train, test, shapes, sizes = load_inputs(recipe, view, device)
         context = build_context(recipe, view, shapes, splits[0])
         method = build_seeded_method(recipe, context).to(device)
-        method = sync_batch_norm(method, device)
+        sync_batch_norm(method, device)
         batches = _batches(train, recipe, method, device)
         precision = recipe.precision_on(device)
         _try_probe(method, view, train, device, precision)

@@ -283,7 +283,7 @@ def _progress(recipes: Sequence[BaseRecipe], folders: Sequence[Path], bar: bool)
     stop = threading.Event()
     before, _ = count()  # took no time of this command
     total = sum(steps.values()) + PROBE * len(steps)
-    name = f"{len(steps)} runs"
+    name = f"{len(steps)} run" + "s" * (len(steps) != 1)
     with tqdm(
         total=total, initial=before, unit="step", disable=not bar, smoothing=0.05, desc=name
     ) as line:

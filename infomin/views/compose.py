@@ -239,7 +239,7 @@ def _check_views(caller: str, *parts: object) -> None:
     for part in parts:
         if not isinstance(part, View):
             raise TypeError(
-                f"{caller}: parts must be of type infomin.views.View, got a {type(part).__name__}; "
+                f"{caller}: parts must be of type infomin.views.View, got {type(part).__name__}; "
                 "derive its class from View"
             )
         check_declared(part, f"{caller}({_name(part)})")

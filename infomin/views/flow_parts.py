@@ -114,7 +114,7 @@ def write_flow(
             json.dumps(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"PixelFlow.save({name}): got a {type(value).__name__} ({error}), wanted something "
+                f"PixelFlow.save({name}): got {type(value).__name__} ({error}), wanted something "
                 "JSON can represent; pass text, plain numbers, or lists or dicts of them "
                 "(tensor.item() or tensor.tolist())"
             ) from None

@@ -104,7 +104,7 @@ def _make_view(make: Callable[..., object], word: str, dial: str, about: str) ->
     if not isinstance(view, View):
         raise ValueError(
             f"view {word!r}: a family must build an infomin.views.View, "
-            f"got a {type(view).__name__}; derive its class from View"
+            f"got {type(view).__name__}; derive its class from View"
         )
     check_declared(view, f"view {word!r}")
     return view

@@ -152,7 +152,8 @@ def test_one_process_is_the_identity(monkeypatch):
     assert distributed.rank() == 0 and distributed.world_size() == 1
     assert distributed.is_main_process() is True
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
-    assert distributed.sync_batch_norm(layers, torch.device("cuda")) is layers  # with one process
+    distributed.sync_batch_norm(layers, torch.device("cuda"))
+    assert type(layers[1]) is torch.nn.BatchNorm2d  # with one process nothing is shared
     assert distributed.gather(x) is x
     mean = distributed.mean_over_processes(x)
     assert torch.equal(mean, x) and not mean.requires_grad
@@ -163,9 +164,10 @@ def test_batch_norm_is_synchronised_on_cuda_only(monkeypatch):
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     names = list(layers.state_dict())
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    assert distributed.sync_batch_norm(layers, torch.device("cpu")) is layers
-    synced = distributed.sync_batch_norm(layers, torch.device("cuda"))
-    assert isinstance(synced[1], torch.nn.SyncBatchNorm) and list(synced.state_dict()) == names
+    distributed.sync_batch_norm(layers, torch.device("cpu"))
+    assert type(layers[1]) is torch.nn.BatchNorm2d
+    distributed.sync_batch_norm(layers, torch.device("cuda"))
+    assert isinstance(layers[1], torch.nn.SyncBatchNorm) and list(layers.state_dict()) == names
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def test_a_provenance_that_is_not_json_is_named_and_leaves_the_existing_file(
 ) -> None:
     before = small.read_bytes()
     message = (
-        rf"PixelFlow\.save\(metrics\): got a {type_name} \(.*\), wanted something JSON can "
+        rf"PixelFlow\.save\(metrics\): got {type_name} \(.*\), wanted something JSON can "
         "represent; pass text, plain numbers"
     )
     with pytest.raises(ValueError, match=message):
