@@ -62,6 +62,11 @@ class View(nn.Module):
         """Whether `forward` checks images and then calls `make_views`, without more."""
         return False
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether a chain uses its views unchecked."""
+        return False
+
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
         """Make the views of a checked batch `[B, C, H, W]`, uint8, float32 or float64."""
         raise NotImplementedError(f"{type(self).__name__} has no make_views")
@@ -98,6 +103,11 @@ class ImageView(View):
     def forward_only_checks(self) -> bool:
         """False for a class with a `forward` of its own."""
         return type(self).forward is ImageView.forward
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its images were checked."""
+        return self.forward_only_checks
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
         """Make the views of images `[B, C, H, W]` or of one image `[C, H, W]`.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.checks import check_images
-from .base import View, Views, check_and_make, check_declared, check_tuple
+from .base import View, Views, check_and_make, check_declared, check_tuple, on_batch
 
 
 class Then(View):
@@ -19,7 +19,7 @@ class Then(View):
     Then(Crop(), ColorSplit()) splits the colours of one crop, Then(PatchPair(8), Grey()) turns both
     patches grey.
 
-    Images are checked on the way in, and once more after a view that is no `ImageView`.
+    Images are checked on the way in, and after a view of your own that is no `ImageView`.
 
     Args:
         first: gives one or more views.
@@ -61,6 +61,11 @@ class Then(View):
         own = type(self).forward is Then.forward
         return own and self.first.forward_only_checks and self.second.forward_only_checks
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the second part is."""
+        return type(self).forward is Then.forward and self.second.is_trusted
+
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
         """A batch of what `first` takes, to as many views as the part that gives more of them."""
         if self.forward_only_checks:
@@ -69,6 +74,8 @@ class Then(View):
         def make_second(view: Tensor) -> Views:
             if not self.second.forward_only_checks:
                 return self.second(view, generator)
+            if self.first.is_trusted:
+                return on_batch(lambda images: self.second.make_views(images, generator), view)
             who = f"views of {_name(self.first)}"
             return check_and_make(self.second, who, view, generator, unit=self.first.bounded)
 
@@ -144,6 +151,11 @@ class Each(View):
         """Whether that is so for all parts."""
         own = type(self).forward is Each.forward
         return own and all(part.forward_only_checks for part in self.parts)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether all parts are."""
+        return type(self).forward is Each.forward and all(part.is_trusted for part in self.parts)
 
     def forward(self, batch: object, generator: torch.Generator | None = None) -> Views:
         """A batch of what the parts take, to the views of all parts."""

@@ -47,6 +47,7 @@ class SharedFactors(View):
     channels = (3, 3)
     readout = (0,)
     takes = "scenes"
+    is_trusted = True
 
     def __init__(self, share: str) -> None:
         super().__init__()
@@ -110,6 +111,7 @@ class SharedFrames(View):
     """
 
     takes = "clips"
+    is_trusted = True
     augments = True
 
     def __init__(self, share: str, past: int = PAST, later: float = LATER) -> None:

@@ -128,7 +128,8 @@ def test_a_bad_dial_is_an_error_that_describes_a_good_one(family: str, dial: str
     problem = r".*got .+" if dial else "the dial is missing"
     help_text = re.escape(f"the dial of {family} is {VIEWS.dial(family)}")
     caller = re.escape(f"view {word!r}: ")
-    assert re.fullmatch(f"{caller}{problem}; {help_text}", str(caught.value))
+    hint = "; commas join several views in a sweep only" if "," in dial else ""
+    assert re.fullmatch(f"{caller}{problem}; {help_text}{hint}", str(caught.value))
 
 
 def test_arguments_may_be_numpy_scalars() -> None:
