@@ -195,7 +195,7 @@ def test_the_bar_can_be_turned_off(tmp_path, one_core, capsys):
     assert capsys.readouterr() == ("", "")
     infomin.sweep([recipe], tmp_path, jobs=1)
     said, bar = capsys.readouterr()
-    assert said == "" and "1 runs: 100%" in bar and "101/101" in bar and "1 done" in bar
+    assert said == "" and "1 run: 100%" in bar and "101/101" in bar and "1 done" in bar
 
 
 def test_what_was_done_before_is_no_part_of_the_time_that_the_bar_reckons_with(

@@ -171,7 +171,7 @@ def test_each_needs_parts_that_take_the_same_channels() -> None:
 @pytest.mark.parametrize("part", [torch.nn.Identity(), "color:lab", None])
 def test_only_views_can_be_composed(part: Any) -> None:
     name = type(part).__name__
-    message = rf"must be of type infomin.views.View, got a {name}; derive its class from View"
+    message = rf"must be of type infomin.views.View, got {name}; derive its class from View"
     for compose in (
         lambda: Then(part, ColorSplit()),
         lambda: Then(Crop(), part),
@@ -251,7 +251,7 @@ class DuckNoise(torch.nn.Module):
 def test_a_users_family_must_build_a_view(built: object) -> None:
     register("odd")(lambda dial: built)
     message = (
-        rf"view 'odd:1': a family must build an infomin.views.View, got a {type(built).__name__}; "
+        rf"view 'odd:1': a family must build an infomin.views.View, got {type(built).__name__}; "
         "derive its class from View"
     )
     with pytest.raises(ValueError, match=message):
