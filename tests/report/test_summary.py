@@ -164,7 +164,7 @@ def test_rows_without_any_nats_are_an_error():
 
 @pytest.mark.parametrize("rows", ["runs/mine", Path("runs/mine"), {"view": "color:lab"}])
 def test_something_other_than_rows_is_an_error(rows, tmp_path):
-    message = r"rows: got a .*, wanted a list of rows .* infomin.read_rows"
+    message = r"rows: got .*, wanted a list of rows .* infomin.read_rows"
     with pytest.raises(TypeError, match=message):
         u_curve(rows, tmp_path / "u.png")
 
