@@ -172,6 +172,11 @@ def run(
                 )
             except (Diverged, FloatingPointError) as reason:
                 row |= {"status": "diverged", "reason": str(reason)}
+            if FileDigests.of(recipe, view) != digests:
+                raise ValueError(
+                    f"run: the files of {recipe.data!r} changed during the run, so it has no row; "
+                    "run the same command again, which is another run"
+                )
             row |= {"protocol": PROTOCOL, "precision_used": precision}
             row |= describe_provenance(device) | {"seconds": time.perf_counter() - began}
             return folder.save_row(row)

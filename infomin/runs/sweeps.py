@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..common import files
 from ..common.allocator import keep_memory
-from ..common.checks import check_choice, check_positive
+from ..common.checks import INF, check_choice, check_integer
 from ..common.distributed import setup_device
 from ..common.registry import Entry
 from ..methods import METHODS
@@ -44,6 +44,8 @@ def grid(base: R, **axes: Iterable[object]) -> list[R]:
     >>> [recipe.seed for recipe in grid(Recipe(), view=["color:lab", "color:rgb"], seed=[0, 1])]
     [0, 1, 0, 1]
     """
+    if not isinstance(base, BaseRecipe):
+        raise TypeError(f"grid: got {type(base).__name__}, wanted a Recipe, for example Recipe()")
     names = [field.name for field in fields(base)]
     for name, values in axes.items():
         check_choice(name, names, "grid: axis")
@@ -86,7 +88,7 @@ def sweep(
             failed, after all others were carried out. The message has the first reason.
         files.Locked: another sweep is writing into the folder.
     """
-    check_positive(jobs or 0, "sweep: jobs", zero=True)
+    jobs = check_integer(jobs or 0, 0, INF, "sweep: jobs")
     recipes, out = _check_recipes(recipes), files.as_path(out, "sweep: out")
     gpu = torch.cuda.is_available() and any(recipe.device != "cpu" for recipe in recipes)
     cores = cpu_count()  # of this process, as its affinity and its container have it
@@ -172,6 +174,8 @@ def _check_inputs(recipe: Recipe, out: files.PathLike) -> files.Row:
 def _check_recipes(recipes: Sequence[BaseRecipe]) -> list[BaseRecipe]:
     if isinstance(recipes, BaseRecipe):
         raise TypeError("sweep: got one Recipe, wanted a list of them; write [recipe], or use grid")
+    if not isinstance(recipes, Iterable):
+        raise TypeError(f"sweep: got {type(recipes).__name__}, wanted a list of Recipes")
     recipes = list(recipes)
     for recipe in recipes:
         if not isinstance(recipe, BaseRecipe):

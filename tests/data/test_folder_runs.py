@@ -137,6 +137,24 @@ def test_the_probe_reads_other_files_for_those_it_cannot(tmp_path, monkeypatch):
         assert labels["class"].tolist() == [n % 2 for n in numbers]
 
 
+def test_a_run_whose_files_change_meanwhile_has_no_row(tmp_path, tmp_path_factory, monkeypatch):
+    for n in range(60):
+        numbered(n).save(tmp_path / f"{n:02d}.png")
+    evaluate = single.evaluate
+
+    def changing(*parts, **options):
+        numbered(63).save(tmp_path / "00.png")
+        return evaluate(*parts, **options)
+
+    monkeypatch.setattr(single, "evaluate", changing)
+    recipe = recipe_for(tmp_path)
+    out = tmp_path_factory.mktemp("out")
+    with pytest.raises(ValueError, match="changed during the run, so it has no row"):
+        run(recipe, out)
+    monkeypatch.setattr(single, "evaluate", evaluate)
+    assert not list(out.glob("*/row.json")) and run(recipe, out)["status"] == "done"
+
+
 class Interrupted(BaseException):
     pass
 
