@@ -1,5 +1,6 @@
 """The base classes of views: what a view declares, and how views of images treat their input."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -67,6 +68,14 @@ class View(nn.Module):
         """Whether a chain uses its views unchecked."""
         return False
 
+    @property
+    def takes_inplace(self) -> bool:
+        """Whether `make_views` takes `inplace=True`, which lets it write into the images.
+
+        Its views are then the images or new tensors, none that it keeps.
+        """
+        return False
+
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
         """Make the views of a checked batch `[B, C, H, W]`, uint8, float32 or float64."""
         raise NotImplementedError(f"{type(self).__name__} has no make_views")
@@ -129,12 +138,21 @@ class Augmentation(ImageView, Generic[Draws]):
     `forward` checks the batch, then calls `draw` and `augment`; call these two yourself to keep,
     edit or plot the draws. A class with a single view is drawn independently for each view of a
     chain, as in `crop:0.2+color:lab`. One whose values leave [0, 1] must declare `bounded = False`.
+
+    An `augment` with a keyword `inplace` is passed True where a chain needs the images no more: it
+    may then write into them, and must return them or new tensors, none that it keeps.
     """
 
     channels: tuple[int, ...] = (3,)
     readout: tuple[int, ...] = (0,)
     in_channels: int | None = None
     augments = True
+
+    @property
+    def takes_inplace(self) -> bool:
+        """Whether `augment` does, and `make_views` is not overridden."""
+        own = type(self).make_views is Augmentation.make_views
+        return own and "inplace" in inspect.signature(type(self).augment).parameters
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
@@ -150,7 +168,9 @@ class Augmentation(ImageView, Generic[Draws]):
         """The views in eval mode: the whole images, once per view."""
         return (to_unit(images),) * len(self.channels)
 
-    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
+    def make_views(
+        self, images: Tensor, generator: torch.Generator | None = None, *, inplace: bool = False
+    ) -> Views:
         """Draw and augment in training mode; return the whole images in eval mode."""
         if not self.training:
             return self.still(images)
@@ -160,7 +180,9 @@ class Augmentation(ImageView, Generic[Draws]):
                 "nothing is drawn; call the view on the whole batch, outside vmap"
             )
         n, _, height, width = images.shape
-        views = self.augment(images, self.draw(n, height, width, generator))
+        draws = self.draw(n, height, width, generator)
+        augment: Callable[..., Views] = self.augment
+        views = augment(images, draws, inplace=True) if inplace else augment(images, draws)
         return check_tuple(views, f"{type(self).__name__}.augment")
 
 

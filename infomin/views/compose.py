@@ -1,12 +1,12 @@
 """Composition of views: one after another (`Then`) or side by side (`Each`)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..common.checks import check_images
+from ..common.checks import check_images, is_traced
 from .base import View, Views, check_and_make, check_declared, check_tuple, on_batch
 
 
@@ -81,10 +81,19 @@ class Then(View):
 
         return self.pair(self.first(batch, generator), make_second)
 
-    def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
+    @property
+    def takes_inplace(self) -> bool:
+        """Whether both parts do."""
+        own = type(self).make_views is Then.make_views
+        return own and self.first.takes_inplace and self.second.takes_inplace
+
+    def make_views(
+        self, images: Tensor, generator: torch.Generator | None = None, *, inplace: bool = False
+    ) -> Views:
         """The same of a checked batch of images, which no part checks again."""
-        views = self.first.make_views(images, generator)
-        return self.pair(views, lambda view: self.second.make_views(view, generator))
+        views = _make(self.first, images, generator, inplace)
+        may_write = self.takes_inplace and (inplace or not _share_memory(views, images))
+        return self.pair(views, lambda view: _make(self.second, view, generator, may_write))
 
     def pair(self, views: Views, make_second: Callable[[Tensor], Views]) -> Views:
         """The views of the chain from those of its first part."""
@@ -236,6 +245,19 @@ def try_parts(
         wanted = channels if view.in_channels else None
         check_images(made, f"views of {name}", channels=wanted, unit=unit and view.bounded)
     return views
+
+
+def _make(view: View, images: Tensor, generator: torch.Generator | None, inplace: bool) -> Views:
+    if not inplace:
+        return view.make_views(images, generator)
+    return cast(Any, view).make_views(images, generator, inplace=True)
+
+
+def _share_memory(views: Views, images: Tensor) -> bool:
+    """Whether writing into a view might change the images, another view or a gradient."""
+    if len(views) > 1 or views[0].requires_grad or is_traced():
+        return True
+    return views[0].untyped_storage().data_ptr() == images.untyped_storage().data_ptr()
 
 
 def _name(view: View) -> str:

@@ -74,7 +74,7 @@ def chunk_size(images: Tensor) -> int:
 
 
 @torch.compiler.disable  # it would recompile for every number of selected images
-def apply_where(images: Tensor, which: Tensor, how: Change) -> Tensor:
+def apply_where(images: Tensor, which: Tensor, how: Change, *, inplace: bool = False) -> Tensor:
     """Change the images selected by `which`; the others cost nothing.
 
     Args:
@@ -82,6 +82,7 @@ def apply_where(images: Tensor, which: Tensor, how: Change) -> Tensor:
         which: bool `[B]`, best on the CPU: from another device, reading it waits.
         how: from `(images[rows], rows)` to images of the same shape; `rows` is long, on the device
             of `which`.
+        inplace: whether to overwrite the images.
 
     >>> images, which = torch.zeros(3, 1, 1, 1), torch.tensor([True, False, True])
     >>> apply_where(images, which, lambda selected, rows: selected + 1).flatten()
@@ -92,7 +93,7 @@ def apply_where(images: Tensor, which: Tensor, how: Change) -> Tensor:
         return how(images, rows)
     if not len(rows):
         return images
-    result = images.clone()
+    result = images if inplace else images.clone()
     for chunk in rows.split(chunk_size(images)):
         index = to_device(chunk, images.device)
         result.index_copy_(0, index, how(images.index_select(0, index), chunk))

@@ -22,7 +22,7 @@ from infomin.views.augment.jitter import (
     jitter,
 )
 from infomin.views.augment.randaugment import MOVES, OPERATIONS, TONES, randaugment
-from infomin.views.augment.sometimes import flip, grey
+from infomin.views.augment.sometimes import Flip, Grey
 from infomin.views.augment.tone import (
     adjust_sharpness,
     autocontrast,
@@ -33,6 +33,7 @@ from infomin.views.augment.tone import (
     solarize_add,
 )
 from infomin.views.augment.warp import rotation, shear, translation, warp
+from infomin.views.draws import Selection
 
 torch.set_num_threads(1)
 G = torch.Generator().manual_seed(0)
@@ -134,12 +135,13 @@ def test_jitter_without_operations_changes_nothing_and_the_order_matters() -> No
 
 
 def test_grey_and_flip() -> None:
-    which = torch.arange(N) % 2 == 0
-    assert_close(grey(IMAGES, which)[::2], TV.rgb_to_grayscale(IMAGES[::2], 3), 1e-15)
-    assert torch.equal(grey(IMAGES, which)[1::2], IMAGES[1::2])
-    assert torch.equal(flip(IMAGES, which)[::2], TV.horizontal_flip(IMAGES[::2]))
-    assert torch.equal(flip(IMAGES, which)[1::2], IMAGES[1::2])
-    assert torch.equal(flip(flip(IMAGES, which), which), IMAGES)
+    half = Selection(torch.arange(N) % 2 == 0)
+    (grey,), (flipped,) = Grey().augment(IMAGES, half), Flip().augment(IMAGES, half)
+    assert_close(grey[::2], TV.rgb_to_grayscale(IMAGES[::2], 3), 1e-15)
+    assert torch.equal(grey[1::2], IMAGES[1::2])
+    assert torch.equal(flipped[::2], TV.horizontal_flip(IMAGES[::2]))
+    assert torch.equal(flipped[1::2], IMAGES[1::2])
+    assert torch.equal(Flip().augment(flipped, half)[0], IMAGES)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7, 13, 33])

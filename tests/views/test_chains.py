@@ -122,6 +122,46 @@ class FixedNoise(View):
         return (self.noise,)
 
 
+class FixedImages(ImageView):
+    """The same as a view of images, which a chain trusts."""
+
+    channels, readout = (3,), (0,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = torch.rand(8, 3, 16, 12, generator=seeded())
+
+    def make_views(self, images: Tensor, generator: Any = None) -> tuple[Tensor, ...]:
+        return (self.noise,)
+
+
+class FixedAugmentation(FixedNoise, Augmentation[None]):
+    """The same as an augmentation."""
+
+    forward = Augmentation.forward
+
+    def draw(self, n: int, height: int, width: int, generator: Any = None) -> None:
+        return None
+
+    def augment(self, images: Tensor, draws: None) -> tuple[Tensor, ...]:
+        return (self.noise,)
+
+
+class PlainFlip(Flip):
+    """A user's subclass whose `augment` knows no `inplace`."""
+
+    def augment(self, images: Tensor, draws: Any) -> Any:  # type: ignore[override]
+        return super().augment(images, draws)
+
+
+class Recorder(Flip):
+    """Records whether it may write into its images."""
+
+    def augment(self, images: Tensor, draws: Any, *, inplace: bool = False) -> tuple[Tensor, ...]:
+        self.inplace = inplace
+        return super().augment(images, draws, inplace=inplace)
+
+
 class AddedFlip(Flip):
     """A user's subclass of a built-in augmentation."""
 
@@ -140,11 +180,37 @@ def test_the_forward_of_a_users_view_is_called_in_a_chain(second: Any) -> None:
     assert torch.equal(Each(Then(PARTS["crop"], second))(BYTES, seeded())[0], expected)
 
 
-def test_what_a_users_augmentation_keeps_is_not_overwritten() -> None:
-    view = FixedNoise()
+@pytest.mark.parametrize("kind", [FixedNoise, FixedImages, FixedAugmentation])
+def test_what_a_users_view_keeps_is_not_overwritten(kind: type[Any]) -> None:
+    view = kind()
     before = view.noise.clone()
-    Then(view, PARTS["grey"])(BYTES, seeded())
+    Then(Then(view, PARTS["grey"]), PARTS["jitter"])(BYTES, seeded())
+    Then(Then(PARTS["crop"], view), PARTS["grey"])(BYTES, seeded())
     assert torch.equal(view.noise, before)
+
+
+@pytest.mark.parametrize("first", [Crop(), Flip(1), Then(Flip(0), Jitter()), RandAugment(p=1)])
+def test_a_part_may_write_into_images_that_no_one_else_has(first: Any) -> None:
+    part = Recorder()
+    for chain in (
+        Then(first, part),
+        Then(Then(first, Flip(0)), part),
+        Then(first, Then(part, part)),
+    ):
+        for images, allowed in (
+            (BYTES, True),
+            (BYTES / 255, True),
+            ((BYTES / 255).requires_grad_(), False),  # backward reads them
+        ):
+            chain(images, seeded())
+            assert part.inplace is allowed
+        torch.func.grad(lambda x, chain=chain: chain(x, seeded())[0].sum())(BYTES / 255)
+        assert not part.inplace
+    for unmoved in (Flip(0), Each(first), first.eval(), PlainFlip()):
+        Then(unmoved, part)(BYTES / 255, seeded())
+        assert not part.inplace
+    first.train()
+    Then(first, PlainFlip())(BYTES, seeded())
 
 
 CHAINS = ["aug:infomin", "crop:0.2+color:lab", "aug:simclr/1+frequency:1", "grey:1|crop:0.2/1"]

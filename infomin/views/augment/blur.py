@@ -128,14 +128,14 @@ class Blur(Augmentation[BlurDraws]):
         sigma = uniform((n,), *self.sigma, generator)
         return BlurDraws(sigma, bernoulli((n,), self.p, generator))
 
-    def augment(self, images: Tensor, draws: BlurDraws) -> Views:
+    def augment(self, images: Tensor, draws: BlurDraws, *, inplace: bool = False) -> Views:
         """Make the view from given draws."""
         kernel = self.size(min(images.shape[2:]))
 
         def blur_rows(images: Tensor, rows: Tensor) -> Tensor:
             return blur(images, draws.sigma[rows], kernel)
 
-        return (apply_where(to_unit(images), draws.which, blur_rows),)
+        return (apply_where(to_unit(images), draws.which, blur_rows, inplace=inplace),)
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}, p={self.p}, kernel={self.kernel}"

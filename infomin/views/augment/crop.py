@@ -175,8 +175,8 @@ class Crop(Augmentation[Box]):
         """Draw a box for each of n images."""
         return boxes(n, height, width, self.area, self.ratio, generator)
 
-    def augment(self, images: Tensor, draws: Box) -> Views:
-        """Make the view from given draws."""
+    def augment(self, images: Tensor, draws: Box, *, inplace: bool = False) -> Views:
+        """Make the view from given draws; it is new, also with `inplace`."""
         size = (self.size, self.size) if self.size else (images.shape[2], images.shape[3])
         return (crop(images, draws, size),)
 

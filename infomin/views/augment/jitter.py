@@ -122,6 +122,8 @@ def jitter(
     saturation: Tensor,
     hue: Tensor,
     order: Tensor,
+    *,
+    inplace: bool = False,
 ) -> Tensor:
     """Adjust brightness, contrast, saturation and hue of each image by its own amounts and order.
 
@@ -133,6 +135,7 @@ def jitter(
         hue: `[B]` in [-0.5, 0.5] of the circle; 0 is neutral.
         order: long `[B, 4]`, permutations of 0 brightness, 1 contrast, 2 saturation, 3 hue; a 4
             does nothing.
+        inplace: whether to overwrite the images.
 
     Source: equals torchvision.transforms.v2.functional's adjust_* functions in that order.
     """
@@ -148,10 +151,8 @@ def jitter(
         per_pass = 1
     else:
         per_pass = 4 if torch.get_num_threads() == 1 else 2
-    first, *others = order.split(per_pass, 1)
-    images = apply_in_sequence(images, first, operations)
-    for choices in others:
-        images = apply_in_sequence(images, choices, operations, inplace=True)
+    for k, choices in enumerate(order.split(per_pass, 1)):
+        images = apply_in_sequence(images, choices, operations, inplace=inplace or k > 0)
     return images
 
 
@@ -233,9 +234,9 @@ class Jitter(Augmentation[JitterDraws]):
         order = torch.where(jittered, permutations(n, 4, generator), 4)
         return JitterDraws(brightness, contrast, saturation, hue, order)
 
-    def augment(self, images: Tensor, draws: JitterDraws) -> Views:
+    def augment(self, images: Tensor, draws: JitterDraws, *, inplace: bool = False) -> Views:
         """Make the view from given draws."""
-        return (jitter(to_unit(images), *draws),)
+        return (jitter(to_unit(images), *draws, inplace=inplace),)
 
     def extra_repr(self) -> str:
         amounts = {

@@ -81,7 +81,9 @@ class RandDraws(NamedTuple):
     sign: Tensor
 
 
-def randaugment(images: Tensor, operation: Tensor, magnitude: Tensor, sign: Tensor) -> Tensor:
+def randaugment(
+    images: Tensor, operation: Tensor, magnitude: Tensor, sign: Tensor, *, inplace: bool = False
+) -> Tensor:
     """Apply to each image its own operations, one per round.
 
     Args:
@@ -89,6 +91,7 @@ def randaugment(images: Tensor, operation: Tensor, magnitude: Tensor, sign: Tens
         operation: long `[B, rounds]`, indices into OPERATIONS; 0 does nothing.
         magnitude: `[B, rounds]` in 0..10.
         sign: `[B, rounds]`, -1 or 1: the direction of operations that move pixels.
+        inplace: whether to overwrite the images.
 
     >>> operation, one = torch.tensor([[OPERATIONS.index("Invert")]]), torch.tensor([[1.0]])
     >>> randaugment(torch.ones(1, 3, 1, 1), operation, one, one).flatten()
@@ -99,7 +102,7 @@ def randaugment(images: Tensor, operation: Tensor, magnitude: Tensor, sign: Tens
         operations = [partial(_apply_tone, tone, m[:, k]) for tone in TONES.values()]
         operations.append(partial(_apply_move, operation[:, k], m[:, k] * sign[:, k]))
         choices = operation[:, k : k + 1].clamp(max=len(TONES))
-        images = apply_in_sequence(images, choices, operations, inplace=k > 0)
+        images = apply_in_sequence(images, choices, operations, inplace=inplace or k > 0)
     return images
 
 
@@ -179,9 +182,9 @@ class RandAugment(Augmentation[RandDraws]):
         sign = 2.0 * bernoulli(size, 0.5, generator) - 1
         return RandDraws(operation, magnitude, sign)
 
-    def augment(self, images: Tensor, draws: RandDraws) -> Views:
+    def augment(self, images: Tensor, draws: RandDraws, *, inplace: bool = False) -> Views:
         """Make the view from given draws."""
-        return (randaugment(to_unit(images), *draws),)
+        return (randaugment(to_unit(images), *draws, inplace=inplace),)
 
     def extra_repr(self) -> str:
         return f"n={self.n}, m={self.m}, std={self.std}, p={self.p}, color={self.color}"

@@ -29,8 +29,8 @@ class Sometimes(Augmentation[Selection]):
         """`name:P`."""
         return cls(read_number(dial))
 
-    def change(self, images: Tensor, which: Tensor) -> Tensor:
-        """Change the floating-point images `[B, C, H, W]` selected by `which`, bool `[B]`."""
+    def change(self, images: Tensor) -> Tensor:
+        """Change all of the floating-point images `[n, C, H, W]`."""
         raise NotImplementedError(f"{type(self).__name__} has no change")
 
     def draw(
@@ -39,21 +39,16 @@ class Sometimes(Augmentation[Selection]):
         """Draw which of n images are changed."""
         return Selection(bernoulli((n,), self.p, generator))
 
-    def augment(self, images: Tensor, draws: Selection) -> Views:
+    def augment(self, images: Tensor, draws: Selection, *, inplace: bool = False) -> Views:
         """Make the view from given draws."""
-        return (self.change(to_unit(images), draws.which),)
+
+        def change(selected: Tensor, rows: Tensor) -> Tensor:
+            return self.change(selected)
+
+        return (apply_where(to_unit(images), draws.which, change, inplace=inplace),)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
-
-
-def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Flip the images `[B, C, H, W]` selected by `which`, bool `[B]`, horizontally.
-
-    >>> flip(torch.arange(2.0).view(1, 1, 1, 2), torch.tensor([True])).flatten()
-    tensor([1., 0.])
-    """
-    return apply_where(images, which, lambda selected, rows: selected.flip(3))
 
 
 @register("flip", dial="the probability of mirroring left and right: flip:0.5")
@@ -69,29 +64,16 @@ class Flip(Sometimes):
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(p)
 
-    def change(self, images: Tensor, which: Tensor) -> Tensor:
-        """Flip the selected images."""
-        return flip(images, which)
-
-
-def grey(images: Tensor, which: Tensor) -> Tensor:
-    """Replace all channels by their luma in the images selected by `which`.
-
-    Args:
-        images: `[B, 3, H, W]` floating point.
-        which: bool `[B]`.
-
-    Source: equals torchvision.transforms.v2.functional.rgb_to_grayscale with three channels.
-
-    >>> grey(torch.ones(1, 3, 1, 1), torch.tensor([True])).flatten()
-    tensor([0.9999, 0.9999, 0.9999])
-    """
-    return apply_where(images, which, lambda selected, rows: luma(selected).repeat(1, 3, 1, 1))
+    def change(self, images: Tensor) -> Tensor:
+        """Mirror images left and right."""
+        return images.flip(3)
 
 
 @register("grey", dial="the probability that an image loses its colour: grey:0.2")
 class Grey(Sometimes):
     """Conversion to grey with probability p; in eval mode images stay unchanged.
+
+    Source: equals torchvision.transforms.v2.functional.rgb_to_grayscale with three channels.
 
     >>> (view,) = Grey(1.0)(torch.rand(2, 3, 8, 8))
     >>> torch.equal(view[:, 0], view[:, 2])
@@ -103,6 +85,6 @@ class Grey(Sometimes):
     def __init__(self, p: float = 0.2) -> None:
         super().__init__(p)
 
-    def change(self, images: Tensor, which: Tensor) -> Tensor:
-        """Make the selected images grey."""
-        return grey(images, which)
+    def change(self, images: Tensor) -> Tensor:
+        """Replace all three channels by their luma."""
+        return luma(images).repeat(1, 3, 1, 1)
