@@ -336,4 +336,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_script(main, __doc__)
+    run_script(main, __doc__, keeps_memory=False)  # as a process begins

@@ -115,16 +115,20 @@ def command(
     run_script(main, about)
 
 
-def run_script(main: Callable[..., int | None], about: str | None) -> NoReturn:
+def run_script(
+    main: Callable[..., int | None], about: str | None, *, keeps_memory: bool = True
+) -> NoReturn:
     """Run a script and end the process: its command line has the arguments of `main`.
 
     Args:
         main: with a docstring that says what each argument is for; returns the exit status, None
             for 0.
         about: the script's docstring; `--help` shows it without the indented commands.
+        keeps_memory: whether the process keeps the memory it frees, see `infomin.keep_memory`.
     """
     tolerate_encoding()
-    keep_memory()
+    if keeps_memory:
+        keep_memory()
     paragraphs = (about or "").split("\n\n")
     description = " ".join(text for text in paragraphs if not text.startswith(" "))
     script = partial(auto_cli, main, description=description)
