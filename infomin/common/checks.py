@@ -42,6 +42,8 @@ def check_images(x: object, who: str, *, channels: int | None = 3, unit: bool = 
             f"{who}: images must be uint8 in 0..255 or floating point in [0, 1], got {x.dtype}; "
             "convert 0..255 values with images.to(torch.uint8), scale others to [0, 1]"
         )
+    if x.is_sparse:
+        raise TypeError(f"{who}: images must be dense, got {x.layout}; use images.to_dense()")
     if x.is_floating_point() and not x.is_meta and not is_traced():
         _check_values(x, who, unit)
     return x
@@ -183,6 +185,10 @@ def check_features(x: object, who: str, what: str) -> Tensor:
         raise TypeError(
             f"{who}: {what} must be a floating-point tensor [N, D], got {got}; "
             "use torch.as_tensor(x).float()"
+        )
+    if x.is_sparse or x.is_meta:
+        raise TypeError(
+            f"{who}: {what} must be dense and have values, got {x.layout} on {x.device}"
         )
     if x.dim() != 2 or 0 in x.shape:
         raise ValueError(

@@ -92,7 +92,10 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     becomes 0, as a constant one does.
     """
     mean = train.mean(0, dtype=torch.float64)
-    deviation = (train - mean).square_().mean(0).sqrt_()
+    centred = train - mean
+    # in units of a power of two, which rounds nothing: the square of 1e200 would be infinite
+    unit = centred.abs().amax(0).clamp_(min=1e-300).log2_().floor_().exp2_()
+    deviation = centred.div_(unit).square_().mean(0).sqrt_() * unit
     # of the values, and of their mean
     precision = torch.finfo(train.dtype).eps + len(train) * torch.finfo(torch.float64).eps
     scale = torch.where(deviation > precision * mean.abs(), 1 / deviation, 0)

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+from ..common.checks import check_positive
 from ..common.distributed import (
     is_main_process,
     setup_device,
@@ -115,8 +116,8 @@ def run(
         precision = recipe.precision_on(device)
         _try_probe(method, view, train, device, precision)
         row: Row = {"key": key, **asdict(recipe), **sizes, "status": "done", **digests.columns()}
-        if (nats := view.nats(test[0])) is not None:
-            row["true_nats"] = nats  # of the images that I_NCE is read on
+        if (nats := view.nats(test[0])) is not None:  # of the images that I_NCE is read on
+            row["true_nats"] = check_positive(nats, f"view {recipe.view!r}: nats", zero=True)
         optimizer, rates = build_training(
             [*method.groups(), *_view_groups(view)],
             recipe.optimizer,
@@ -269,12 +270,15 @@ def _try_view(view: View, word: str, part: Part, device: torch.device) -> Shapes
             f"view {word!r}: {error}; its forward takes images and a torch.Generator"
         ) from error
     tried, images = [], first_rows(part, 2)[0]
+    kept = copy.deepcopy(images)
     for mode in (True, False):
         who = f"view {word!r}" + ("" if mode else " in eval mode")
         with torch_seeded(0, device), torch.no_grad():
             views = trial.train(mode)(images, seeded_generator(0, "try"))
             tried.append(_checked_shapes(views, view, who))
             try_parts(trial, images, seeded_generator(0, "try"))
+        if isinstance(images, Tensor) and not images.equal(cast(Tensor, kept)):
+            raise ValueError(f"{who}: wrote into its images; compute with a copy, images.clone()")
     return tried[0]
 
 

@@ -242,6 +242,11 @@ def check_and_make(
         return check_tuple(view.make_views(images, generator), who)
 
     images = check_images(batch, who, channels=view.in_channels, unit=unit)
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(
+            f"{who}: generator must be a torch.Generator or None, got {type(generator).__name__}; "
+            "in a torchvision pipeline, pass images only"
+        )
     if type(images) is not Tensor:
         from torchvision import tv_tensors  # whoever has such images has imported it
 

@@ -14,7 +14,7 @@ def match_dial(dial: str, pattern: str) -> re.Match[str]:
     Raises:
         ValueError: the dial does not match; `parse` adds a description of the expected dial.
     """
-    match = re.fullmatch(pattern, dial)
+    match = re.fullmatch(pattern, dial, re.ASCII)  # no digits of other scripts
     if not match:
         raise ValueError(f"got {dial!r}")
     return match

@@ -112,6 +112,12 @@ def test_standardised_columns_are_those_of_scikit_learn(change):
     assert torch.equal(standardise(train)[0], standardise(train, test)[0])
 
 
+@pytest.mark.parametrize("unit", [1e-250, 1e-150, 1e150, 1e250])
+def test_the_unit_of_a_column_does_not_matter(unit):
+    x = torch.randn(150, 5, generator=generator(), dtype=torch.float64)
+    torch.testing.assert_close(standardise(unit * x)[0], standardise(x)[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mean", [0.0, 3.7, -1e6])
 def test_a_column_that_varies_by_rounding_errors_is_constant_and_no_other_is(mean, dtype):

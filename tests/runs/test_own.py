@@ -1,5 +1,6 @@
 """Views and methods of one's own, and what a run leaves for further use."""
 
+import math
 import re
 from dataclasses import asdict
 
@@ -113,6 +114,20 @@ def test_a_view_that_makes_other_than_it_says_is_told_before_the_first_step(
     ):
         run(Recipe(**TINY, view=f"own:{dial}"), tmp_path)
     assert not list(tmp_path.glob("*/log.jsonl"))
+
+
+def test_a_view_may_not_write_into_images_nor_give_nats_that_are_no_number(registered):
+    registered(
+        VIEWS, "own", type("Zero", (Made,), {"forward": lambda s, x, g=None: (x, x.zero_())})
+    )
+    with pytest.raises(ValueError, match=r"view 'own:list': wrote into its images"):
+        run(Recipe(**TINY, view="own:list"))
+    for nats in ("1", math.nan, -1.0, torch.ones(())):
+        registered(VIEWS, "own", type("Known", (Made,), {"nats": lambda s, batch, nats=nats: nats}))
+        with pytest.raises(
+            ValueError, match=r"view 'own:list': nats: got .*, wanted a finite number"
+        ):
+            run(Recipe(**TINY, view="own:list"))
 
 
 def test_a_view_that_makes_what_it_says_may_give_a_list(registered):

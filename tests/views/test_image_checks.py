@@ -44,6 +44,7 @@ WRONG: dict[str, tuple[object, type[Exception], str]] = {
     "complex": (RGB + 0j, TypeError, "got torch.complex64"),
     "NumPy": (RGB.numpy(), TypeError, "must be a torch.Tensor .*, got ndarray"),
     "None": (None, TypeError, "got NoneType"),
+    "sparse": (RGB.to_sparse(), TypeError, "must be dense, got torch.sparse_coo; use"),
 }
 
 
@@ -56,6 +57,14 @@ def test_what_is_no_batch_of_images_is_an_error_in_every_view(
     batch, error, message = WRONG[wrong]
     with pytest.raises(error, match=rf"^[\w+|]+: .*{message}"):
         VIEWS[name].train(mode)(batch, seed(0))
+
+
+@every_view
+@pytest.mark.parametrize("label", [5, torch.tensor(5), "cat"])
+def test_what_is_no_generator_is_an_error_in_every_view(name: str, label: object) -> None:
+    """A pipeline of torchvision passes a label on to what follows."""
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator or None, got"):
+        VIEWS[name](RGB, label)
 
 
 RIGHT: dict[str, Tensor] = {

@@ -324,7 +324,7 @@ def test_only_text_can_be_parsed() -> None:
         parse(None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("dial", ["-1", "fine", "1-"])
+@pytest.mark.parametrize("dial", ["-1", "fine", "1-", "１"])  # the last a full-width digit
 def test_a_frequency_that_is_not_a_number_is_an_error_with_an_example(dial: str) -> None:
     message = (
         rf"view 'frequency:{dial}': got '{dial}'; the dial of frequency is sigma .*frequency:0.7"
