@@ -1,10 +1,19 @@
-"""Lower bounds of mutual information: scores in, nats out."""
+"""Bounds of mutual information: scores in, nats out.
+
+Each takes the scores `[K, K]` of a batch of pairs: row i has f(x_i, y_j) of one item against all
+candidates, with its true partner on the diagonal. `E_p` is the mean over the diagonal, `E_q` the
+mean over all other entries. `BOUNDS` lists them by name, with the side they are on.
+"""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..common.checks import check_range
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -53,13 +62,295 @@ def infonce_symmetric(scores: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: as `infonce`, or scores that are not square.
     """
-    scores = _check_type(scores, "infonce_symmetric")
+    scores = _square(scores, "infonce_symmetric", 1)
+    return (infonce(scores) + infonce(scores.T)) / 2
+
+
+def tuba(scores: Tensor, *, log_baseline: Tensor | float = 0.0) -> Tensor:
+    """1 + E_p[f - log a(y)] - E_q[exp(f) / a(y)]: a lower bound for every critic and every a > 0.
+
+    Optimal scores are log a(y) + log p(y|x) / p(y). Its variance grows like exp(I).
+
+    Args:
+        scores: `[K, K]` of any critic, K of 2 or more.
+        log_baseline: log a(y), one number or `[K]`, one for each column.
+
+    Returns:
+        scalar, in nats, differentiable; NaN if a score is NaN.
+
+    Raises:
+        TypeError, ValueError: scores that are not floating point or not square.
+
+    Source: Poole et al. 2019, eq. 7, the tractable bound of Barber and Agakov.
+
+    >>> tuba(torch.zeros(3, 3)).item()  # a critic that knows nothing
+    0.0
+    """
+    scores = _square(scores, "tuba")
+    baseline = torch.as_tensor(log_baseline, dtype=scores.dtype, device=scores.device)
+    joint, product = _parts(scores - baseline)
+    return 1 + joint.mean() - _log_mean_exp(product).exp()
+
+
+def nwj(scores: Tensor) -> Tensor:
+    """E_p[f] - E_q[exp(f)] / e: `tuba` with a = e, a lower bound for every critic.
+
+    Optimal scores are 1 + log p(y|x) / p(y).
+
+    Source: Nguyen, Wainwright and Jordan 2010; Poole et al. 2019, eq. 8; f-GAN's KL, MINE-f.
+    Arguments, result and errors as `tuba`.
+
+    >>> nwj(torch.ones(3, 3)).item()
+    0.0
+    """
+    return tuba(_square(scores, "nwj"), log_baseline=1.0)
+
+
+def donsker_varadhan(scores: Tensor) -> Tensor:
+    """E_p[f] - log E_q[exp(f)]: with finite batches neither a lower nor an upper bound.
+
+    With all pairs of the product it is a lower bound for every critic, and invariant to constants
+    added to the scores; the logarithm of a finite mean makes it too large on average.
+
+    Source: Donsker and Varadhan 1983; Belghazi et al. 2018. Arguments, result, errors as `tuba`.
+
+    >>> donsker_varadhan(torch.full((3, 3), 7.0)).item()
+    0.0
+    """
+    joint, product = _parts(_square(scores, "donsker_varadhan"))
+    return joint.mean() - _log_mean_exp(product)
+
+
+def mine(scores: Tensor, *, log_average: Tensor | None = None) -> Tensor:
+    """The value of `donsker_varadhan`, with the gradient of MINE.
+
+    The gradient, E_p[f'] - E_q[exp(f) f'] / a, divides by a running average a of E_q[exp(f)] over
+    batches: that of one batch is biased.
+
+    Args:
+        scores: `[K, K]` of any critic, K of 2 or more.
+        log_average: log a, from `average_for_mine`; None takes that of this batch.
+
+    Returns:
+        scalar, in nats.
+
+    Raises:
+        TypeError, ValueError: scores that are not floating point or not square.
+
+    Source: Belghazi et al. 2018, section 3.2.
+    """
+    joint, product = _parts(_square(scores, "mine"))
+    log_mean = _log_mean_exp(product)
+    log_average = (log_mean if log_average is None else log_average).detach().to(log_mean)
+    surrogate = joint.mean() - (log_mean - log_average).exp()
+    return _value_and_gradient(joint.mean() - log_mean, surrogate)
+
+
+def average_for_mine(
+    scores: Tensor, previous: Tensor | None = None, *, decay: float = 0.99
+) -> Tensor:
+    """The logarithm of the exponential moving average of E_q[exp(f)], for `mine`.
+
+    Args:
+        scores: `[K, K]` of the newest batch.
+        previous: what this returned for the batch before; None at the first.
+        decay: the weight of the previous average, 0 to 1.
+
+    >>> average_for_mine(torch.ones(3, 3)).item()
+    1.0
+    """
+    log_mean = _log_mean_exp(_parts(_square(scores, "average_for_mine"))[1]).detach()
+    return log_mean if previous is None else _log_interpolate(previous, log_mean, 1 - decay)
+
+
+def jensen_shannon(scores: Tensor) -> Tensor:
+    """1 + E_p[f] - E_q[exp(f)], a lower bound, with the gradient of the Jensen-Shannon bound.
+
+    The gradient is that of -E_p[softplus(-f)] - E_q[softplus(f)], which has little variance; its
+    optimal scores are log p(y|x) / p(y), those of `tuba` with a = 1, whose value is returned.
+
+    Source: Hjelm et al. 2019 (Deep InfoMax); Poole et al. 2019, section 2.4. Arguments, result and
+    errors as `tuba`.
+
+    >>> jensen_shannon(torch.zeros(3, 3)).item()
+    0.0
+    """
+    scores = _square(scores, "jensen_shannon")
+    return _value_and_gradient(tuba(scores), _jensen_shannon_objective(scores))
+
+
+def smile(scores: Tensor, *, clip: float = 5.0) -> Tensor:
+    """E_p[f] - log E_q[exp(f), clipped to exp(-clip) .. exp(clip)]: neither lower nor upper bound.
+
+    Clipping trades the variance of `donsker_varadhan` for bias. The gradient is that of
+    `jensen_shannon`; optimal scores are log p(y|x) / p(y).
+
+    Args:
+        scores: `[K, K]`, K of 2 or more.
+        clip: tau, 0 or more; the authors use 1, 5 and infinity.
+
+    Raises:
+        TypeError, ValueError: scores that are not floating point or not square.
+
+    Source: Song and Ermon 2020.
+
+    >>> smile(torch.zeros(3, 3)).item()
+    0.0
+    """
+    scores = _square(scores, "smile")
+    joint, product = _parts(scores)
+    value = joint.mean() - _log_mean_exp(product.clamp(-clip, clip))
+    return _value_and_gradient(value, _jensen_shannon_objective(scores))
+
+
+def interpolated(
+    scores: Tensor, *, alpha: float = 0.5, log_baseline: Tensor | float = 1.0
+) -> Tensor:
+    """`tuba` whose a(y) is alpha m(y) + (1 - alpha) q(y): a lower bound between NWJ and InfoNCE.
+
+    m(y) is the mean of exp(f) over K - 1 items x of the batch: of all but one, in turn, where y is
+    one's own partner, and of all others where it is not. With alpha = 0 this is `tuba`; with
+    alpha = 1 it is at most log(K - 1), as InfoNCE is. In between it trades bias for variance.
+
+    Args:
+        scores: `[K, K]` of any critic, K of 2 or more.
+        alpha: 0 to 1.
+        log_baseline: log q(y), one number or `[K]`, one for each column.
+
+    Returns:
+        scalar, in nats, differentiable; NaN if a score is NaN.
+
+    Raises:
+        TypeError, ValueError: scores that are not floating point or not square; alpha out of range.
+
+    Source: Poole et al. 2019, eq. 14, the nonlinearly interpolated bound.
+
+    >>> round(interpolated(torch.zeros(3, 3), log_baseline=0.0).item(), 6)
+    0.0
+    """
+    scores = _square(scores, "interpolated")
+    check_range(alpha, 0, 1, "interpolated(alpha)")
+    baseline = torch.as_tensor(log_baseline, dtype=scores.dtype, device=scores.device)
+    log_a = _log_interpolate(baseline, _mean_of_others(scores), alpha)
+    own = log_a.diagonal()  # without one's own partner
+    _, others = _parts(log_a)
+    joint = scores.diagonal().mean() - others.mean()
+    _, product = _parts(scores - own)
+    return 1 + joint - _log_mean_exp(product).exp()
+
+
+def leave_one_out(scores: Tensor) -> Tensor:
+    """E[log p(y_i|x_i) - log of the mean of p(y_i|x_j) over j != i]: an upper bound.
+
+    Args:
+        scores: `[K, K]`, log p(y_j|x_i) in row i and column j, known exactly, K of 2 or more.
+
+    Returns:
+        scalar, in nats, differentiable; NaN if a score is NaN.
+
+    Raises:
+        TypeError, ValueError: scores that are not floating point or not square.
+
+    Source: Poole et al. 2019, eq. 17.
+
+    >>> leave_one_out(torch.zeros(3, 3)).item()
+    0.0
+    """
+    scores = _square(scores, "leave_one_out")
+    return (scores - _mean_of_others(scores)).diagonal().mean()
+
+
+def club(scores: Tensor) -> Tensor:
+    """E_p[log p(y|x)] - E_q[log p(y|x)]: an upper bound if the conditional is exact.
+
+    With a learned conditional it is an upper bound only where that is close enough.
+
+    Source: Cheng et al. 2020. Arguments, result and errors as `leave_one_out`.
+
+    >>> club(torch.zeros(3, 3)).item()
+    0.0
+    """
+    joint, product = _parts(_square(scores, "club"))
+    return joint.mean() - product.mean()
+
+
+class Bound(NamedTuple):
+    """A bound, and where it is in expectation over batches of any size.
+
+    Attributes:
+        of: scores `[K, K]` to nats; further arguments have defaults.
+        side: `lower`, `upper` or `neither`.
+        scores: what its scores must be for that: those of `any` critic, or the exact `log p(y|x)`.
+    """
+
+    of: Callable[..., Tensor]
+    side: str
+    scores: str = "any"
+
+
+BOUNDS: dict[str, Bound] = {
+    "infonce": Bound(infonce, "lower"),
+    "tuba": Bound(tuba, "lower"),
+    "nwj": Bound(nwj, "lower"),
+    "jensen_shannon": Bound(jensen_shannon, "lower"),
+    "interpolated": Bound(interpolated, "lower"),
+    "donsker_varadhan": Bound(donsker_varadhan, "neither"),
+    "mine": Bound(mine, "neither"),
+    "smile": Bound(smile, "neither"),
+    "leave_one_out": Bound(leave_one_out, "upper", "log p(y|x)"),
+    "club": Bound(club, "upper", "log p(y|x)"),
+}
+
+
+def _parts(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The scores `[K]` of pairs, and those `[K * (K - 1)]` of all others."""
+    k = len(scores)
+    # without its first entry, K - 1 rows of a diagonal's K + 1 entries end in the next one
+    product = scores.flatten()[1:].view(k - 1, k + 1)[:, :-1]
+    return scores.diagonal(), product.flatten()
+
+
+def _log_mean_exp(scores: Tensor) -> Tensor:
+    return scores.logsumexp(0) - math.log(len(scores))
+
+
+def _log_interpolate(first: Tensor, second: Tensor, weight: float) -> Tensor:
+    """The logarithm of (1 - weight) exp(first) + weight exp(second)."""
+    log_weights = (
+        torch.tensor([1 - weight, weight], dtype=torch.float64).log().tolist()
+    )  # -inf at 0
+    return torch.logaddexp(first + log_weights[0], second + log_weights[1])
+
+
+def _mean_of_others(scores: Tensor) -> Tensor:
+    """Entry (k, j): the logarithm of the mean of exp(scores[i, j]) over all rows i but k."""
+    nothing = scores.new_full((1, scores.shape[1]), -math.inf)
+    before = torch.cat([nothing, scores[:-1].logcumsumexp(0)])
+    after = torch.cat([scores[1:].flip(0).logcumsumexp(0).flip(0), nothing])
+    return torch.logaddexp(before, after) - math.log(len(scores) - 1)
+
+
+def _jensen_shannon_objective(scores: Tensor) -> Tensor:
+    joint, product = _parts(scores)
+    return -F.softplus(-joint).mean() - F.softplus(product).mean()
+
+
+def _value_and_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
+    """The value of one expression with the gradient of another."""
+    return value.detach() + (surrogate - surrogate.detach())
+
+
+def _square(scores: object, who: str, least: int = 2) -> Tensor:
+    """Check scores and return them as float32 or float64."""
+    scores = _check_type(scores, who)
     if scores.dim() != 2 or scores.shape[0] != scores.shape[1] or 0 in scores.shape:
         raise ValueError(
-            f"infonce_symmetric: scores must be [K, K], got {list(scores.shape)}; "
+            f"{who}: scores must be [K, K], got {list(scores.shape)}; "
             "pass the same number of items from both views"
         )
-    return (infonce(scores) + infonce(scores.T)) / 2
+    if len(scores) < least:
+        raise ValueError(f"{who}: needs other pairs to compare with, got one; pass {least} or more")
+    return scores.float() if scores.dtype.itemsize < 4 else scores
 
 
 def _check_type(scores: object, who: str) -> Tensor:
