@@ -1,7 +1,7 @@
 """What a representation is worth: bounds in nats, and probes of frozen features."""
 
-from .bounds import infonce
+from .bounds import BOUNDS, infonce
 from .estimator import nats
 from .probe import knn, linear, localisation
 
-__all__ = ["infonce", "knn", "linear", "localisation", "nats"]
+__all__ = ["BOUNDS", "infonce", "knn", "linear", "localisation", "nats"]

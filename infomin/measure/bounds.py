@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import check_range
+from ..common.checks import check_positive, check_range
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def infonce(scores: Tensor, partner: Tensor | None = None) -> Tensor:
-    """I_NCE = log K - L_NCE, averaged over rows; never above its ceiling log K.
+    """I_NCE = log K - L_NCE, averaged over rows: a lower bound for every critic, at most log K.
+
+    L_NCE is the cross-entropy of the true partner among the candidates. Optimal scores are
+    log p(y|x) / p(y), up to a constant per row.
 
     Args:
         scores: `[B, K]`; row i scores one item against K candidates, one of them its true partner.
@@ -79,16 +82,16 @@ def tuba(scores: Tensor, *, log_baseline: Tensor | float = 0.0) -> Tensor:
         scalar, in nats, differentiable; NaN if a score is NaN.
 
     Raises:
-        TypeError, ValueError: scores that are not floating point or not square.
+        TypeError, ValueError: scores that are not floating point or not square; a baseline of
+            another shape.
 
-    Source: Poole et al. 2019, eq. 7, the tractable bound of Barber and Agakov.
+    Source: Poole et al. 2019, I_TUBA; after Barber and Agakov 2003.
 
     >>> tuba(torch.zeros(3, 3)).item()  # a critic that knows nothing
     0.0
     """
     scores = _square(scores, "tuba")
-    baseline = torch.as_tensor(log_baseline, dtype=scores.dtype, device=scores.device)
-    joint, product = _parts(scores - baseline)
+    joint, product = _parts(scores - _check_baseline(log_baseline, scores, "tuba"))
     return 1 + joint.mean() - _log_mean_exp(product).exp()
 
 
@@ -97,7 +100,7 @@ def nwj(scores: Tensor) -> Tensor:
 
     Optimal scores are 1 + log p(y|x) / p(y).
 
-    Source: Nguyen, Wainwright and Jordan 2010; Poole et al. 2019, eq. 8; f-GAN's KL, MINE-f.
+    Source: Nguyen, Wainwright and Jordan 2010; MINE-f of Belghazi et al. 2018.
     Arguments, result and errors as `tuba`.
 
     >>> nwj(torch.ones(3, 3)).item()
@@ -110,7 +113,8 @@ def donsker_varadhan(scores: Tensor) -> Tensor:
     """E_p[f] - log E_q[exp(f)]: with finite batches neither a lower nor an upper bound.
 
     With all pairs of the product it is a lower bound for every critic, and invariant to constants
-    added to the scores; the logarithm of a finite mean makes it too large on average.
+    added to the scores; the logarithm of a finite mean makes it too large on average. Optimal
+    scores are log p(y|x) / p(y), up to one constant.
 
     Source: Donsker and Varadhan 1983; Belghazi et al. 2018. Arguments, result, errors as `tuba`.
 
@@ -125,19 +129,17 @@ def mine(scores: Tensor, *, log_average: Tensor | None = None) -> Tensor:
     """The value of `donsker_varadhan`, with the gradient of MINE.
 
     The gradient, E_p[f'] - E_q[exp(f) f'] / a, divides by a running average a of E_q[exp(f)] over
-    batches: that of one batch is biased.
+    batches, as that of one batch is biased. You keep the average:
+
+        average = average_for_mine(scores, average)  # None before the first batch
+        loss = -mine(scores, log_average=average)
 
     Args:
         scores: `[K, K]` of any critic, K of 2 or more.
         log_average: log a, from `average_for_mine`; None takes that of this batch.
 
-    Returns:
-        scalar, in nats.
-
-    Raises:
-        TypeError, ValueError: scores that are not floating point or not square.
-
-    Source: Belghazi et al. 2018, section 3.2.
+    Source: Belghazi et al. 2018, on correcting the bias of stochastic gradients. Result and errors
+    as `tuba`.
     """
     joint, product = _parts(_square(scores, "mine"))
     log_mean = _log_mean_exp(product)
@@ -156,9 +158,13 @@ def average_for_mine(
         previous: what this returned for the batch before; None at the first.
         decay: the weight of the previous average, 0 to 1.
 
+    Returns:
+        scalar without gradient. Errors as `tuba`; a decay out of range is a ValueError.
+
     >>> average_for_mine(torch.ones(3, 3)).item()
     1.0
     """
+    check_range(decay, 0, 1, "average_for_mine(decay)")
     log_mean = _log_mean_exp(_parts(_square(scores, "average_for_mine"))[1]).detach()
     return log_mean if previous is None else _log_interpolate(previous, log_mean, 1 - decay)
 
@@ -169,8 +175,8 @@ def jensen_shannon(scores: Tensor) -> Tensor:
     The gradient is that of -E_p[softplus(-f)] - E_q[softplus(f)], which has little variance; its
     optimal scores are log p(y|x) / p(y), those of `tuba` with a = 1, whose value is returned.
 
-    Source: Hjelm et al. 2019 (Deep InfoMax); Poole et al. 2019, section 2.4. Arguments, result and
-    errors as `tuba`.
+    Source: Hjelm et al. 2019 (Deep InfoMax) for the gradient, Poole et al. 2019 for the value.
+    Arguments, result and errors as `tuba`.
 
     >>> jensen_shannon(torch.zeros(3, 3)).item()
     0.0
@@ -187,17 +193,15 @@ def smile(scores: Tensor, *, clip: float = 5.0) -> Tensor:
 
     Args:
         scores: `[K, K]`, K of 2 or more.
-        clip: tau, 0 or more; the authors use 1, 5 and infinity.
+        clip: the authors' tau, above 0; a large one gives the value of `donsker_varadhan`.
 
-    Raises:
-        TypeError, ValueError: scores that are not floating point or not square.
-
-    Source: Song and Ermon 2020.
+    Source: Song and Ermon 2020. Result and errors as `tuba`; a clip out of range is a ValueError.
 
     >>> smile(torch.zeros(3, 3)).item()
     0.0
     """
     scores = _square(scores, "smile")
+    check_positive(clip, "smile(clip)")
     joint, product = _parts(scores)
     value = joint.mean() - _log_mean_exp(product.clamp(-clip, clip))
     return _value_and_gradient(value, _jensen_shannon_objective(scores))
@@ -217,20 +221,15 @@ def interpolated(
         alpha: 0 to 1.
         log_baseline: log q(y), one number or `[K]`, one for each column.
 
-    Returns:
-        scalar, in nats, differentiable; NaN if a score is NaN.
-
-    Raises:
-        TypeError, ValueError: scores that are not floating point or not square; alpha out of range.
-
-    Source: Poole et al. 2019, eq. 14, the nonlinearly interpolated bound.
+    Source: Poole et al. 2019, nonlinearly interpolated lower bounds. Result and errors as `tuba`;
+    an alpha out of range is a ValueError.
 
     >>> round(interpolated(torch.zeros(3, 3), log_baseline=0.0).item(), 6)
     0.0
     """
     scores = _square(scores, "interpolated")
     check_range(alpha, 0, 1, "interpolated(alpha)")
-    baseline = torch.as_tensor(log_baseline, dtype=scores.dtype, device=scores.device)
+    baseline = _check_baseline(log_baseline, scores, "interpolated")
     log_a = _log_interpolate(baseline, _mean_of_others(scores), alpha)
     own = log_a.diagonal()  # without one's own partner
     _, others = _parts(log_a)
@@ -251,7 +250,7 @@ def leave_one_out(scores: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: scores that are not floating point or not square.
 
-    Source: Poole et al. 2019, eq. 17.
+    Source: Poole et al. 2019, structured bounds with tractable encoders.
 
     >>> leave_one_out(torch.zeros(3, 3)).item()
     0.0
@@ -316,10 +315,9 @@ def _log_mean_exp(scores: Tensor) -> Tensor:
 
 def _log_interpolate(first: Tensor, second: Tensor, weight: float) -> Tensor:
     """The logarithm of (1 - weight) exp(first) + weight exp(second)."""
-    log_weights = (
-        torch.tensor([1 - weight, weight], dtype=torch.float64).log().tolist()
-    )  # -inf at 0
-    return torch.logaddexp(first + log_weights[0], second + log_weights[1])
+    weights = torch.tensor([1 - weight, weight], dtype=torch.float64)
+    log_first, log_second = weights.log().tolist()  # minus infinity at a weight of 0
+    return torch.logaddexp(first + log_first, second + log_second)
 
 
 def _mean_of_others(scores: Tensor) -> Tensor:
@@ -351,6 +349,16 @@ def _square(scores: object, who: str, least: int = 2) -> Tensor:
     if len(scores) < least:
         raise ValueError(f"{who}: needs other pairs to compare with, got one; pass {least} or more")
     return scores.float() if scores.dtype.itemsize < 4 else scores
+
+
+def _check_baseline(log_baseline: Tensor | float, scores: Tensor, who: str) -> Tensor:
+    baseline = torch.as_tensor(log_baseline, dtype=scores.dtype, device=scores.device)
+    k, shape = len(scores), list(baseline.shape)
+    if shape not in ([], [k]):
+        raise ValueError(
+            f"{who}: log_baseline must be one number or [{k}], got {shape}; pass one per column"
+        )
+    return baseline
 
 
 def _check_type(scores: object, who: str) -> Tensor:
