@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..common.checks import check_positive
 from ..common.seeds import to_device, uniform_at
-from .scenes import Factors, nats_per_factor, parse_factors, pick_member
+from .scenes import Factors, Level, nats_per_factor, parse_factors, pick_member
 from .windows import cut_windows, row_starts
 from .worlds import World
 
@@ -203,20 +203,20 @@ def render_clips(
     return frames.unflatten(0, (len(clips), length))
 
 
-def parse_clip_factors(share: str) -> dict[str, int]:
+def parse_clip_factors(share: str) -> dict[str, Level]:
     """Parse the factors that an image shares with a frame of a clip, see `scenes.parse_factors`.
 
     Raises:
-        ValueError: an unknown factor, or a position with a modulus: positions in a clip are not
-            numbered.
+        ValueError: an unknown factor, or a position with a modulus or an error: positions in a clip
+            are not numbered.
     """
-    moduli = parse_factors(share)
-    if moduli.get("position"):
+    levels = parse_factors(share)
+    if any(levels.get("position", ())):
         raise ValueError(
-            f"shared factors {share!r}: got a position with a modulus, wanted none, because "
-            "positions in a clip are not numbered; write 'position'"
+            f"shared factors {share!r}: got a position with a modulus or an error, wanted none, "
+            "because positions in a clip are not numbered; write 'position'"
         )
-    return moduli
+    return levels
 
 
 def shared_clip_nats(clips: Clips, share: str) -> float:

@@ -1,14 +1,15 @@
 """Scenes with known factors: a handwritten digit at a position over a background.
 
 A scene is a handful of integers; `render_scenes` turns a batch of them into images. Every factor is
-discrete and uniform, so the information that two scenes share through common factors is known in
-closed form: see `shared_nats`. The setting follows Colorful Moving-MNIST (InfoMin); for its moving
-digits see `moving_mnist`.
+discrete and uniform, so the information that two scenes share through common factors, or through
+noisy copies of them, is known in closed form: see `shared_nats`. The setting follows Colorful
+Moving-MNIST (InfoMin); for its moving digits see `moving_mnist`.
 """
 
 import math
+import re
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from .windows import cut_windows
 from .worlds import World
 
 FACTORS = ("digit", "digit_image", "position", "background", "background_image", "background_crop")
+# Those whose values can be shared modulo a number, or with an error.
+CLASSES = ("digit", "position", "background")
 # The finest level of each factor: together they fix every pixel.
 ALL = "digit_image-position-background_crop"
 # The tensors of `Scenes` that each factor fixes, the class (or position) first.
@@ -30,6 +33,13 @@ _TENSORS = {
     "background_image": ("background", "background_image"),
     "background_crop": ("background", "background_image", "crop"),
 }
+
+
+class Level(NamedTuple):
+    """How a factor is shared: its class modulo a number, 0 if there is none, and the error."""
+
+    modulus: int = 0
+    error: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +130,16 @@ def draw_partner(scenes: Scenes, share: str, generator: torch.Generator | None =
 
     Raises:
         ValueError: an unknown factor, see `parse_factors`.
+
+    Source: the symmetric channel of an error is that of Lee and Rhee (2024).
     """
     shared = parse_factors(share)
     tensors = draw_scenes(scenes.world, len(scenes), generator).tensors()
     kept = scenes.tensors()
-    for name, modulus in shared.items():
+    for name, level in shared.items():
         tensors.update({tensor: kept[tensor] for tensor in _TENSORS[name]})
-        if modulus:
-            tensors[name] = _redraw_within_residue(scenes, name, modulus, generator)
+        if level != Level():
+            tensors[name] = _redraw_class(scenes, name, level, generator)
     # A factor shared at the level of its class needs an image of that class: the image drawn above
     # may belong to another one.
     for name in ("digit", "background"):
@@ -137,45 +149,56 @@ def draw_partner(scenes: Scenes, share: str, generator: torch.Generator | None =
     return Scenes(scenes.world, **tensors)
 
 
-def parse_factors(share: str) -> dict[str, int]:
-    """Parse a list of shared factors into factor -> modulus, 0 if there is none.
+def parse_factors(share: str) -> dict[str, Level]:
+    """Parse a list of shared factors into factor -> level.
 
     Args:
         share: factors joined by `-`. `digit` and `background` share the class, `digit_image` and
             `background_image` the picture, `background_crop` its very pixels, `position` the
-            position; `NAME%m` shares a class or position modulo m; `nothing` and `all` are the
-            extremes.
+            position; `NAME%m` shares a class or position modulo m; `NAME~e` and `NAME%m~e` pass it
+            through a symmetric channel: with probability e the partner has another one, each
+            equally likely. `nothing` and `all` are the extremes.
 
     Raises:
-        ValueError: an unknown factor, a modulus where none is possible, a factor named twice.
+        ValueError: an unknown factor, a modulus or an error where none is possible or out of range,
+            a factor named twice.
 
-    >>> parse_factors("digit%5-position")
-    {'digit': 5, 'position': 0}
+    >>> parse_factors("digit%5~0.2-position")
+    {'digit': Level(modulus=5, error=0.2), 'position': Level(modulus=0, error=0.0)}
     """
-    moduli: dict[str, int] = {}
+    levels: dict[str, Level] = {}
     for part in {"nothing": [], "all": ALL.split("-")}.get(share, share.split("-")):
-        name, percent, modulus = part.partition("%")
+        shown, tilde, error = part.partition("~")
+        name, percent, modulus = shown.partition("%")
         hint = f"shared factor in {share!r} (join factors by '-', or write 'nothing' or 'all')"
         check_choice(name, FACTORS, hint)
         good_modulus = modulus.isdecimal() and int(modulus) >= 2
-        if percent and (name not in ("digit", "position", "background") or not good_modulus):
+        if percent and not (name in CLASSES and good_modulus):
             raise ValueError(
                 f"shared factor {part!r}: got modulus {modulus!r}, wanted digit, position or "
                 "background % a whole number from 2"
             )
-        if any(_TENSORS[name][0] == _TENSORS[other][0] for other in moduli):
+        good_error = re.fullmatch(r"\d+\.?\d*|\.\d+", error, re.ASCII) and float(error) <= 1
+        if tilde and not (name in CLASSES and good_error):
+            raise ValueError(
+                f"shared factor {part!r}: got error {error!r}, wanted digit, position or "
+                "background ~ a probability from 0 to 1; pictures and crops are shared without"
+            )
+        if any(_TENSORS[name][0] == _TENSORS[other][0] for other in levels):
             raise ValueError(
                 f"shared factors {share!r}: {name!r} names a factor twice; keep the finer one"
             )
-        moduli[name] = int(modulus or 0)
-    return moduli
+        levels[name] = Level(int(modulus or 0), float(error or 0))
+    return levels
 
 
 def shared_nats(scenes: Scenes, share: str) -> float:
-    """Mutual information of a scene and its `draw_partner` in nats: the entropy of what they share.
+    """Mutual information of a scene and its `draw_partner` in nats.
 
-    Exact for the factors. It is an upper bound on the information between the images, tight as far
-    as the factors can be read from the pixels (handwriting is sometimes ambiguous, and so are two
+    It is the entropy of what they share, less what the errors of channels leave open. Exact for the
+    factors of scenes that `draw_scenes` draws: classes and positions are uniform, so classes modulo
+    a number may not be. It is an upper bound on the information between the images, tight as far as
+    the factors can be read from the pixels (handwriting is sometimes ambiguous, and so are two
     crops of plain sky).
 
     Args:
@@ -188,6 +211,8 @@ def shared_nats(scenes: Scenes, share: str) -> float:
     >>> scenes = draw_scenes(world, 1)
     >>> round(shared_nats(scenes, "digit"), 4), round(shared_nats(scenes, "digit%2"), 4)
     (2.3026, 0.6931)
+    >>> round(shared_nats(scenes, "digit~0.3"), 4), round(shared_nats(scenes, "digit~0.9"), 4)
+    (1.0326, 0.0)
     """
     return math.fsum(nats_per_factor(scenes.world, share).values())
 
@@ -206,18 +231,40 @@ def nats_per_factor(world: World, share: str) -> dict[str, float]:
     """
     nats = {}
     crops = math.prod(side - world.size + 1 for side in world.backgrounds.shape[2:])
-    for name, modulus in parse_factors(share).items():
+    for name, (modulus, error) in parse_factors(share).items():
         factor = _TENSORS[name][0]
         values = _value_count(world, factor)
         residues = torch.arange(values, device="cpu").remainder(modulus or values)
-        p = residues.bincount().double() / values
-        nats[name] = float(-(p * p.log()).sum())
+        nats[name] = channel_nats(residues.bincount().double() / values, error)
         if name.endswith(("_image", "_crop")) and factor in world.counts:
             images = torch.tensor(world.counts[factor], dtype=torch.float64, device="cpu")
             nats[name] += float(images.log().mean())
         if name.endswith("_crop"):
             nats[name] += math.log(crops)
     return nats
+
+
+def channel_nats(p: Tensor, error: float) -> float:
+    """I(u; v) in nats of a class u and of v, which is u but for an error, in closed form.
+
+    H(v) - H(v | u). With probability `error`, v is another class, each equally likely whatever its
+    frequency: v is uniform where u is, and has frequencies of its own where u is not.
+
+    Args:
+        p: P(u) of each class, above 0, float64 `[classes]`; a single class has no other.
+        error: 0 to 1; at 1 - 1 / classes nothing is shared, above it what u is not.
+
+    >>> half = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    >>> [round(channel_nats(half, error), 4) for error in (0, 0.1, 0.5, 1)]
+    [0.6931, 0.3681, 0.0, 0.6931]
+    """
+    q, open_nats = p, 0.0
+    if error and len(p) > 1:
+        given_u = p.new_full((len(p),), error / (len(p) - 1))
+        q = (1 - error) * p + given_u * (1 - p)
+        given_u[0] = 1 - error
+        open_nats = float(torch.special.entr(given_u).sum())
+    return max(0.0, float(-(q * q.log()).sum()) - open_nats)
 
 
 def render_scenes(scenes: Scenes) -> Tensor:
@@ -293,12 +340,17 @@ def pick_member(world: World, name: str, classes: Tensor, uniform: Tensor) -> Te
     return rows[start[classes] + (uniform * count[classes]).long()]
 
 
-def _redraw_within_residue(
-    scenes: Scenes, name: str, modulus: int, generator: torch.Generator | None
+def _redraw_class(
+    scenes: Scenes, name: str, level: Level, generator: torch.Generator | None
 ) -> Tensor:
-    """Draw values of a factor that are equal to those of `scenes` modulo `modulus`."""
-    residue = scenes.tensors()[name] % modulus
+    """Draw values of a factor that agree with those of `scenes` at a level, but for its errors."""
     values = _value_count(scenes.world, name)
-    choices = (values - residue + modulus - 1) // modulus  # values with this residue
-    drawn = _uniform_integers(choices, residue.shape, residue.device, generator)
-    return residue + modulus * drawn
+    classes = min(level.modulus or values, values)
+    residue = scenes.tensors()[name] % classes
+    shape, device = residue.shape, residue.device
+    if level.error:
+        is_wrong = _uniform(shape, device, generator) < level.error
+        step = 1 + _uniform_integers(classes - 1, shape, device, generator)
+        residue = torch.where(is_wrong, (residue + step) % classes, residue)
+    choices = (values - residue + classes - 1) // classes  # values with this residue
+    return residue + classes * _uniform_integers(choices, shape, device, generator)

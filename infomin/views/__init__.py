@@ -12,6 +12,7 @@ clone it before writing to it. Random draws come from a generator on the CPU.
 from .augment import Blur, Crop, Flip, Grey, Jigsaw, Jitter, MultiCrop, RandAugment
 from .augment.presets import preset
 from .base import VIEWS, Augmentation, ImageView, View, register
+from .bits import Bits
 from .color import ColorSplit
 from .compose import Each, PerView, Then, try_parts
 from .flow import FlowSplit, PixelFlow
@@ -23,6 +24,7 @@ from .words import parse
 __all__ = [
     "VIEWS",
     "Augmentation",
+    "Bits",
     "Blur",
     "ColorSplit",
     "Crop",

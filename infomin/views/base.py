@@ -174,16 +174,21 @@ class Augmentation(ImageView, Generic[Draws]):
         """Draw and augment in training mode; return the whole images in eval mode."""
         if not self.training:
             return self.still(images)
-        if is_mapped():
-            raise RuntimeError(
-                f"{type(self).__name__}: got one image at a time from torch.func.vmap, for which "
-                "nothing is drawn; call the view on the whole batch, outside vmap"
-            )
+        check_batch_draws(type(self).__name__)
         n, _, height, width = images.shape
         draws = self.draw(n, height, width, generator)
         augment: Callable[..., Views] = self.augment
         views = augment(images, draws, inplace=True) if inplace else augment(images, draws)
         return check_tuple(views, f"{type(self).__name__}.augment")
+
+
+def check_batch_draws(who: str) -> None:
+    """Raise a RuntimeError where torch.func.vmap passes single images, as draws are for a batch."""
+    if is_mapped():
+        raise RuntimeError(
+            f"{who}: got one image at a time from torch.func.vmap, for which nothing is drawn; "
+            "call the view on the whole batch, outside vmap"
+        )
 
 
 def check_declared(view: View, who: str) -> None:

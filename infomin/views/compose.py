@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..common.checks import check_images, is_traced
 from .base import View, Views, check_and_make, check_declared, check_tuple, on_batch
+from .bits import Bits
 
 
 class Then(View):
@@ -17,13 +18,15 @@ class Then(View):
     `shared:digit+color:lab` shows the lightness of one scene and the colour of another scene with
     the same digit. A part that gives a single view is combined with every view of the other part:
     Then(Crop(), ColorSplit()) splits the colours of one crop, Then(PatchPair(8), Grey()) turns both
-    patches grey.
+    patches grey. Then(first, Bits(8)) appends the same bits to all views of `first`; its nats are
+    known where those of `first` are.
 
     Images are checked on the way in, and after a view of your own that is no `ImageView`.
 
     Args:
         first: gives one or more views.
-        second: takes images. Gives one view or as many as `first`; any number if `first` gives one.
+        second: takes images. Gives one view or as many as `first`; any number if `first` gives one;
+            Bits after any number.
 
     Raises:
         TypeError: a part is not a View.
@@ -37,13 +40,15 @@ class Then(View):
         _check_chain(first, second)
         self.first, self.second = first, second
         n, m = len(first.channels), len(second.channels)
-        if second.in_channels is None:  # its views have as many channels as its images
+        if isinstance(second, Bits):
+            self.channels = second.channels_after(first.channels)
+        elif second.in_channels is None:  # its views have as many channels as its images
             self.channels = first.channels * m if n == 1 else first.channels
         else:
             self.channels = second.channels * n if m == 1 else second.channels
         if n == 1:
             self.readout = second.readout
-        elif m == 1:
+        elif m == 1 or isinstance(second, Bits):
             self.readout = first.readout
         else:
             common = tuple(i for i in first.readout if i in second.readout)
@@ -79,7 +84,14 @@ class Then(View):
             who = f"views of {_name(self.first)}"
             return check_and_make(self.second, who, view, generator, unit=self.first.bounded)
 
-        return self.pair(self.first(batch, generator), make_second)
+        return self.pair(self.first(batch, generator), make_second, generator)
+
+    def nats(self, batch: object) -> float | None:
+        """Those of `first` and of Bits after it, which are independent; otherwise unknown."""
+        if not isinstance(self.second, Bits):
+            return None
+        nats = self.first.nats(batch)
+        return None if nats is None else nats + self.second.bit_nats
 
     @property
     def takes_inplace(self) -> bool:
@@ -93,11 +105,20 @@ class Then(View):
         """The same of a checked batch of images, which no part checks again."""
         views = _make(self.first, images, generator, inplace)
         may_write = self.takes_inplace and (inplace or not _share_memory(views, images))
-        return self.pair(views, lambda view: _make(self.second, view, generator, may_write))
+        return self.pair(
+            views, lambda view: _make(self.second, view, generator, may_write), generator
+        )
 
-    def pair(self, views: Views, make_second: Callable[[Tensor], Views]) -> Views:
+    def pair(
+        self,
+        views: Views,
+        make_second: Callable[[Tensor], Views],
+        generator: torch.Generator | None = None,
+    ) -> Views:
         """The views of the chain from those of its first part."""
         views = check_tuple(views, _name(self.first))
+        if isinstance(self.second, Bits):
+            return self.second.append(views, generator)
         outputs = [check_tuple(make_second(view), _name(self.second)) for view in views]
         if len(views) == 1:
             return outputs[0]
@@ -228,7 +249,7 @@ def try_parts(
     if isinstance(view, Then):
         still = unit and view.first.bounded
         views = try_part(view.first, batch, unit)
-        views = view.pair(views, lambda made: try_part(view.second, made, still))
+        views = view.pair(views, lambda made: try_part(view.second, made, still), generator)
     elif isinstance(view, Each):
         views = tuple(made for part in view.parts for made in try_part(part, batch, unit))
     elif view.forward_only_checks and isinstance(batch, Tensor):
@@ -283,6 +304,18 @@ def _check_chain(first: View, second: View) -> None:
     """Raise a ValueError unless `second` can take the views of `first`."""
     n, m = len(first.channels), len(second.channels)
     name = type(second).__name__
+    if isinstance(second, Bits):
+        if first.tiles:
+            raise ValueError(
+                f"Then: Bits takes views of one image each, got {_name(first)}, which stacks "
+                "several in a view; leave the bits out"
+            )
+        return
+    if n > 1 and any(isinstance(part, Bits) for part in second.modules()):
+        raise ValueError(
+            f"Then: got Bits inside {_name(second)} after {n} views, each of which would get bits "
+            "of its own; compose from the left: Then(Then(first, Bits(8)), last)"
+        )
     if n != m and 1 not in (n, m):
         raise ValueError(
             f"Then: got {n} views and then {m}, wanted equally many, or one on either side"

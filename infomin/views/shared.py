@@ -22,7 +22,7 @@ from .base import View, Views, register
 @register(
     "shared",
     dial="the factors that both views share: shared:nothing, shared:digit%5, "
-    "shared:digit-position, shared:all",
+    "shared:digit-position, shared:all; ~ an error that makes it another class: shared:digit~0.3",
 )
 class SharedFactors(View):
     """v1 is a scene; v2 is another scene with the same named factors, all others redrawn.
@@ -30,18 +30,19 @@ class SharedFactors(View):
     `nats` is exactly what the two views share. The labels describe v1 only, so `readout` is (0,).
 
     Args:
-        share: factors joined by `-`: `nothing`, `digit%2`, `digit`, `digit-position`, …, `all`; see
-            `scenes.parse_factors`.
+        share: factors joined by `-`: `nothing`, `digit%2`, `digit`, `digit-position`, …, `all`;
+            `digit~0.3` is another digit in v2 with probability 0.3; see `scenes.parse_factors`.
 
     Raises:
-        ValueError: an unknown factor, or a modulus where none is possible.
+        ValueError: an unknown factor, or a modulus or an error where none is possible.
 
     >>> from infomin import data
     >>> train, _ = data.load("digits")
-    >>> view = SharedFactors("digit")
-    >>> v1, v2 = view(train.scenes[:4])
-    >>> v1.shape, round(view.nats(train.scenes), 3)
-    (torch.Size([4, 3, 32, 32]), 2.303)
+    >>> v1, v2 = SharedFactors("digit")(train.scenes[:4])
+    >>> v1.shape
+    torch.Size([4, 3, 32, 32])
+    >>> [round(SharedFactors(f"digit{error}").nats(train.scenes), 3) for error in ("", "~0.3")]
+    [2.303, 1.033]
     """
 
     channels = (3, 3)

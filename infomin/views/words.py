@@ -15,7 +15,7 @@ def parse(view: str) -> View:
     `crop:0.2+color:lab` shows the lightness of one crop and the colour of another. A chain of
     augmentations only has two views: `crop:0.2+grey:0.2` is drawn twice. A number after a slash
     sets how often it is drawn: `crop:0.2/1+color:lab` splits the colours of one crop, `crop:0.2/3`
-    gives three crops.
+    gives three crops. `bits:8` at the end of a chain shows the same bits in all of its views.
 
     Args:
         view: for example `color:lab`, `shared:digit+color:lab`, `crop:0.2+jitter:1`, `patch:8/32`,

@@ -235,9 +235,10 @@ def test_scenes_are_rows_and_compare_by_identity() -> None:
 
 def test_parse_reads_names_and_moduli() -> None:
     assert parse_factors("nothing") == {}
-    assert parse_factors("digit%10") == {"digit": 10}
-    assert parse_factors("position%2-digit") == {"position": 2, "digit": 0}
-    finest_levels = {"digit_image": 0, "position": 0, "background_crop": 0}
+    assert parse_factors("digit%10") == {"digit": (10, 0)}
+    assert parse_factors("position%2-digit") == {"position": (2, 0), "digit": (0, 0)}
+    assert parse_factors("digit%2~.5-background~1") == {"digit": (2, 0.5), "background": (0, 1)}
+    finest_levels = dict.fromkeys(("digit_image", "position", "background_crop"), (0, 0))
     assert parse_factors("all") == parse_factors(ALL) == finest_levels
 
 
@@ -263,8 +264,18 @@ def test_a_bad_modulus_is_an_error(part: str) -> None:
         parse_factors(f"position-{part}")
 
 
+BAD_ERRORS = ["digit~", "digit~x", "digit~1.1", "digit~-0.1", "digit~nan", "digit~0.1%2"]
+BAD_ERRORS += ["digit~0.1~0.1", "digit~1e-3", "digit_image~0.2", "background_crop~0", "digit~١"]
+
+
+@pytest.mark.parametrize("part", BAD_ERRORS)
+def test_a_bad_error_is_an_error(part: str) -> None:
+    with pytest.raises(ValueError, match="wanted digit, position or background ~ a probability"):
+        parse_factors(f"position-{part}")
+
+
 REPEATED = ["digit-digit", "digit-digit_image", "digit%2-digit%5", "background_crop-background"]
-REPEATED += ["position-position%2"]
+REPEATED += ["position-position%2", "digit~0.1-digit"]
 
 
 @pytest.mark.parametrize("share", REPEATED)

@@ -150,8 +150,9 @@ def test_the_nats_of_frames_and_scenes_differ_only_for_the_position(clips):
         (
             lambda: SharedFrames("digit-position%2"),
             ValueError,
-            "'digit-position%2': got a position with a modulus, wanted none",
+            "'digit-position%2': got a position with a modulus or an error, wanted none",
         ),
+        (lambda: SharedFrames("position~0.2"), ValueError, "got a position with a modulus or an"),
         (lambda: SharedFrames("digit", past=0), ValueError, "past"),
         (lambda: SharedFrames("digit", past=1.5), ValueError, "past"),
         (

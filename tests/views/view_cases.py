@@ -26,7 +26,10 @@ COLOR = (
 
 SHARED = [
     f"shared:{dial}"
-    for dial in ("nothing", "digit%2", "digit", "digit-position", "background_image", "all")
+    for dial in (
+        *("nothing", "digit%2", "digit", "digit-position", "background_image", "all"),
+        *("digit~0.3", "digit%2~0.1-background~1", "position%4~0.5-digit_image"),
+    )
 ]
 
 
@@ -59,7 +62,21 @@ RANDOM = [
 ]
 
 
-every_view = pytest.mark.parametrize("name", COLOR + SHARED + MIXED + BANDS + RANDOM)
+BITS = [  # two planes each, last
+    "bits:2",
+    "bits:2*0.1~0.25",
+    "bits:2+crop:0.3",
+    "crop:0.2+bits:2",
+    "crop:0.3/1+bits:2",
+    "multicrop:2x8-1x5+bits:2~0.5",
+    "crop:0.2+color:lab+bits:2",
+    "frequency:1+bits:2",
+    "shared:digit~0.3+bits:2",
+    "shared:nothing+color:lab+bits:2",
+]
+
+
+every_view = pytest.mark.parametrize("name", COLOR + SHARED + MIXED + BANDS + RANDOM + BITS)
 
 
 every_color = pytest.mark.parametrize("name", COLOR)
@@ -68,7 +85,7 @@ every_color = pytest.mark.parametrize("name", COLOR)
 every_shared = pytest.mark.parametrize("name", SHARED + MIXED)
 
 
-OF_IMAGES = [name for name in COLOR + BANDS + RANDOM if not name.startswith("shared")]
+OF_IMAGES = [n for n in COLOR + BANDS + RANDOM + BITS if not n.startswith("shared")]
 
 
 every_image_view = pytest.mark.parametrize("name", OF_IMAGES)
