@@ -312,7 +312,9 @@ def test_any_error_while_a_dial_is_read_names_the_view(mistake: Any) -> None:
     "view", ["color:lab+", "|color:lab", "color:lab++grey:1", "grey:1||grey:1"]
 )
 def test_a_missing_part_is_an_error_with_the_whole_word(view: str) -> None:
-    message = rf"view '{re.escape(view)}': a part is missing next to \+ or \|; add one of aug, bits, blur,"
+    message = (
+        rf"view '{re.escape(view)}': a part is missing next to \+ or \|; add one of aug, bits,"
+    )
     with pytest.raises(ValueError, match=message):
         parse(view)
 
