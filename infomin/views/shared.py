@@ -22,7 +22,8 @@ from .base import View, Views, register
 @register(
     "shared",
     dial="the factors that both views share: shared:nothing, shared:digit%5, "
-    "shared:digit-position, shared:all; ~ an error that makes it another class: shared:digit~0.3",
+    "shared:digit-position, shared:all, or one of them with the probability of another class: "
+    "shared:digit~0.3",
 )
 class SharedFactors(View):
     """v1 is a scene; v2 is another scene with the same named factors, all others redrawn.
