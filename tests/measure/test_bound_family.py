@@ -71,6 +71,10 @@ def slow_js(s: Tensor) -> Tensor:
     return -on(s, lambda f: softplus(-f)) - off(s, softplus)
 
 
+def slow_smile(s: Tensor, clip: float) -> Tensor:
+    return on(s) - off(s, lambda f: f.exp().clamp(math.exp(-clip), math.exp(clip))).log()
+
+
 ONE = torch.ones(K, dtype=torch.float64)
 AVERAGE = torch.tensor(0.7, dtype=torch.float64)
 # value, and the expression that has the gradient
@@ -82,10 +86,8 @@ SLOW: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] =
     "interpolated": (lambda s: slow_interpolated(s, 0.5, math.e * ONE),) * 2,
     "donsker_varadhan": (lambda s: on(s) - off(s, torch.exp).log(),) * 2,
     "mine": (lambda s: on(s) - off(s, torch.exp).log(),) * 2,
-    "smile": (
-        lambda s: on(s) - off(s, lambda f: f.exp().clamp(math.exp(-5), math.exp(5))).log(),
-        slow_js,
-    ),
+    "smile": (lambda s: slow_smile(s, 5), slow_js),
+    "smile, 0.5": (lambda s: slow_smile(s, 0.5), slow_js),
     "leave_one_out": (slow_leave_one_out,) * 2,
     "club": (lambda s: on(s) - off(s),) * 2,
     "tuba with a baseline": (lambda s: slow_tuba(s, BASELINE.exp()),) * 2,
@@ -98,6 +100,7 @@ SLOW: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] =
 OPTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tuba with a baseline": lambda s: tuba(s, log_baseline=BASELINE),
     "interpolated, 0.2": lambda s: interpolated(s, alpha=0.2, log_baseline=BASELINE),
+    "smile, 0.5": lambda s: smile(s, clip=0.5),
     "mine with an average": lambda s: mine(s, log_average=AVERAGE),
 }
 
