@@ -144,7 +144,8 @@ def mine(scores: Tensor, *, log_average: Tensor | None = None) -> Tensor:
     joint, product = _parts(_square(scores, "mine"))
     log_mean = _log_mean_exp(product)
     log_average = (log_mean if log_average is None else log_average).detach().to(log_mean)
-    surrogate = joint.mean() - (log_mean - log_average).exp()
+    weight = (log_mean.detach() - log_average).exp().clamp(max=torch.finfo(log_mean.dtype).max)
+    surrogate = joint.mean() - weight * (log_mean - log_mean.detach())  # no infinity minus infinity
     return _value_and_gradient(joint.mean() - log_mean, surrogate)
 
 

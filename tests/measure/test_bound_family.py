@@ -230,3 +230,8 @@ def test_the_average_for_mine_moves_towards_the_newest_batch() -> None:
     expected = 0.9 * off(SCORES, torch.exp) + 0.1 * off(2 * SCORES, torch.exp)
     assert second.exp().item() == pytest.approx(expected.item())
     assert mine(SCORES) == mine(SCORES, log_average=first)
+    far = (SCORES.float() + 200).requires_grad_()  # exp(200) is no float32
+    value = mine(far, log_average=first)
+    assert value.item() == pytest.approx(mine(SCORES).item(), abs=1e-3)
+    value.backward()
+    assert far.grad is not None and far.grad.isfinite().all()
