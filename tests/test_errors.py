@@ -26,10 +26,10 @@ NUMBERS = ("width", "tau", "lr", "weight_decay", "warmup")
 
 
 FIELDS = [
-    ({"view": "colour:lab"}, ["'colour:lab'", "got 'colour'", "one of aug, blur, color"]),
+    ({"view": "colour:lab"}, ["'colour:lab'", "got 'colour'", "one of aug, bits, blur, color"]),
     ({"view": "color"}, ["'color'", "dial is missing", "the dial of color is", "color:lab"]),
     ({"view": "color:"}, ["'color:'", "dial is missing", "the dial of color is"]),
-    ({"view": ""}, ["view ''", "wanted one of aug, blur, color"]),
+    ({"view": ""}, ["view ''", "wanted one of aug, bits, blur, color"]),
     ({"view": "color:lap"}, ["got 'lap'", "one of rgb, xyz", "lab, luv"]),
     ({"view": "color:LAB"}, ["got 'LAB'", "lab"]),
     ({"view": "color:lab/0-1"}, ["got '0-1'", "each channel once", "write for example '0-12'"]),
@@ -40,7 +40,7 @@ FIELDS = [
         {"view": "shared:digit+color:lab/0-1-2"},
         ["got 2 views and then 3", "wanted equally many", "or one"],
     ),
-    ({"view": "shared:digit+colour:lab"}, ["got 'colour'", "one of aug, blur, color"]),
+    ({"view": "shared:digit+colour:lab"}, ["got 'colour'", "one of aug, bits, blur, color"]),
     ({"data": "imagenet"}, ["data", "got 'imagenet'", "one of digits, photos"]),
     ({"encoder": "vgg"}, ["encoder", "got 'vgg'", "one of alexnet, resnet18"]),
     ({"method": "simclr9"}, ["method", "got 'simclr9'", "one of ", "infonce"]),

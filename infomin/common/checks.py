@@ -200,8 +200,9 @@ def check_features(x: object, who: str, what: str) -> Tensor:
         raise ValueError(
             f"{who}: {what} must be finite, got {count} NaN or Inf; repair or drop those rows"
         )
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    return x.clone() if x.is_inference() else x  # autograd cannot save inference tensors
+    with torch.inference_mode(False):  # autograd cannot save inference tensors
+        x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        return x.clone() if x.is_inference() else x
 
 
 def check_classes(y: object, who: str, what: str) -> Tensor:
@@ -226,6 +227,7 @@ def check_classes(y: object, who: str, what: str) -> Tensor:
             f"{who}: {what} must have the shape [N], got {list(y.shape)}; "
             "pass one class per image, for example y.flatten()"
         )
+    y = y.long()  # torch has no minimum of uint16
     if len(y) and int(y.min()) < 0:
         raise ValueError(
             f"{who}: {what} must be 0 or more, got {int(y.min())}; drop images without a class"

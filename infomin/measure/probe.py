@@ -5,7 +5,6 @@ share. All are computed without autocast; float32 products are rounded as the ca
 `torch.set_float32_matmul_precision` says, and in a run not at all.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from operator import itemgetter
@@ -13,7 +12,6 @@ from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -22,7 +20,8 @@ from ..common.files import Row
 from ..common.precision import autocast, no_autocast
 from ..common.seeds import seeded_draws
 from ..training.step import Learner
-from .estimator import CRITIC_BATCH, CRITIC_STEPS, doubt, held_out_nats
+from .critics import unit_rows
+from .estimator import nats
 from .regression import fit_logistic, predict, ridge_distance, standardise
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # weight decays that the probes choose from
@@ -30,7 +29,7 @@ NEIGHBOURS = 10
 PROTOCOL = (
     "linear: LBFGS, converged, standardised, penalty chosen on 1/5 of train; "
     f"knn: cosine, {NEIGHBOURS}; "
-    f"nats: separable critic, {CRITIC_STEPS} steps of {CRITIC_BATCH} for 4096 pairs, "
+    "nats: two Gaussian critics and a network, weighed on held-out pairs, "
     "augmentations drawn anew for test"
 )
 
@@ -112,11 +111,13 @@ def _check_features_of(views: Sequence[Tensor], features: object) -> Sequence[Te
     got: object = type(features).__name__
     if isinstance(features, tuple | list):
         got = [list(h.shape) if isinstance(h, Tensor) else type(h).__name__ for h in features]
-        if [h.shape[0] for h in features if isinstance(h, Tensor) and h.dim() > 1] == wanted:
+        rows = [h.shape[0] for h in features if isinstance(h, Tensor) and h.dim() > 1]
+        floats = all(isinstance(h, Tensor) and h.is_floating_point() for h in features)
+        if rows == wanted and floats:
             return features
     raise TypeError(
-        f"features: got {got} of {len(views)} views, wanted a tuple of [B, D] for each view; "
-        "return what the encoders return"
+        f"features: got {got} of {len(views)} views, wanted a tuple of floats [B, D], one for "
+        "each view; return what the encoders return"
     )
 
 
@@ -147,10 +148,11 @@ def linear(
         "probe.linear", checks.check_classes, train, labels, test, test_labels, least=5
     )
     penalties = _strong_to_weak(penalties, "probe.linear(penalties)")
-    train, test = standardise(train, test)
-    classes, targets = labels.unique(return_inverse=True)
+    with torch.inference_mode(False):  # autograd saves what is made here
+        train, test = standardise(train, test)
+        classes, targets = labels.unique(return_inverse=True)
+        weights = train.new_zeros(len(classes), train.shape[1] + 1)
     cut = len(train) * 4 // 5
-    weights = train.new_zeros(len(classes), train.shape[1] + 1)
     fits = []
     # Each fit starts from the weights of the one before.
     for penalty in penalties:
@@ -208,7 +210,7 @@ def nearest_rows(train: Tensor, test: Tensor, neighbours: int = NEIGHBOURS) -> T
         long `[M, min(k, N)]`.
     """
     train, test = standardise(train, test)
-    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
+    train, test = unit_rows(train), unit_rows(test)
     k = min(neighbours, len(train))
     with no_autocast(train.device.type):
         nearest = [(block @ train.T).topk(k).indices for block in test.split(1024)]
@@ -304,9 +306,10 @@ def evaluate(
         bar: show progress and the time left.
 
     Returns:
-        `i_nce` (nats) of held-out pairs, by a critic trained on features, which is another number
-        than the `i_nce` that training logs of its batches; `i_nce_doubt`, in words, where that
-        value says little; `candidates` and `ceiling` (nats). For each task with classes `acc_TASK`,
+        `i_nce` (nats) of held-out pairs, by critics fitted on features, which is another number
+        than the `i_nce` that training logs of its batches; `i_nce_low` and `i_nce_high`, its
+        interval of 95 %; `i_nce_doubt`, in words, where that value says little; `candidates` and
+        `ceiling` (nats). For each task with classes `acc_TASK`,
         `knn_TASK` (0..1; left out if there is a single class) and `entropy_TASK` (H(y), nats); for
         each task with coordinates `px_TASK` (pixels).
     """
@@ -321,16 +324,17 @@ def evaluate(
             progress.update()
             return features
 
-        plain, plain_test = extract(train[0]), extract(test[0])
+        # Another seed for the test: the critic would recognise draws of its training.
+        plain, plain_test = extract(train[0], seed=0), extract(test[0], seed=1)
         drawn, drawn_test = plain, plain_test
         if augments:
-            # Another seed for the test views: the critic would recognise draws of its training.
             drawn = extract(train[0], seed=0, draw=True)
             drawn_test = extract(test[0], seed=1, draw=True)
-        i_nce = held_out_nats(drawn, drawn_test, candidates=candidates)
-        row: Row = {"i_nce": i_nce, "candidates": candidates, "ceiling": math.log(candidates)}
-        if reason := doubt(i_nce, drawn, drawn_test):
-            row["i_nce_doubt"] = reason  # a warning would not reach who reads the row
+        i_nce = nats(drawn, drawn_test, candidates=candidates)
+        row: Row = {"i_nce": i_nce.value, "i_nce_low": i_nce.low, "i_nce_high": i_nce.high}
+        row |= {"candidates": candidates, "ceiling": i_nce.ceiling}
+        if i_nce.doubt:
+            row["i_nce_doubt"] = i_nce.doubt
         progress.update()
         for name, views in readouts.items():
             distinct = _distinct(views, plain)

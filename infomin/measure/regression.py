@@ -7,6 +7,7 @@ from torch import Tensor
 from ..common.precision import no_autocast
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def fit_logistic(
     x: Tensor, y: Tensor, penalty: float, start: Tensor, iterations: int = 500
@@ -89,7 +90,7 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Shift and scale columns, all `[N, D]`, to mean 0 and standard deviation 1 on `train`.
 
     Each column for itself, in float64. One that varies by no more than its own rounding error
-    becomes 0, as a constant one does.
+    becomes 0, as a constant one does. Values beyond 1e15 deviations are clipped.
     """
     mean = train.mean(0, dtype=torch.float64)
     centred = train - mean
@@ -99,4 +100,7 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     # of the values, and of their mean
     precision = torch.finfo(train.dtype).eps + len(train) * torch.finfo(torch.float64).eps
     scale = torch.where(deviation > precision * mean.abs(), 1 / deviation, 0)
-    return tuple((x - mean).mul_(scale).to(train.dtype) for x in (train, *others))
+    # a value of 1e15 deviations is far enough, and its square is finite in float32
+    return tuple(
+        (x - mean).mul_(scale).clamp_(-1e15, 1e15).to(train.dtype) for x in (train, *others)
+    )

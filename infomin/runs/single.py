@@ -82,7 +82,8 @@ def run(
     Returns:
         the recipe's fields, with `probe_images` and `candidates` as they were used; `files` and
         `learned`, digests of data on disk and of learned views; `status` (`done` or `diverged`);
-        `i_nce`, `ceiling`, `true_nats` (nats; the last where it is known), `candidates`;
+        `i_nce`, `i_nce_low`, `i_nce_high`, `ceiling`, `true_nats` (nats; the last where it is
+        known), `candidates`;
         `i_nce_doubt`, a sentence where that number says little; `acc_TASK`, `knn_TASK` (0..1) and
         `entropy_TASK` (nats), or `px_TASK` (pixels); `unreadable_train` and
         `unreadable_test`, how many image files the probe passed over, where there are any; where

@@ -221,6 +221,10 @@ class PerView(nn.Module):
 
     def forward(self, views: Views) -> Views:
         """The tuple of transformed views."""
+        if not isinstance(views, tuple | list):
+            raise TypeError(
+                f"PerView: views must be a tuple, got {type(views).__name__}; pass (view,)"
+            )
         return tuple(self.transform(view) for view in views)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..common.checks import check_range, to_unit
 from ..common.seeds import to_device
 from .base import ImageView, Views, register
+from .dials import NUMBER, match_dial
 
 WIDEST = 1e4  # px: a blur takes 8 sigma weights for each pixel of a line
 
@@ -89,11 +90,7 @@ class Frequency(ImageView):
     @classmethod
     def from_dial(cls, dial: str) -> "Frequency":
         """`frequency:SIGMA`, or several sigmas joined by `-`."""
-        try:
-            sigmas = [float(sigma) for sigma in dial.split("-")]
-        except ValueError:
-            raise ValueError(f"got {dial!r}") from None
-        return cls(*sigmas)
+        return cls(*map(float, match_dial(dial, rf"{NUMBER}(-{NUMBER})*")[0].split("-")))
 
     def make_views(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
         """One view of the images' shape per band, from coarse to fine; nothing is random."""

@@ -48,10 +48,13 @@ MISTAKES = {
     "whole numbers with a point": (["sweep", "--seed", "0,1.5"], ["--seed", "int", "0,1.5"]),
     "empty value": (["sweep", "--seed", "0,,1"], ["--seed", "int", "0,,1"]),
     "truths": (["sweep", "--share_encoder", "true,maybe"], ["share_encoder", "bool", "maybe"]),
-    "view": (["run", "--view", "colour:lab"], ["got 'colour'", "wanted one of aug, blur, color"]),
+    "view": (
+        ["run", "--view", "colour:lab"],
+        ["got 'colour'", "wanted one of aug, bits, blur, color"],
+    ),
     "views": (
         ["sweep", "--view", "color:lab,colour:rgb"],
-        ["got 'colour'", "wanted one of aug, blur, color"],
+        ["got 'colour'", "wanted one of aug, bits, blur, color"],
     ),
     "space": (["run", "--view", "color:lap"], ["got 'lap'", "lab, luv"]),
     "data": (["sweep", "--data", "digits,imagenet"], ["data", "got 'imagenet'", "digits, photos"]),

@@ -8,5 +8,5 @@ from infomin.measure import estimator
 @pytest.fixture
 def quick_critic(monkeypatch):
     """A hardly trained critic, for tests that hold however good it is."""
-    monkeypatch.setattr(estimator, "CRITIC_STEPS", 120)
-    monkeypatch.setattr(estimator, "CRITIC_BATCH", 64)
+    monkeypatch.setattr(estimator, "STEPS", (20, 20))
+    monkeypatch.setattr(estimator, "BATCH", 64)

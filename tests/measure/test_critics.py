@@ -1,4 +1,4 @@
-"""The cosine critic against numpy; the separable critic against factors of known information."""
+"""The cosine critic against numpy; the separable critic against the cosine."""
 
 import math
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from infomin.measure.critics import SeparableCritic, cosine_scores
 from infomin.networks.heads import HEADS, Projection
@@ -38,6 +37,15 @@ def test_cosine_is_invariant_to_scale_and_rotation_and_symmetric() -> None:
     torch.testing.assert_close(cosine_scores(z2, z1, 0.1), scores.T, rtol=1e-4, atol=1e-5)
     assert scores.abs().max() <= 10 * (1 + 1e-6)
     torch.testing.assert_close(cosine_scores(z1, z1, 0.1).diagonal(), torch.full((6,), 10.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cosine_is_the_same_at_any_length(dtype: torch.dtype) -> None:
+    z1, z2 = draw(6, 8).to(dtype), draw(9, 8, seed=1).to(dtype)
+    want = cosine_scores(z1, z2, 0.1)
+    for scale in (1e-30, 1e-13, 1e19, 1e37):
+        assert torch.allclose(cosine_scores(z1 * scale, z2, 0.1), want, atol=1e-4)
+    assert not cosine_scores(0 * z1, z2, 0.1).any()
 
 
 def test_cosine_has_the_right_gradient_and_a_finite_one_at_zero() -> None:
@@ -113,96 +121,21 @@ def test_unknown_heads_and_sizes_are_errors() -> None:
 
 
 def test_separable_scores_each_pair_independently() -> None:
-    critic = SeparableCritic(6, 9, dim=4, hidden=16).eval()
+    critic = SeparableCritic(6, 9, dim=4, hidden=16)
     x, y = draw(5, 6), draw(7, 9, seed=1)
     scores = critic(x, y)
     alone = torch.cat([critic(a[None], b[None]) for a in x for b in y]).reshape(5, 7)
     torch.testing.assert_close(scores, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scores, 10 * cosine_scores(critic.g(x), critic.h(y), tau=1.0))
     with torch.no_grad():
         critic.log_scale.add_(math.log(2))
     torch.testing.assert_close(critic(x, y), 2 * scores)
 
 
-def test_separable_starts_at_ten_times_the_cosine_and_learns_the_scale() -> None:
-    critic = SeparableCritic(6, 9, dim=4, hidden=16).eval()
-    x, y = draw(5, 6), draw(7, 9, seed=1)
-    torch.testing.assert_close(critic(x, y), 10 * cosine_scores(critic.g(x), critic.h(y), tau=1.0))
-    assert any(p is critic.log_scale for p in critic.parameters())
-    assert "log_scale" in critic.state_dict()
-
-
-def test_separable_trains_every_parameter_and_drops_more_of_wide_features() -> None:
+def test_separable_trains_every_parameter() -> None:
     critic = SeparableCritic(6, 2048)
     critic(draw(64, 6), draw(64, 2048, seed=1)).diagonal().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in critic.parameters())
-    for d, share in ((1, 63 / 64), (16, 0.75), (32, 0.5), (128, 0.5), (512, 0.25), (2048, 0.125)):
-        kept = SeparableCritic(d, 1).g[0](torch.ones(1000, d)) > 0
-        assert kept.double().mean().item() == pytest.approx(share, abs=0.02)
-
-
-def nats(scores: Tensor) -> Tensor:
-    """I_NCE of a square score matrix, the mean over both directions."""
-    diagonal = torch.arange(len(scores))
-    loss = cross_entropy(scores, diagonal) + cross_entropy(scores.T, diagonal)
-    return math.log(len(scores)) - loss / 2
-
-
-def factors(classes: int, dim: int, n: int) -> tuple[Tensor, Tensor]:
-    """Two standardised views `[N, dim]` that share one uniform class, log(classes) nats.
-
-    Each is a noisy one-hot code and 16 nuisance columns, mixed by a random matrix.
-    """
-    generator = torch.Generator().manual_seed(classes)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    label = torch.randint(classes, (n,), generator=generator)
-    one_hot = 3 * torch.eye(classes)[label] * (classes > 1)
-    views = []
-    for _ in range(2):
-        code = torch.cat([one_hot + 0.3 * normal(n, classes), normal(n, 16)], 1)
-        x = code @ normal(classes + 16, dim) + 0.3 * normal(n, dim)
-        views.append((x - x.mean(0)) / x.std(0))
-    return views[0], views[1]
-
-
-def held_out_nats(
-    x: Tensor, y: Tensor, train: int = 2048, steps: int = 150, k: int = 1024
-) -> float:
-    torch.manual_seed(0)
-    critic = SeparableCritic(x.shape[1], y.shape[1])
-    optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-3)
-    for step in range(steps):
-        cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
-        optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 20, cosine)
-        rows = torch.randint(train, (256,))
-        optimizer.zero_grad()
-        (-nats(critic(x[rows], y[rows]))).backward()
-        optimizer.step()
-    held_out = slice(train, train + k)
-    with torch.no_grad():
-        return nats(critic.eval()(x[held_out], y[held_out])).item()
-
-
-def known_nats(classes: int, k: int = 1024) -> float:
-    """What a perfect critic reads, by simulation: log k - E log(1 + others of the same class)."""
-    others = np.random.default_rng(0).binomial(k - 1, 1 / classes, 100_000)
-    return math.log(k) - float(np.log1p(others).mean())
-
-
-def test_separable_reads_known_nats_and_not_more() -> None:
-    """The cases differ only in the number of classes that the two views share."""
-    got = {classes: held_out_nats(*factors(classes, 128, 3072)) for classes in (1, 2, 20)}
-    assert -0.1 <= got[1] <= 0.02
-    for classes in (2, 20):
-        assert 0.95 * known_nats(classes) <= got[classes] <= 1.02 * known_nats(classes)
-
-
-def test_separable_approaches_the_ceiling_for_equal_views_and_stays_below() -> None:
-    x, _ = factors(20, 128, 3072)
-    got, ceiling = held_out_nats(x, x), math.log(1024)
-    assert 0.9 * ceiling <= got <= ceiling
 
 
 def test_similarities_are_not_rounded_by_autocast() -> None:

@@ -75,6 +75,31 @@ def test_inference_tensors_are_accepted(name):
     assert math.isfinite(valid_call(name, x, y)())
 
 
+@pytest.mark.parametrize("name", ["linear", "knn", "localisation", "nats"])
+def test_values_far_from_those_of_training_are_no_nan(name):
+    x, y = blobs(40)
+    far = x.clone()
+    far[:5] = 1e30
+    if name == "nats":
+        assert math.isfinite(nats([1e-30 * x] * 2, [far] * 2, candidates=40).value)
+    else:
+        targets = x[:, :2] if name == "localisation" else y
+        assert math.isfinite(getattr(probe, name)(1e-30 * x, targets, far, targets))
+
+
+@pytest.mark.parametrize("name", ["linear", "knn", "localisation", "nats"])
+def test_probes_work_in_inference_mode_and_with_another_default_dtype(name):
+    x, y = blobs(40)
+    want = valid_call(name, x, y)()
+    with torch.inference_mode():
+        assert valid_call(name, 1 * x, 1 * y)() == want
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert float(valid_call(name, x, y)()) == pytest.approx(float(want), abs=0.1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 # Errors
 
 NAN, NUMPY = torch.full((20, 8), torch.nan), np.zeros((20, 8), np.float32)
