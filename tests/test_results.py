@@ -78,7 +78,7 @@ def test_a_table_of_the_readme_has_the_numbers_of_its_rows(
 FIGURES = [
     path
     for path in sorted((ROOT / "experiments" / "figures").glob("*.jsonl"))
-    if not path.stem.startswith("speed")
+    if "key" in read_rows(path.stem)[0]  # rows of runs
 ]
 
 
@@ -121,3 +121,24 @@ def test_a_figure_shows_the_recipes_of_its_command(name: str) -> None:
         return sorted(json.dumps(one, sort_keys=True) for one in chosen)
 
     assert in_order(rows) == in_order(expected)
+
+
+DIALS = {
+    "patch_distance": ("digit", "An inverted U", "Patch distance** is an inverted U"),
+    "frequency": ("digit", "An inverted U", "Frequency** is an inverted U along sigma"),
+    "crop_area": ("background", "Falling", "shows only the falling side of an inverted U"),
+    "color_jitter": ("digit", "Rising", "Colour jitter** rises from 0.23 to 0.72"),
+}
+
+
+def test_the_readme_says_the_verdicts_on_its_dials() -> None:
+    sweeps = {name: (read_rows(name), task) for name, (task, *_) in DIALS.items()}
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for name, found in infomin.plots.verdicts(sweeps, dial=True).items():
+        _, shape, sentence = DIALS[name]
+        p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+        assert found.shape == shape and f"{sentence} ({p}" in text, found
+    assert infomin.plots.verdict(read_rows("u_curve"), "digit").shape == "An inverted U"
+    for name in ("patch_distance", "frequency"):
+        nats = infomin.plots.verdict(*sweeps[name])
+        assert nats.shape == {"patch_distance": "Undecided", "frequency": "Rising"}[name]

@@ -25,10 +25,11 @@ from .drawing import (
     fit_to_size,
     spread_numbers,
 )
-from .shape import by_dial, verdict
+from .shape import Verdict, by_dial, verdict, verdicts
 from .summary import Rows, drop_diverged, drop_untrained, label_rows, largest, means, points
 
 __all__ = [
+    "Verdict",
     "calibration",
     "dial_curve",
     "dial_figure",
@@ -37,6 +38,7 @@ __all__ = [
     "u_curve",
     "u_figure",
     "verdict",
+    "verdicts",
     "view_strip",
 ]
 

@@ -100,7 +100,8 @@ def test_sweep_prints_a_table_and_a_sentence(call, tmp_path, data, task):
 
 def test_letters_that_the_terminal_does_not_know_become_question_marks(monkeypatch, rows, tmp_path):
     folder, made = rows
-    said, plain = infomin.plots.verdict(made, "digit"), TextIOWrapper(BytesIO(), encoding="ascii")
+    said = str(infomin.plots.verdict(made, "digit"))
+    plain = TextIOWrapper(BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", plain)
     assert main(["plot", str(folder), "--task", "digit", "--out", str(tmp_path)]) == 0
     plain.seek(0)
@@ -115,7 +116,7 @@ def test_plot_takes_a_folder_and_a_file_of_its_rows(call, rows, tmp_path):
         assert (
             status == 0
             and "acc_position" in text
-            and infomin.plots.verdict(made, "position") in text
+            and str(infomin.plots.verdict(made, "position")) in text
         )
         assert str(out / "u_curve.png") in text and str(out / "table.csv") in text
     assert (tmp_path / "a" / "table.csv").read_bytes() == (
@@ -157,7 +158,7 @@ def test_plot_reads_several_places_together(call, rows, tmp_path):
     files.write_jsonl(tmp_path / "rows.jsonl", made)
     places = [tmp_path / "a", tmp_path / "b", tmp_path / "rows.jsonl"]
     status, text, errors = call("plot", *places, "--task", "digit")
-    assert status == 0 and infomin.plots.verdict(made, "digit") in text, errors
+    assert status == 0 and str(infomin.plots.verdict(made, "digit")) in text, errors
     assert call("plot", *places[1:], "--task", "digit", "--out", tmp_path / "c")[0] == 0
     assert (tmp_path / "a" / "table.csv").read_bytes() == (
         tmp_path / "c" / "table.csv"
@@ -221,7 +222,7 @@ def test_demo_draws_and_says_and_does_not_train_twice(call, tmp_path, monkeypatc
         files.read_json(tmp_path / r.key / "row.json")
         for r in [*recipes, *experiments.untrained(recipes)]
     ]
-    verdict = infomin.plots.verdict(rows, "digit")
+    verdict = str(infomin.plots.verdict(rows, "digit"))
     assert text.rstrip().endswith(verdict) and all(view in text for view in U_CURVE_VIEWS)
     assert (tmp_path / "u_curve.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + len(U_CURVE_VIEWS)

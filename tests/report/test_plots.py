@@ -165,7 +165,7 @@ def test_there_is_no_legend_entry_where_no_point_has_an_untrained_network(tmp_pa
     rows = [row | {"view": row["view"] if row["steps"] else "color:none"} for row in rows]
     plots.u_curve(rows, tmp_path / "none.png", "digit")
     assert not untrained_points(drawn[-1])
-    assert "Untrained" not in plots.verdict(rows, "digit")
+    assert "Untrained" not in str(plots.verdict(rows, "digit"))
 
 
 def test_calibration_leaves_out_untrained_networks_and_repeated_rows(tmp_path, drawn):

@@ -209,7 +209,7 @@ def test_rows_of_an_older_version_that_lack_a_field_are_not_averaged_over_it():
     )
     old = {name: value for name, value in rows[0].items() if name != "tau"} | {"key": "old"}
     for given in ([old, *rows], [*rows, old]):
-        assert "the rows differ in view and in tau" in verdict(given, "digit")
+        assert "the rows differ in view and in tau" in str(verdict(given, "digit"))
 
 
 @pytest.mark.parametrize("name", ["files", "learned"])
@@ -223,8 +223,8 @@ def test_other_files_at_the_same_path_are_another_point(name):
     curve, single = points(rows, "digit"), points(curves.make_curve(), "digit")
     assert len(curve) == 2 * len(single) and set(curve["n"]) == {3}
     assert set(curve["untrained"][curve["view"].str.endswith(f", {name}=a")]) == {0.25}
-    several = f"Several curves: the rows differ in view and in {name};"
-    assert verdict(rows, "digit").startswith(several)
+    several = f"Undecided: several curves, for the rows differ in view and in {name};"
+    assert str(verdict(rows, "digit")).startswith(several)
     one_digest_per_view = [row for row in rows if (row[name] == "a") == (row["view"] < "color:c")]
     assert len(points(one_digest_per_view, "digit")) == len(single)
 
@@ -254,7 +254,7 @@ def test_untrained_networks_are_columns_and_not_points():
     assert list(curve["untrained_std"]) == [0] * len(curve)
     assert curve.drop(columns=["untrained", "untrained_std"]).equals(plain)
     reaches = " Untrained, the network of color:c reaches 0.40 ± 0.00."
-    assert verdict(both, "digit") == verdict(rows, "digit") + reaches
+    assert str(verdict(both, "digit")) == str(verdict(rows, "digit")) + reaches
     by_seed = curves.with_untrained(rows, lambda row: row["seed"] ** 2 / 10)  # 0, 0.1 and 0.4
     spread = points(by_seed, "digit")
     assert list(spread["untrained"]) == pytest.approx([0.5 / 3] * len(curve))
