@@ -29,7 +29,7 @@ lint: .venv/installed
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy && $(BIN)/lint-imports
 
 # The committed figures, each from its own command; an hour and a quarter on two cores, and cut short it goes on.
-FIGURES := u_curve known_nats color_spaces patch_distance frequency crop_area color_jitter augmentations learned_views moving_mnist
+FIGURES := u_curve known_nats color_spaces patch_distance frequency crop_area color_jitter augmentations learned_views moving_mnist verdict
 SHOWN := color:lab,color:ydbdr,frequency:2,patch:64,crop:0.2,crop:0.2+color:lab,jitter:1,aug:simclr,aug:infomin,jigsaw:3
 figures: .venv/installed
 	for name in $(FIGURES); do $(BIN)/python experiments/$$name.py --save experiments/figures || exit 1; done

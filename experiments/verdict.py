@@ -1,6 +1,6 @@
 """How often is the verdict on a curve right? Simulated curves with the noise of committed rows.
 
-    python experiments/verdict.py                             # 5 minutes on one core
+    python experiments/verdict.py                             # 4 minutes on one core
     python experiments/verdict.py --save experiments/figures  # also saves rows and figure
 
 Each of 1,000 curves a cell has a true shape, and noise either of the rows of a committed figure or
