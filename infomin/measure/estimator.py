@@ -30,7 +30,7 @@ VARIATES = 64  # of each Gaussian critic, that the network sees
 WEIGHED = 512  # held-out pairs that weights are found on, in each part
 FEW, FEWEST = 1024, 10  # below: more parts, as each is cheap; nothing can be fitted
 DOUBTFUL = 256  # pairs
-CHUNK = 2048  # rows of scores at a time
+CHUNK = 2**21  # scores of a critic at a time
 
 Embeddings: TypeAlias = dict[str, tuple[Tensor, Tensor]]  # by critic: inner products are scores
 
@@ -352,7 +352,7 @@ def _read(embeddings: Embeddings, weights: Tensor, candidates: int) -> Tensor:
         parts = [(a[block], b[block]) for a, b in embeddings.values()]
         own = weights @ torch.stack([(a * b).sum(1) for a, b in parts])
         of_rows, of_columns = [], torch.full_like(own, -math.inf)
-        for rows in torch.arange(candidates, device=own.device).split(CHUNK):
+        for rows in torch.arange(candidates, device=own.device).split(max(1, CHUNK // candidates)):
             scores = torch.stack([a[rows] @ b.T for a, b in parts])
             scores = torch.einsum("wc,cij->wij", weights, scores)
             of_rows.append(scores.logsumexp(2))

@@ -176,7 +176,7 @@ def test_normal_scores_are_quantiles_of_mean_ranks(levels):
         assert (normal_scores(x, inside)[1].diff(dim=0) > 0).all()
 
 
-@pytest.mark.parametrize("chunk", [5, 64])
+@pytest.mark.parametrize("chunk", [1, 5 * 32, 64 * 32])
 def test_reading_in_chunks_equals_the_whole_score_matrix(chunk, monkeypatch):
     monkeypatch.setattr(estimator, "CHUNK", chunk)
     a, b = torch.randn(2, 100, 6, generator=generator(), dtype=torch.float64)
