@@ -104,6 +104,7 @@ def test_a_method_is_one_file(package, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/row.json")]
     assert sorted(row["method"] for row in rows) == ["sharpened", "sharpened:factor=0.25"]
-    assert len({row["i_nce"] for row in rows}) == 2
+    logs = {path.read_text() for path in tmp_path.glob("runs/*/log.jsonl")}
+    assert len(logs) == 2  # they learned something else
     wrong = call("run", "--method", "sharpened:facter=1").stderr
     assert "option: got 'facter', wanted one of factor" in wrong

@@ -247,7 +247,7 @@ def held_out_i_nce(generator: FlowSplit) -> float:
     features = [
         probe.extract_features(method, frozen, split.images[:1024]) for split in (train, test)
     ]
-    return nats(*features, candidates=256)
+    return nats(*features, candidates=256).value
 
 
 def test_two_games_that_differ_in_the_reversal_end_half_a_nat_apart(monkeypatch):
