@@ -39,8 +39,8 @@ Embeddings: TypeAlias = dict[str, tuple[Tensor, Tensor]]  # by critic: inner pro
 class Estimate:
     """Nats that two views are seen to share; `float(estimate)` is `value`.
 
-    The value is a lower bound of I(x; y), and so is the interval's reason: it covers what the bound
-    would read on other test pairs and with other critics of this kind. I itself may lie above.
+    The value is a lower bound of I(x; y). The interval covers what the bound would read on other
+    test pairs and with other critics of this kind; I itself may lie above it.
 
     Attributes:
         value: nats, 0 or more; NaN for a single view.

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -147,12 +147,17 @@ class Augmentation(ImageView, Generic[Draws]):
     readout: tuple[int, ...] = (0,)
     in_channels: int | None = None
     augments = True
+    _augments_inplace: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)  # here, because a chain asks at every batch
+        own = cls.make_views is Augmentation.make_views
+        cls._augments_inplace = own and "inplace" in inspect.signature(cls.augment).parameters
 
     @property
     def takes_inplace(self) -> bool:
         """Whether `augment` does, and `make_views` is not overridden."""
-        own = type(self).make_views is Augmentation.make_views
-        return own and "inplace" in inspect.signature(type(self).augment).parameters
+        return self._augments_inplace
 
     def draw(
         self, n: int, height: int, width: int, generator: torch.Generator | None = None
